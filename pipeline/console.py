@@ -1,0 +1,42 @@
+"""What a person reads on the terminal: one-line errors, messages and progress bars."""
+
+import errno
+import sys
+from collections.abc import Callable
+
+from tqdm import tqdm
+
+_ENVIRONMENT_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+class UserError(Exception):
+    """A fault that the user can mend. Its text is the one line to show: what, where and how to mend it."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a command, turning faults that the user can mend into one line on stderr and exit code 1."""
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in _ENVIRONMENT_FAULTS:
+            raise
+        place = f": {error.filename}" if error.filename else ""
+        sys.exit(f"error: {error.strerror}{place}: free some space or mend the permissions, then run it again")
+
+
+def say(message: str) -> None:
+    """Print a line without breaking a progress bar that is being drawn."""
+    tqdm.write(message)
+    sys.stdout.flush()
+
+
+def progress(total: int, description: str, unit: str, initial: int = 0) -> tqdm:
+    """A progress bar with the time left, drawn only on a terminal and gone when it is done."""
+    return tqdm(
+        total=total, desc=description, unit=unit, disable=None, leave=False, initial=initial, dynamic_ncols=True
+    )

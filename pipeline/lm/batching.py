@@ -1,0 +1,68 @@
+"""One long text as parallel columns, cut into windows for truncated back-propagation through time."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORED = -100  # the target of a padded place; `F.cross_entropy` leaves it out
+
+
+class Window(NamedTuple):
+    """inputs, targets [time, batch]; num_tokens counts the targets that are not padding."""
+
+    inputs: Tensor
+    targets: Tensor
+    num_tokens: int
+
+
+class Batches:
+    """A text laid out in `batch_size` columns that are read side by side, each the continuation of its own past.
+
+    With the alphabet a to n as the text and two columns, every letter after the first is a target exactly once::
+
+        inputs   a h      targets   b i
+                 b i                c j
+                 c j                d k
+                 d k                e l
+                 e l                f m
+                 f m                g n
+                 g .                h .      <- padding, ignored by the loss
+
+    inputs, targets [time, batch] int64. Iterating yields windows of at most `bptt` steps, the last one shorter.
+    """
+
+    def __init__(self, tokens: Tensor, batch_size: int, bptt: int) -> None:
+        """tokens [length] int64, at least two of them; raises ValueError when there are fewer."""
+        if len(tokens) < 2:
+            raise ValueError("a text needs at least two tokens: one to read and one to predict")
+        self.batch_size = batch_size
+        self.bptt = bptt
+        self.inputs = batchify(tokens[:-1], batch_size, padding=0)
+        self.targets = batchify(tokens[1:], batch_size, padding=IGNORED)
+        self.num_tokens = len(tokens) - 1
+        self._row_tokens = (self.targets != IGNORED).sum(dim=1).tolist()
+
+    def __len__(self) -> int:
+        """The number of windows."""
+        return -(-len(self.inputs) // self.bptt)
+
+    def __iter__(self) -> Iterator[Window]:
+        for start in range(0, len(self.inputs), self.bptt):
+            rows = slice(start, start + self.bptt)
+            yield Window(self.inputs[rows], self.targets[rows], sum(self._row_tokens[rows]))
+
+
+def batchify(tokens: Tensor, batch_size: int, padding: int) -> Tensor:
+    """Lay a text out as columns: tokens [length] -> [time, batch], the end filled up with `padding`."""
+    time = -(-len(tokens) // batch_size)
+    padded = F.pad(tokens, (0, time * batch_size - len(tokens)), value=padding)
+    return padded.view(batch_size, time).t().contiguous()
+
+
+def detach(state: Tensor | tuple[Tensor, ...] | None) -> Tensor | tuple[Tensor, ...] | None:
+    """Keep a recurrent state's value and forget how it came about: where back-propagation is cut."""
+    if isinstance(state, tuple):
+        return tuple(part.detach() for part in state)
+    return state if state is None else state.detach()

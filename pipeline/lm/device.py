@@ -1,0 +1,49 @@
+"""Where a model runs and how precise its matrix products are."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from pipeline.lm.settings import Settings
+
+
+class DeviceError(Exception):
+    """The device asked for is not there."""
+
+
+def choose_device(wanted: str) -> torch.device:
+    """`auto` is CUDA where there is one, else the CPU. Raises DeviceError when CUDA is asked for and missing."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("device is cuda, but PyTorch finds no CUDA here; set device: auto or cpu")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
+    """The type of the matrix products; `auto` is bfloat16 where the processor multiplies it in hardware."""
+    if wanted == "auto":
+        return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
+    return torch.bfloat16 if wanted == "bfloat16" else torch.float32
+
+
+def products_in(precision: torch.dtype, device: torch.device) -> AbstractContextManager:
+    """A context in which matrix products are computed in `precision`; weights and all else stay float32."""
+    return nullcontext() if precision is torch.float32 else torch.autocast(device.type, precision)
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def describe(settings: Settings, device: torch.device, precision: torch.dtype) -> str:
+    """One line on what was chosen and why."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    products = str(precision).removeprefix("torch.")
+    why = ""
+    if settings.precision == "auto":
+        has = "multiplies" if precision is torch.bfloat16 else "does not multiply"
+        why = f" (auto: this processor {has} bfloat16 in hardware)"
+    return f"{name}; matrix products in {products}{why}"

@@ -1,0 +1,34 @@
+"""Perplexity of a text under a model."""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pipeline.lm.batching import IGNORED, Batches
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, batches: Batches, on_window: Callable[[], object] = lambda: None) -> float:
+    """The mean loss of a text in nats a token, each token after the first predicted once, dropout off, in float32.
+
+    Losses are added up over tokens and divided once: a mean of window means would be another number.
+    """
+    model.eval()
+    state = None
+    total_loss = torch.zeros((), dtype=torch.float64, device=batches.inputs.device)
+    for inputs, targets, _ in batches:
+        logits, state = model(inputs, state)
+        total_loss += F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+        on_window()
+    return total_loss.item() / batches.num_tokens
+
+
+def perplexity(loss: float) -> float:
+    """exp of a mean loss in nats a token; infinite where that is too large for a float."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf

@@ -1,0 +1,67 @@
+"""The settings of one model and its training, validated: a wrong key, type or range never reaches the training."""
+
+import difflib
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Strict(BaseModel):
+    """Unknown keys, wrong types and non-finite numbers are refused; nothing can be changed afterwards."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, values: Any) -> Any:
+        for key in values if isinstance(values, dict) else ():
+            if key not in cls.model_fields:
+                close = difflib.get_close_matches(str(key), cls.model_fields, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(cls.model_fields)}"
+                raise PydanticCustomError("unknown_key", "no such setting; {hint}", {"key": str(key), "hint": hint})
+        return values
+
+
+class Optimizer(Strict):
+    """Stochastic gradient descent with heavy-ball momentum and L2 weight decay, as in `torch.optim.SGD`."""
+
+    name: Literal["sgd"]
+    momentum: Probability
+    weight_decay: NonNegativeFloat
+
+
+class Schedule(Strict):
+    """The rate stays for `constant_epochs`, then is multiplied by `decay` every epoch."""
+
+    constant_epochs: Annotated[int, Field(ge=0)]
+    decay: Annotated[float, Field(gt=0, le=1)]
+
+
+class Settings(Strict):
+    """Everything that decides how one model is built and trained, beside the corpus."""
+
+    cell: Literal["lstm", "gru"]
+    num_layers: PositiveInt
+    hidden_size: PositiveInt
+    embedding_size: PositiveInt
+    dropout: Probability
+    init_range: PositiveFloat
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    bptt: PositiveInt
+    loss: Literal["mean", "sum_over_time"]
+    optimizer: Optimizer
+    learning_rate: PositiveFloat
+    schedule: Schedule
+    max_grad_norm: PositiveFloat | None
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "float32", "bfloat16"]

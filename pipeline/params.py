@@ -1,0 +1,145 @@
+"""`params.yaml`, read and validated: every mistake becomes one line that names the key, the value and the remedy."""
+
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from pipeline.console import UserError
+from pipeline.files import PARAMS
+from pipeline.lm.settings import PositiveFloat, PositiveInt, Settings, Strict
+
+ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+S = TypeVar("S", bound=Strict)
+
+
+class SourceFile(Strict):
+    name: FileName
+    sha256: Sha256
+
+
+class Files(Strict):
+    train: SourceFile
+    valid: SourceFile
+    test: SourceFile
+
+
+class Download(Strict):
+    timeout_seconds: PositiveFloat
+    sources: Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1)]
+    files: Files
+
+
+class CorpusSizes(Strict):
+    train_tokens: PositiveInt
+    valid_tokens: PositiveInt
+    test_tokens: PositiveInt
+    vocabulary_size: PositiveInt
+
+
+class Preprocess(Strict):
+    expected: CorpusSizes | None
+
+
+class Perplexities(Strict):
+    train: PositiveFloat
+    valid: PositiveFloat
+    test: PositiveFloat
+
+
+class Report(Strict):
+    published: dict[ModelName, Perplexities] | None
+
+
+class Params(Strict):
+    """The whole of `params.yaml`; `models` maps a model's name to its complete settings."""
+
+    download: Download
+    preprocess: Preprocess
+    train: Settings
+    models: Annotated[dict[ModelName, Settings], Field(min_length=1)]
+    report: Report
+
+    def model(self, name: str) -> Settings:
+        """The settings of one model. Raises UserError when `params.yaml` has no such model."""
+        if name not in self.models:
+            raise UserError(f"no model {name!r} in {PARAMS}: there are {', '.join(self.models)}")
+        return self.models[name]
+
+
+def load_params(path: Path = PARAMS) -> Params:
+    """Read and validate a params file. Raises UserError, one line, at the first mistake."""
+    return parse_params(_read_yaml(path), path)
+
+
+def parse_params(document: Any, path: Path = PARAMS) -> Params:
+    """Validate a parsed params file, each model's overrides laid over the shared `train` settings."""
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: expected the sections {', '.join(Params.model_fields)}")
+    train, models = document.get("train"), document.get("models")
+    if isinstance(train, dict):
+        _validate(Settings, train, path, ("train",))
+        if isinstance(models, dict):
+            overridden = {}
+            for name, overrides in models.items():
+                if not isinstance(overrides, dict):
+                    raise UserError(f"{path}: models.{name} = {overrides!r}: expected settings, such as {{cell: gru}}")
+                overridden[name] = _overlay(train, overrides)
+            document = document | {"models": overridden}
+    return _validate(Params, document, path)
+
+
+def _read_yaml(path: Path) -> Any:
+    """Parse as DVC does (YAML 1.2: `1e-3` is a number, a key given twice is an error)."""
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} not found: run from the repository's root, or restore it with git") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not text in UTF-8: restore it with git") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = " ".join(str(error.problem or error.context).split())
+        raise UserError(f"{path}{line}: not valid YAML: {problem}") from None
+    except YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _overlay(shared: dict, overrides: dict) -> dict:
+    """Lay a model's settings over the shared ones; a nested group that names another kind replaces the shared one."""
+    merged = dict(shared)
+    for key, value in overrides.items():
+        group = shared.get(key)
+        if isinstance(group, dict) and isinstance(value, dict) and value.get("name") in (None, group.get("name")):
+            merged[key] = group | value
+        else:
+            merged[key] = value
+    return merged
+
+
+def _validate(schema: type[S], document: dict, path: Path, prefix: tuple[str, ...] = ()) -> S:
+    try:
+        return schema.model_validate(document)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_describe(error.errors()[0], prefix)}") from None
+
+
+def _describe(error: ErrorDetails, prefix: tuple[str, ...]) -> str:
+    """One line for one mistake: the key, the value, what is allowed."""
+    location = [str(part) for part in (*prefix, *error["loc"])]
+    message = error["msg"][0].lower() + error["msg"][1:]
+    if error["type"] == "unknown_key":
+        return f"{'.'.join([*location, error['ctx']['key']])}: {message}"
+    if error["type"] == "missing":
+        return f"{'.'.join(location)} is missing"
+    if location and location[-1] == "[key]":
+        return f"{'.'.join(location[:-1])}: a name here is of small letters, digits and underscores"
+    return f"{'.'.join(location)} = {error['input']!r}: {message}"

@@ -1,0 +1,34 @@
+"""Settings small enough to train in a test, and the project's root."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.lm.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+
+CELLS = ["lstm", "gru"]
+
+
+def small_settings(**overrides: Any) -> Settings:
+    """The default recipe with 16 units and 3 epochs, on the CPU; any setting may be overridden."""
+    settings: dict[str, Any] = {
+        "cell": "lstm",
+        "num_layers": 2,
+        "hidden_size": 16,
+        "embedding_size": 16,
+        "dropout": 0.0,
+        "init_range": 0.1,
+        "epochs": 3,
+        "batch_size": 4,
+        "bptt": 5,
+        "loss": "mean",
+        "optimizer": {"name": "sgd", "momentum": 0.8, "weight_decay": 0.0},
+        "learning_rate": 1.0,
+        "schedule": {"constant_epochs": 15, "decay": 0.98},
+        "max_grad_norm": 5.0,
+        "seed": 1,
+        "device": "cpu",
+        "precision": "float32",
+    }
+    return Settings.model_validate(settings | overrides)

@@ -1,0 +1,85 @@
+"""The model's wiring: causal, stateful, dropout where the paper puts it."""
+
+import pytest
+import torch
+
+from pipeline.lm.model import build_model, num_parameters
+from tests.small import CELLS, small_settings
+
+VOCAB = 50
+
+
+@pytest.mark.parametrize(("cell", "gates"), [("lstm", 4), ("gru", 3)])
+def test_parameter_counts_follow_from_the_shapes(cell: str, gates: int) -> None:
+    model = build_model(small_settings(cell=cell, hidden_size=12, embedding_size=7), VOCAB)
+    first = gates * (12 * 7 + 12 * 12 + 2 * 12)  # PyTorch keeps two bias vectors a gate
+    second = gates * (12 * 12 + 12 * 12 + 2 * 12)
+    assert num_parameters(model) == VOCAB * 7 + first + second + 12 * VOCAB + VOCAB
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_token_changes_no_logits_before_it(cell: str) -> None:
+    model = build_model(small_settings(cell=cell), VOCAB).eval()
+    tokens = torch.randint(VOCAB, (80, 3))
+    changed = tokens.clone()
+    changed[50] = (changed[50] + 1) % VOCAB
+    logits, _ = model(tokens)
+    logits_changed, _ = model(changed)
+    assert torch.equal(logits[:50], logits_changed[:50])
+    assert not torch.equal(logits[50], logits_changed[50])
+    assert not torch.equal(logits[79], logits_changed[79])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_state_carries_all_of_the_past(cell: str) -> None:
+    model = build_model(small_settings(cell=cell), VOCAB).eval()
+    tokens = torch.randint(VOCAB, (30, 3))
+    whole, _ = model(tokens)
+    first, state = model(tokens[:11])
+    second, _ = model(tokens[11:], state)
+    torch.testing.assert_close(torch.cat([first, second]), whole)
+    alone, _ = model(tokens[11:])
+    assert not torch.allclose(alone, whole[11:])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_dropout_is_off_in_evaluation(cell: str) -> None:
+    tokens = torch.randint(VOCAB, (10, 3))
+    plain = build_model(small_settings(cell=cell, dropout=0.0), VOCAB).eval()
+    dropping = build_model(small_settings(cell=cell, dropout=0.6), VOCAB).eval()
+    assert torch.equal(plain(tokens)[0], dropping(tokens)[0])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_dropout_falls_on_all_three_kinds_of_non_recurrent_connection(cell: str) -> None:
+    """What the first layer, the second layer and the softmax layer read has zeros in the share asked for."""
+    model = build_model(small_settings(cell=cell, dropout=0.4, num_layers=1, hidden_size=64, embedding_size=64), VOCAB)
+    seen: dict[str, torch.Tensor] = {}
+    model.rnn.register_forward_pre_hook(lambda _, inputs: seen.update(rnn=inputs[0]))
+    model.output.register_forward_pre_hook(lambda _, inputs: seen.update(output=inputs[0]))
+    model(torch.randint(VOCAB, (50, 20)))
+    for read in seen.values():
+        assert (read == 0).float().mean().item() == pytest.approx(0.4, abs=0.02)
+    assert model.rnn.dropout == 0.0
+    assert build_model(small_settings(cell=cell, dropout=0.4), VOCAB).rnn.dropout == 0.4
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_dropout_never_touches_the_state_carried_through_time(cell: str) -> None:
+    """With one layer and its input undropped, the last state is the same whatever falls on the output."""
+    model = build_model(small_settings(cell=cell, dropout=0.9, num_layers=1), VOCAB).train()
+    tokens = torch.randint(VOCAB, (20, 3))
+    embedded = model.embedding(tokens)
+    model.embedding.register_forward_hook(lambda *_: torch.zeros_like(embedded))
+    (logits, state), (logits_again, state_again) = model(tokens), model(tokens)
+    assert not torch.equal(logits, logits_again)
+    torch.testing.assert_close(state, state_again, rtol=0, atol=0)
+
+
+def test_weights_start_uniform_within_the_range_and_follow_the_seed() -> None:
+    first, same, other = (build_model(small_settings(seed=seed, init_range=0.05), VOCAB) for seed in (1, 1, 2))
+    weights = torch.cat([parameter.flatten() for parameter in first.parameters()])
+    assert weights.abs().max() <= 0.05
+    assert weights.std().item() == pytest.approx(0.05 / 3**0.5, rel=0.05)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), same.parameters(), strict=True))
+    assert not torch.equal(first.output.weight, other.output.weight)

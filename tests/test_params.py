@@ -1,0 +1,183 @@
+"""params.yaml: what is well-formed is read, and every mistake is one clear line that names the key."""
+
+import copy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.console import UserError
+from pipeline.params import load_params, parse_params
+from tests.small import ROOT
+
+DOCUMENT = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+
+# key, wrong value, what the message must also say
+WRONG_VALUES: list[tuple[str, Any, str]] = [
+    *[
+        (f"train.{key}", value, "integer")
+        for key in ("num_layers", "hidden_size", "epochs", "batch_size", "bptt", "seed")
+        for value in (2.5, "20", True, None, [1])
+    ],
+    *[
+        (f"train.{key}", value, "greater than or equal to 1")
+        for key in ("num_layers", "hidden_size", "embedding_size", "epochs", "batch_size", "bptt")
+        for value in (0, -3)
+    ],
+    *[(f"train.{key}", value, "greater than 0") for key in ("learning_rate", "init_range") for value in (0, -0.1)],
+    *[
+        (f"train.{key}", value, "number")
+        for key in ("learning_rate", "dropout", "init_range", "optimizer.momentum", "schedule.decay")
+        for value in ("fast", "1e-3", True, float("nan"), float("inf"))
+    ],
+    ("train.cell", "rnn", "'lstm' or 'gru'"),
+    ("train.cell", "LSTM", "'lstm' or 'gru'"),
+    ("train.dropout", 1, "less than 1"),
+    ("train.dropout", 1.5, "less than 1"),
+    ("train.dropout", -0.1, "greater than or equal to 0"),
+    ("train.loss", "sum", "'mean' or 'sum_over_time'"),
+    ("train.device", "gpu", "'cpu' or 'cuda'"),
+    ("train.precision", "float16", "'float32' or 'bfloat16'"),
+    ("train.max_grad_norm", 0, "greater than 0"),
+    ("train.optimizer", "sgd", "dictionary"),
+    ("train.optimizer.name", "adamm", "'sgd'"),
+    ("train.optimizer.momentum", 1.0, "less than 1"),
+    ("train.optimizer.weight_decay", -1e-6, "greater than or equal to 0"),
+    ("train.schedule.decay", 0, "greater than 0"),
+    ("train.schedule.decay", 1.1, "less than or equal to 1"),
+    ("train.schedule.constant_epochs", -1, "greater than or equal to 0"),
+    ("train.seed", -1, "greater than or equal to 0"),
+    ("train.seed", 2**32, "less than"),
+    ("train", None, "dictionary"),
+    ("train", [], "dictionary"),
+    ("models", None, "dictionary"),
+    ("models", {}, "at least 1"),
+    ("models", ["lstm"], "dictionary"),
+    ("models.gru", None, "expected settings"),
+    ("models.gru", "gru", "expected settings"),
+    ("models.gru.dropout", 1.0, "less than 1"),
+    ("models.gru.optimizer", "sgd", "dictionary"),
+    ("download.sources", [], "at least 1"),
+    ("download.sources", "data/ptb", "list"),
+    ("download.timeout_seconds", 0, "greater than 0"),
+    ("download.files.test.sha256", "dd65", "match"),
+    ("download.files.test.name", "../../etc/passwd", "match"),
+    ("preprocess.expected.train_tokens", 0, "greater than or equal to 1"),
+    ("report.published.lstm.test", "low", "number"),
+]
+UNKNOWN_KEYS = [
+    ("train.dropuot", "did you mean dropout?"),
+    ("train.learning_rates", "did you mean learning_rate?"),
+    ("train.xyz", "known here: cell,"),
+    ("train.schedule.gamma", "known here: constant_epochs, decay"),
+    ("models.lstm.hiden_size", "did you mean hidden_size?"),
+    ("download.source", "did you mean sources?"),
+    ("trian", "did you mean train?"),
+]
+REQUIRED = ["train", "models", "download", "preprocess", "report", "train.cell", "train.bptt", "download.files.valid"]
+
+
+def with_value(key: str, value: Any) -> dict[str, Any]:
+    document = copy.deepcopy(DOCUMENT)
+    *path, last = key.split(".")
+    place = document
+    for part in path:
+        place = place[part]
+    place[last] = value
+    return document
+
+
+def complaint(document: Any) -> str:
+    with pytest.raises(UserError) as error:
+        parse_params(document)
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.startswith("params.yaml")
+    return message
+
+
+def test_the_projects_own_params_are_valid() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert params.model("lstm_dropout").dropout == 0.4
+    assert params.model("gru").cell == "gru"
+    assert params.model("gru").epochs == params.train.epochs == 70
+
+
+@pytest.mark.parametrize(("key", "value", "allowed"), WRONG_VALUES)
+def test_a_wrong_value_is_named_with_what_is_allowed(key: str, value: Any, allowed: str) -> None:
+    message = complaint(with_value(key, value))
+    assert f"{key} = {value!r}: " in message
+    assert allowed in message
+
+
+@pytest.mark.parametrize(("key", "hint"), UNKNOWN_KEYS)
+def test_an_unknown_key_is_named_with_the_likely_one(key: str, hint: str) -> None:
+    message = complaint(with_value(key, 1))
+    assert f"{key}: no such setting; {hint}" in message
+
+
+@pytest.mark.parametrize("key", REQUIRED)
+def test_a_missing_key_is_named(key: str) -> None:
+    document = copy.deepcopy(DOCUMENT)
+    *path, last = key.split(".")
+    place = document
+    for part in path:
+        place = place[part]
+    del place[last]
+    assert f"{key} is missing" in complaint(document)
+
+
+@pytest.mark.parametrize("name", ["LSTM", "two words", "../up", "a.b", "a/b", "_x", ""])
+def test_a_model_name_that_no_folder_should_have_is_refused(name: str) -> None:
+    assert "small letters" in complaint(with_value("models", {name: {"cell": "gru"}}))
+
+
+@pytest.mark.parametrize("document", [None, [], "text", 3])
+def test_a_document_that_is_no_mapping_is_refused(document: Any) -> None:
+    assert "expected the sections download, preprocess, train, models, report" in complaint(document)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("train: {cell: lstm", "not valid YAML"),
+        ("train:\n\tcell: lstm", "line 2: not valid YAML"),
+        ("seed: 1\nseed: 2", "duplicate key"),
+        ("train: &shared {}\nmodels: *other", "undefined alias"),
+        ("a: 1\n---\nb: 2", "another document"),
+        ("!!python/object/apply:os.system [id]", "not valid YAML"),
+        (b"\xff\xfe\x00", "not text in UTF-8"),
+        ("", "expected the sections"),
+    ],
+)
+def test_a_file_that_is_no_yaml_is_one_clear_line(text: str | bytes, problem: str) -> None:
+    Path("params.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=problem) as error:
+        load_params()
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_says_where_to_run() -> None:
+    with pytest.raises(UserError, match="run from the repository"):
+        load_params()
+
+
+def test_an_unknown_model_lists_those_there_are() -> None:
+    with pytest.raises(UserError, match=r"no model 'lstmm'.*lstm_dropout, lstm, gru_dropout, gru"):
+        load_params(ROOT / "params.yaml").model("lstmm")
+
+
+def test_a_number_in_exponent_form_is_a_number() -> None:
+    shutil.copy(ROOT / "params.yaml", "params.yaml")
+    path = Path("params.yaml")
+    path.write_text(path.read_text().replace("learning_rate: 1.0", "learning_rate: 1e-3"))
+    assert load_params().train.learning_rate == 0.001
+
+
+def test_a_models_override_is_laid_over_the_shared_settings() -> None:
+    params = parse_params(with_value("models.gru.schedule", {"decay": 0.5}))
+    assert params.model("gru").schedule.decay == 0.5
+    assert params.model("gru").schedule.constant_epochs == params.train.schedule.constant_epochs
+    assert params.model("lstm").schedule == params.train.schedule

@@ -1,0 +1,138 @@
+"""Training and evaluation: honest perplexities, the recipe's updates, the same result to the bit."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pipeline.lm.batching import Batches
+from pipeline.lm.evaluation import evaluate, perplexity
+from pipeline.lm.model import LanguageModel, build_model
+from pipeline.lm.schedule import learning_rate
+from pipeline.lm.settings import Settings
+from pipeline.lm.training import DivergedError, Training
+from tests.small import CELLS, small_settings
+
+VOCAB = 30
+TEXT = torch.randint(VOCAB, (601,), generator=torch.Generator().manual_seed(0))
+
+
+def trained(settings: Settings, epochs: int = 3) -> Training:
+    training = Training(build_model(settings, VOCAB), settings)
+    for _ in range(epochs):
+        training.run_epoch(*batches(settings))
+    return training
+
+
+def batches(settings: Settings) -> tuple[Batches, Batches]:
+    layout = settings.batch_size, settings.bptt
+    return Batches(TEXT[:450], *layout), Batches(TEXT[450:], *layout)
+
+
+def weights(model: LanguageModel) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_perplexity_does_not_depend_on_the_window_length(cell: str) -> None:
+    model = build_model(small_settings(cell=cell), VOCAB)
+    losses = [evaluate(model, Batches(TEXT, 4, bptt)) for bptt in (1, 7, 25, 1000)]
+    assert losses == pytest.approx([losses[0]] * 4, rel=1e-6)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_perplexity_is_that_of_the_text_read_as_one(cell: str) -> None:
+    model = build_model(small_settings(cell=cell, init_range=0.5), VOCAB).eval()
+    logits, _ = model(TEXT[:-1, None])
+    whole = F.cross_entropy(logits[:, 0], TEXT[1:]).item()
+    assert evaluate(model, Batches(TEXT, 1, 25)) == pytest.approx(whole, rel=1e-6)
+
+
+def test_a_uniform_model_has_the_vocabulary_as_its_perplexity() -> None:
+    model = build_model(small_settings(init_range=1e-9), VOCAB)
+    assert perplexity(evaluate(model, Batches(TEXT, 4, 5))) == pytest.approx(VOCAB, rel=1e-5)
+
+
+def test_the_schedule_of_the_default_recipe() -> None:
+    settings = small_settings(learning_rate=1.0, schedule={"constant_epochs": 15, "decay": 0.98})
+    table = {1: 1.0, 15: 1.0, 16: 0.98, 17: 0.9604, 70: 0.98**55}
+    assert {epoch: learning_rate(settings, epoch) for epoch in table} == pytest.approx(table)
+
+
+def test_the_schedule_of_zaremba() -> None:
+    settings = small_settings(learning_rate=1.0, schedule={"constant_epochs": 5, "decay": 0.5})
+    table = {1: 1.0, 5: 1.0, 6: 0.5, 7: 0.25, 13: 2.0**-8}
+    assert {epoch: learning_rate(settings, epoch) for epoch in table} == pytest.approx(table)
+
+
+def test_a_loss_summed_over_time_is_the_mean_with_rate_and_clipping_scaled() -> None:
+    """Rate 1 and clip 5 on the sum over 20 steps equal rate 20 and clip 0.25 on the mean."""
+    one = {"bptt": 20, "batch_size": 3, "optimizer": {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0}}
+    summed = small_settings(loss="sum_over_time", learning_rate=1.0, max_grad_norm=5.0, **one)
+    mean = small_settings(loss="mean", learning_rate=20.0, max_grad_norm=0.25, **one)
+    text = Batches(TEXT[:301], 3, 20)  # 300 targets: five whole windows, no padding
+    results = []
+    for settings in (summed, mean):
+        training = Training(build_model(settings, VOCAB), settings)
+        training.run_epoch(text, text)
+        results.append(torch.cat([weight.flatten() for weight in weights(training.model)]))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-6)
+
+
+def test_the_gradient_is_clipped_to_its_norm() -> None:
+    """Without momentum, no step moves the weights farther than rate times max_grad_norm."""
+    settings = small_settings(
+        max_grad_norm=0.01, learning_rate=0.5, optimizer={"name": "sgd", "momentum": 0.0, "weight_decay": 0.0}
+    )
+    training = Training(build_model(settings, VOCAB), settings)
+    before = weights(training.model)
+    train, valid = Batches(TEXT[:21], 4, 5), Batches(TEXT[:21], 4, 5)  # one window: one update
+    record = training.run_epoch(train, valid)
+    moved = [after - start for after, start in zip(weights(training.model), before, strict=True)]
+    distance = torch.cat([move.flatten() for move in moved]).norm().item()
+    assert record.grad_norm > 0.01  # measured before clipping
+    assert distance == pytest.approx(0.5 * 0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_two_trainings_of_one_seed_are_equal_to_the_bit(cell: str) -> None:
+    settings = small_settings(cell=cell, dropout=0.4)
+    first, second = trained(settings), trained(settings)
+    assert all(map(torch.equal, weights(first.model), weights(second.model)))
+    assert [r.valid_perplexity for r in first.history] == [r.valid_perplexity for r in second.history]
+    other = trained(small_settings(cell=cell, dropout=0.4, seed=2))
+    assert not torch.equal(first.model.output.weight, other.model.output.weight)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_restored_training_goes_on_to_the_same_weights_to_the_bit(cell: str) -> None:
+    settings = small_settings(cell=cell, dropout=0.4)
+    uninterrupted = trained(settings, epochs=4)
+    restored = Training(build_model(settings, VOCAB), settings)
+    restored.load_state_dict(trained(settings, epochs=2).state_dict())
+    for _ in range(2):
+        restored.run_epoch(*batches(settings))
+    assert all(map(torch.equal, weights(uninterrupted.model), weights(restored.model)))
+    assert all(torch.equal(uninterrupted.best_weights[k], restored.best_weights[k]) for k in restored.best_weights)
+
+
+def test_the_best_weights_are_those_of_the_best_validation_epoch() -> None:
+    settings = small_settings(learning_rate=5.0, hidden_size=32)  # over-fits the random text at once
+    training = trained(settings, epochs=6)
+    valid = [record.valid_perplexity for record in training.history]
+    assert valid.index(min(valid)) < 5
+    training.model.load_state_dict(training.best_weights)
+    assert perplexity(evaluate(training.model, batches(settings)[1])) == min(valid)
+
+
+@pytest.mark.parametrize("bad_weight", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_stops_the_training_and_keeps_the_best_weights(bad_weight: float) -> None:
+    training = trained(small_settings(), epochs=1)
+    kept = {name: weight.clone() for name, weight in training.best_weights.items()}
+    with torch.no_grad():
+        training.model.output.bias[0] = bad_weight
+    with pytest.raises(DivergedError, match="step 1 of epoch 2"):
+        training.run_epoch(*batches(training.settings))
+    assert len(training.history) == 1
+    assert all(torch.equal(kept[name], training.best_weights[name]) for name in kept)
