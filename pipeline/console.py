@@ -1,6 +1,7 @@
 """What a person reads on the terminal: one-line errors, messages and progress bars."""
 
 import errno
+import signal
 import sys
 from collections.abc import Callable
 
@@ -14,7 +15,11 @@ class UserError(Exception):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command, turning faults that the user can mend into one line on stderr and exit code 1."""
+    """Run a command, turning faults that the user can mend into one line on stderr and exit code 1.
+
+    SIGTERM ends it as Ctrl-C does, so that whatever is going on is closed in good order.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
     except UserError as error:

@@ -1,7 +1,12 @@
 """Keeps every test off the user's data, results and MLflow store."""
 
+import os
+
 import pytest
 from hypothesis import settings
+
+# Small models gain nothing from a second thread, and lose much when something else runs on the machine.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # Training a small model takes as long as it takes: pytest-timeout bounds each test as a whole.
 settings.register_profile("pipeline", deadline=None)

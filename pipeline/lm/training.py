@@ -74,8 +74,10 @@ class Training:
             seconds=time.perf_counter() - start,
             finished_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
-        if not math.isfinite(record.train_perplexity + record.valid_perplexity):
-            raise DivergedError(f"the perplexity overflows in epoch {epoch}: lower learning_rate or max_grad_norm")
+        if not math.isfinite(record.train_perplexity + record.valid_perplexity + record.grad_norm):
+            raise DivergedError(
+                f"the perplexity or the gradient overflows in epoch {epoch}: lower learning_rate or max_grad_norm"
+            )
         if all(record.valid_perplexity < earlier.valid_perplexity for earlier in self.history):
             self.best_weights = {name: weight.detach().clone() for name, weight in self.model.state_dict().items()}
         self.history.append(record)

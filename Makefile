@@ -1,0 +1,49 @@
+# Everything runs in .venv, which is made at first need and brought up to date when the requirements change.
+
+PYTHON ?= python3
+PORT ?= 5000
+STORE ?= mlflow.db
+
+# Any shell but the default: with that, make 3.81 (macOS) looks for simple commands in the PATH of before.
+SHELL := /bin/bash
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.DEFAULT_GOAL := help
+.PHONY: help repro ui demo test lint format audit
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+repro: .venv/.complete ## Run what params.yaml, the data or the code have made stale (ARGS="--dry", ARGS="train@lstm", ...)
+	dvc repro $(ARGS)
+
+ui: .venv/.complete ## Compare runs in MLflow, on this machine only (PORT=5000, STORE=mlflow.db)
+	@echo "MLflow: http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
+	@mlflow ui --backend-store-uri sqlite:///$(STORE) --host 127.0.0.1 --port $(PORT)
+
+demo: .venv/.complete ## Run the whole pipeline on a small invented corpus, in .demo
+	python -m pipeline.demo
+
+test: .venv/.complete ## Run the tests (ARGS="-m 'not slow'", ...)
+	python -m pytest $(ARGS)
+
+lint: .venv/.complete ## Check style, formatting and types
+	ruff check
+	ruff format --check
+	mypy
+
+format: .venv/.complete ## Mend style and formatting where a tool can
+	ruff check --fix
+	ruff format
+
+audit: .venv/.complete ## Look for known vulnerabilities in the pinned packages (asks PyPI)
+	pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
+
+.venv/.complete: requirements.txt requirements-dev.txt constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
+	    "error: Python 3.11 or newer is needed, $(PYTHON) is %d.%d: try make PYTHON=python3.11" % v[:2])'
+	@echo "Installing the packages into .venv: this takes some minutes the first time"
+	@$(PYTHON) -m venv .venv
+	@python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+	@touch $@

@@ -1,0 +1,69 @@
+"""Checkpoints: what an interrupted training goes on from.
+
+They live outside DVC's outputs (DVC deletes those before a stage runs again), under the real repository's root, and are
+named by a fingerprint of settings, data and code, so that a changed experiment never goes on from a stale state.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from pipeline.console import UserError
+from pipeline.files import atomic_write, project_root
+from pipeline.lm.settings import Settings
+
+LANGUAGE_MODEL_CODE = Path(__file__).parent / "lm"
+
+
+def fingerprint(settings: Settings, corpus_fingerprint: str) -> str:
+    """What a trained model follows from: its settings, the corpus, the code; 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps(settings.model_dump(), sort_keys=True).encode())
+    digest.update(corpus_fingerprint.encode())
+    digest.update(torch.__version__.encode())
+    for module in sorted(LANGUAGE_MODEL_CODE.glob("*.py")):
+        digest.update(module.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def checkpoint_path(name: str, fingerprint: str) -> Path:
+    return project_root() / ".checkpoints" / f"{name}-{fingerprint}.pt"
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a training's state; the checkpoint before it stays whole until this one is."""
+    with atomic_write(path, "wb") as file:
+        torch.save(state, file)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """A training's state, as data and never as code, or None where there is none."""
+    if not path.exists():
+        return None
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold a checkpoint for this process alone. Raises UserError, naming the holder, when another process has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    holder = path.with_suffix(".holder")
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        process = holder.read_text() if holder.exists() else "another one"
+        raise UserError(f"process {process} is training this very model: wait for it, or stop it") from None
+    try:
+        holder.write_text(str(os.getpid()))
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()

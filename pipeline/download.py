@@ -1,0 +1,216 @@
+"""Fetch the corpus into data/raw, from the first source in params.yaml that delivers all of it with the right SHA-256.
+
+A source is a folder (a relative one starts at the repository's root), the http(s) address of a folder, or the http(s)
+address of a .tgz archive that has the files in a folder named data. A source that fails in any way is passed over.
+"""
+
+import argparse
+import gzip
+import hashlib
+import io
+import os
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import PurePosixPath
+from threading import Thread
+from typing import IO
+
+import requests
+import urllib3
+
+from pipeline.console import UserError, progress, run, say
+from pipeline.files import PARAMS, RAW, SPLITS, atomic_write, project_root
+from pipeline.params import Download, Files, SourceFile, load_params
+
+MAX_BYTES = 2**30  # at one address, and in one unpacked archive: whatever is longer is not the corpus
+DEADLINE_FACTOR = 20  # one address may take that many times `timeout_seconds`, which bounds each single wait
+CHUNK_BYTES = 2**16
+MAX_REASON = 300  # characters
+
+Outputs = dict[str, IO[bytes]]  # split -> where its text goes
+
+
+class SourceError(Exception):
+    """Why a source is passed over, in one line."""
+
+
+def fetch(settings: Download) -> tuple[str, dict[str, int]]:
+    """Write data/raw/{train,valid,test}.txt, all or none -> the source, and the bytes of each split.
+
+    Raises UserError when no source delivers; the files of before stay then.
+    """
+    reasons = []
+    for source in settings.sources:
+        try:
+            with ExitStack() as stack:
+                outputs = {split: stack.enter_context(atomic_write(RAW / f"{split}.txt", "wb")) for split in SPLITS}
+                _deliver(source, settings, outputs)
+                for output in outputs.values():  # a full disk must show before the first file appears
+                    output.flush()
+                    os.fsync(output.fileno())
+                sizes = {split: output.tell() for split, output in outputs.items()}
+            return source, sizes
+        except Exception as error:  # whatever is wrong with this source, the next one may do
+            reasons.append(f"{source}: {_reason(error, settings.timeout_seconds)}")
+            say(f"passed over {reasons[-1]}")
+    raise UserError("\n  ".join(["no source delivers the corpus", *reasons, *_by_hand(settings)]))
+
+
+def _deliver(source: str, settings: Download, outputs: Outputs) -> None:
+    """Copy the three files of a source to the outputs. Raises whatever goes wrong."""
+    if not _is_address(source):
+        for split, file in _by_split(settings.files):
+            path = project_root() / source / file.name
+            if not path.is_file():
+                raise SourceError(f"no file {path}")
+            with open(path, "rb") as stream:
+                _copy(stream.read, file, outputs[split])
+    elif source.lower().endswith((".tgz", ".tar.gz")):
+        with _open_address(source, settings.timeout_seconds) as body:
+            _unpack(body, settings.files, outputs)
+    else:
+        for split, file in _by_split(settings.files):
+            with _open_address(f"{source.rstrip('/')}/{file.name}", settings.timeout_seconds) as body:
+                _copy(body.read, file, outputs[split])
+
+
+def _copy(read: Callable[[int], bytes], file: SourceFile, output: IO[bytes]) -> None:
+    """Copy a stream to its end, read bit by bit. Raises SourceError when its SHA-256 is not the file's."""
+    digest = hashlib.sha256()
+    start = b""
+    while chunk := read(CHUNK_BYTES):
+        start = start or chunk
+        digest.update(chunk)
+        output.write(chunk)
+    if digest.hexdigest() != file.sha256:
+        kind = "a web page" if start.lstrip()[:5].lower() in (b"<!doc", b"<html") else "not the expected file"
+        raise SourceError(f"{file.name} is {kind} ({output.tell():,} bytes, SHA-256 {digest.hexdigest()})")
+
+
+def _unpack(body: io.RawIOBase, files: Files, outputs: Outputs) -> None:
+    """Copy the files out of a .tgz archive as it streams by. Nothing is extracted, so no member's path is ever used."""
+    missing = {file.name: (split, file) for split, file in _by_split(files)}
+    unzipped = _BoundedStream(gzip.GzipFile(fileobj=body, mode="rb").read)
+    with tarfile.open(fileobj=unzipped, mode="r|") as archive:
+        for member in archive:
+            path = PurePosixPath(member.name)
+            plain = member.isreg() and not member.issparse()
+            if plain and path.parent.name == "data" and path.name in missing:
+                content = archive.extractfile(member)
+                assert content  # as for every regular file
+                split, file = missing.pop(path.name)
+                _copy(content.read, file, outputs[split])
+                if not missing:
+                    return
+    raise SourceError(f"the archive lacks {', '.join(f'data/{name}' for name in missing)}")
+
+
+class _BoundedStream(io.RawIOBase):
+    """What a `read` function delivers, refused beyond MAX_BYTES."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read = read
+        self._num_bytes = 0
+
+    def read(self, size: int = CHUNK_BYTES, /) -> bytes:
+        """At most `size` bytes, none at the end."""
+        chunk = self._read(size)
+        self._num_bytes += len(chunk)
+        if self._num_bytes > MAX_BYTES:
+            raise SourceError(f"more than {MAX_BYTES:,} bytes")
+        return chunk
+
+
+@contextmanager
+def _open_address(address: str, timeout_seconds: float) -> Iterator[_BoundedStream]:
+    """The body at an http(s) address as a stream that is bounded in size and time, with a progress bar."""
+    deadline = time.monotonic() + DEADLINE_FACTOR * timeout_seconds
+    with closing(_request(address, timeout_seconds)) as response:
+        name = PurePosixPath(address).name
+        if response.status_code != requests.codes.ok:
+            raise SourceError(f"HTTP status {response.status_code} for {name}")
+        total = response.raw.length_remaining or 0
+        if total > MAX_BYTES:
+            raise SourceError(f"{name} has more than {MAX_BYTES:,} bytes")
+        with progress(total, name, "B") as bar:
+            bar.unit_scale = True  # 5.10M rather than 5101618
+
+            def read(size: int) -> bytes:
+                if time.monotonic() > deadline:
+                    raise _too_slow(timeout_seconds)
+                # One receive a call, so that the deadline is looked at; not decoded, since an archive stays gzip.
+                chunk = response.raw.read1(size, decode_content=False)
+                bar.update(len(chunk))
+                return chunk
+
+            yield _BoundedStream(read)
+
+
+def _request(address: str, timeout_seconds: float) -> requests.Response:
+    """Ask for an address -> the response, its body not read yet.
+
+    In a thread, because no socket's time-out bounds name resolution or a server that trickles its headers.
+    """
+    answer: Future[requests.Response] = Future()
+
+    def ask() -> None:
+        try:
+            headers = {"Accept-Encoding": "identity"}
+            answer.set_result(requests.get(address, headers=headers, timeout=timeout_seconds, stream=True))
+        except Exception as error:
+            answer.set_exception(error)
+
+    Thread(target=ask, daemon=True).start()
+    done, _ = wait([answer], DEADLINE_FACTOR * timeout_seconds)
+    if not done:
+        raise _too_slow(timeout_seconds)
+    return answer.result()
+
+
+def _too_slow(timeout_seconds: float) -> SourceError:
+    return SourceError(f"too slow: not finished after {DEADLINE_FACTOR * timeout_seconds:g} s")
+
+
+def _is_address(source: str) -> bool:
+    return source.lower().startswith(("http://", "https://"))
+
+
+def _by_split(files: Files) -> list[tuple[str, SourceFile]]:
+    return [(split, getattr(files, split)) for split in SPLITS]
+
+
+def _reason(error: BaseException, timeout_seconds: float) -> str:
+    """What went wrong, in one line; out of the layers that requests wraps around, say, `Connection refused`."""
+    while isinstance(error, (requests.RequestException, urllib3.exceptions.HTTPError)):
+        cause = error.__cause__ or error.__context__
+        if cause is None:
+            break
+        error = cause
+    if isinstance(error, TimeoutError):
+        return f"no answer within {timeout_seconds:g} s"
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    printable = "".join(filter(str.isprintable, " ".join(text.split())))  # a server's words may be in it
+    return printable[:MAX_REASON] or type(error).__name__
+
+
+def _by_hand(settings: Download) -> list[str]:
+    """How to do without any source that works."""
+    folder = next((source for source in settings.sources if not _is_address(source)), None)
+    place = f"the folder {folder}" if folder else f"a folder, name it first in download.sources of {PARAMS}"
+    lines = [f"{file.name} with SHA-256 {file.sha256}" for _, file in _by_split(settings.files)]
+    return [f"or put the files by hand into {place}, then run `dvc repro`:", *lines]
+
+
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m pipeline.download", description=__doc__).parse_args()
+    source, sizes = fetch(load_params().download)
+    say(f"{RAW}: {', '.join(f'{split} {size:,}' for split, size in sizes.items())} bytes from {source}")
+
+
+if __name__ == "__main__":
+    run(main)

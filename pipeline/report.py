@@ -1,0 +1,149 @@
+"""Lay all trained models side by side: a table, figures, and the published conclusions held against our numbers."""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline import figures
+from pipeline.conclusions import Conclusion, judge
+from pipeline.console import run, say
+from pipeline.files import REPORT, atomic_write
+from pipeline.history import write_histories
+from pipeline.params import CorpusSizes, Perplexities, load_params
+from pipeline.results import Result, read_corpus_sizes, read_results
+
+NONE = "-"
+
+Published = Mapping[str, Perplexities]
+
+
+def write_report() -> list[Result]:
+    """Write `report.md`, its figures and the table of all epochs to results/report. Raises UserError."""
+    params = load_params()
+    results = read_results(params.models)
+    text = render(results, read_corpus_sizes(), params.report.published or {})
+    histories = {result.name: result.history for result in results}
+    figures.comparison(histories, REPORT / "comparison.svg")
+    figures.curves(histories, REPORT / "curves.svg")
+    figures.learning_rates(histories, REPORT / "learning_rates.svg")
+    write_histories(REPORT / "histories.csv", histories)
+    with atomic_write(REPORT / "report.md") as file:
+        file.write(text)
+    return results
+
+
+def render(results: Sequence[Result], corpus: CorpusSizes, published: Published) -> str:
+    """The report in Markdown, the same text for the same results."""
+    finished_at = max(result.last.finished_at for result in results)
+    blocks = [
+        "# Language models, side by side",
+        f"Corpus: {corpus.train_tokens:,} tokens to train on, {corpus.valid_tokens:,} to validate, "
+        f"{corpus.test_tokens:,} to test; a vocabulary of {corpus.vocabulary_size:,}. "
+        f"The last training finished at {finished_at}.",
+        "## Results",
+        _results_table(results, published),
+        "Perplexities are of the weights of the best epoch, the one of lowest valid perplexity. One training a model: "
+        "how far another seed would move these numbers is not measured here.",
+        *_published_verdicts(results, published),
+        "## Curves",
+        "![Valid perplexity by epoch of all models](comparison.svg)",
+        "![Train and valid perplexity by epoch, a panel for each model](curves.svg)",
+        "Train perplexity is taken while training, dropout included, so it can lie above valid. The first epochs may "
+        "start above the frame.",
+        "![Learning rate by epoch](learning_rates.svg)",
+        "## The published conclusions",
+        "\n".join(_conclusion_item(conclusion) for conclusion in judge(results)),
+        "## Settings",
+        *_settings(results),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _results_table(results: Sequence[Result], published: Published) -> str:
+    rows = []
+    for result in results:
+        metrics, reference = result.metrics, published.get(result.name)
+        row = {
+            "model": f"`{result.name}`",
+            "cell": result.settings.cell.upper(),
+            "dropout": f"{result.settings.dropout:g}",
+            "parameters": f"{metrics.parameters:,}",
+            "train": f"{metrics.train_perplexity:.2f}",
+            "valid": f"{metrics.valid_perplexity:.2f}",
+            "test": f"**{metrics.test_perplexity:.2f}**",
+            "best epoch": f"{metrics.best_epoch} of {result.last.epoch}",
+            "training time": clock(sum(record.seconds for record in result.history)),
+        }
+        if published:
+            row["published valid"] = f"{reference.valid:.2f}" if reference else NONE
+            row["published test"] = f"{reference.test:.2f}" if reference else NONE
+        rows.append(list(row.values()))
+    return table(list(row), rows, text_columns=2)
+
+
+def _published_verdicts(results: Sequence[Result], published: Published) -> list[str]:
+    """Each model's test perplexity against the published one, to the two decimals that were published."""
+    lines = []
+    for result in results:
+        if result.name in published:
+            ours, theirs = round(result.metrics.test_perplexity, 2), published[result.name].test
+            verdict = "at most the published" if ours <= theirs else "**above the published**"
+            lines.append(f"- `{result.name}`: {ours:.2f}, {verdict} {theirs:.2f} ({ours - theirs:+.2f})")
+    return ["Against the published test perplexity:", "\n".join(lines)] if lines else []
+
+
+def _conclusion_item(conclusion: Conclusion) -> str:
+    return "\n".join(
+        [f"- {conclusion.claim}: **{conclusion.verdict}**.", *(f"  - {sentence}" for sentence in conclusion.evidence)]
+    )
+
+
+def _settings(results: Sequence[Result]) -> list[str]:
+    """The settings that all models share, listed once, and a table of the others."""
+    models = {result.name: flatten(result.settings.model_dump()) for result in results}
+    names = list(dict.fromkeys(name for settings in models.values() for name in settings))
+    values = {name: [settings.get(name, NONE) for settings in models.values()] for name in names}
+    shared = [f"`{name}` {values[name][0]}" for name in names if len(set(values[name])) == 1]
+    differing = [[f"`{name}`", *values[name]] for name in names if len(set(values[name])) > 1]
+    blocks = [f"Shared by all models: {', '.join(shared)}."]
+    if differing:
+        blocks.append(table(["", *(f"`{name}`" for name in models)], differing, text_columns=1))
+    return blocks
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int) -> str:
+    """A Markdown table whose first columns are text, to the left, and the others numbers, to the right."""
+    rule = ["---" if column < text_columns else "---:" for column in range(len(header))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as text under dotted names, such as `optimizer.momentum`."""
+    flat: dict[str, str] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value if isinstance(value, str) else json.dumps(value)
+    return flat
+
+
+def clock(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds: 3725.4 is 1:02:05."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m pipeline.report", description=__doc__).parse_args()
+    results = write_report()
+    width = max(len(result.name) for result in results)
+    for result in results:
+        metrics = result.metrics
+        say(f"{result.name:{width}}  valid {metrics.valid_perplexity:7.2f}  test {metrics.test_perplexity:7.2f}")
+    say(f"report: {REPORT / 'report.md'}; compare runs with `make ui`, draw the curves with `dvc plots show`")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,52 @@
+"""The demo's workspace: complete, its own DVC root, and out of everything else's way."""
+
+import shutil
+import subprocess
+import sys
+
+from pipeline.demo import PROJECT, RECIPE, build_workspace, workspace_environment
+from pipeline.files import SPLITS
+from pipeline.params import load_params
+
+
+def dvc(folder, *arguments):
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.check_output(command, cwd=folder, env=workspace_environment(), text=True).split()
+
+
+def test_a_workspace_has_the_code_the_settings_and_the_sample_corpus(tmp_path):
+    build_workspace(tmp_path, RECIPE)
+    modules = {path.relative_to(PROJECT) for path in (PROJECT / "pipeline").rglob("*.py")}
+    assert {path.relative_to(tmp_path) for path in (tmp_path / "pipeline").rglob("*")} >= modules
+    assert load_params(tmp_path / "params.yaml") == load_params(RECIPE)
+    assert all((tmp_path / f"data/sample/sample.{split}.txt").stat().st_size for split in SPLITS)
+
+
+def test_a_workspace_built_again_keeps_its_results_and_drops_what_is_no_longer_code(tmp_path):
+    build_workspace(tmp_path, RECIPE)
+    result, stale_module = tmp_path / "results/result.txt", tmp_path / "pipeline/stale.py"
+    for path in (result, stale_module):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    build_workspace(tmp_path, RECIPE)
+    assert result.exists()
+    assert not stale_module.exists()
+
+
+def test_a_workspace_inside_another_is_a_dvc_root_whose_stages_the_outer_one_does_not_see(tmp_path):
+    inner = tmp_path / ".demo"
+    build_workspace(tmp_path, RECIPE)
+    stages = dvc(tmp_path, "stage", "list", "--all", "--name-only")
+    build_workspace(inner, RECIPE)
+    assert dvc(inner, "root") == ["."]
+    assert dvc(tmp_path, "stage", "list", "--all", "--name-only") == stages != []
+
+
+def test_nothing_in_the_environment_leads_out_of_the_workspace(monkeypatch):
+    for name in ("DVC_ROOT", "DVC_EXP_NAME", "GIT_DIR", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.setenv(name, "elsewhere")
+    monkeypatch.setenv("PATH", "/elsewhere")
+    environment = workspace_environment()
+    assert "elsewhere" not in environment.values()
+    command = [shutil.which("python", path=environment["PATH"]), "-c", "import sys; print(sys.prefix)"]
+    assert subprocess.check_output(command, env=environment, text=True).strip() == sys.prefix

@@ -1,0 +1,91 @@
+"""The figures: the same bytes for the same numbers, and every model in them."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from histories import history
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import figures
+
+Drawing = Callable[[Mapping[str, figures.History], Path], None]
+DRAWINGS: list[Drawing] = [figures.curves, figures.comparison, figures.learning_rates]
+MODELS = {
+    "lstm_dropout": history([150.0 - epoch for epoch in range(40)]),
+    "lstm": history([120.0 + abs(epoch - 15) for epoch in range(40)]),
+    "gru": history([140.0, 130.0, 131.0]),
+}
+
+
+def draw(drawing: Drawing, models: Mapping[str, figures.History], name: str = "figure.svg") -> bytes:
+    drawing(models, Path(name))
+    return Path(name).read_bytes()
+
+
+def texts(svg: bytes) -> set[str]:
+    """The texts of a figure: matplotlib draws them as outlines and notes each in a comment."""
+    return set(re.findall(r"<!-- (.*?) -->", svg.decode()))
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS)
+def test_the_same_histories_give_the_same_bytes_without_a_date(drawing: Drawing) -> None:
+    first = draw(drawing, MODELS)
+    draw(drawing, {"other": history([9.0])}, "other.svg")
+    assert draw(drawing, MODELS) == first
+    assert b"dc:date" not in first
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS)
+def test_another_number_changes_the_figure(drawing: Drawing) -> None:
+    changed = MODELS | {"gru": history([140.0, 130.0, 129.0], rate=0.5)}
+    assert draw(drawing, changed) != draw(drawing, MODELS)
+
+
+@pytest.mark.parametrize("number", range(1, 10))
+@pytest.mark.parametrize("drawing", [figures.curves, figures.comparison])
+def test_every_model_is_named_with_its_best_epoch(drawing: Drawing, number: int) -> None:
+    models = {f"model_{index}": history([200.0, 100.0 + index, 150.0]) for index in range(number)}
+    svg = draw(drawing, models)
+    assert texts(svg) >= set(models) | {f"{100 + index}.00 at epoch 2" for index in range(number)}
+    panels = len(re.findall(r'<g id="axes_\d+">', svg.decode()))
+    assert panels == (number if drawing is figures.curves else 1)
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS)
+@pytest.mark.parametrize("valid", [[100.0], [100.0] * 30, [1e30, 1e6, 50.0], [1.0, 1.0]])
+def test_unusual_histories_are_drawn(drawing: Drawing, valid: list[float]) -> None:
+    svg = draw(drawing, {"a": history(valid), "b": history([100.0, 90.0])})
+    assert ElementTree.fromstring(svg).tag.endswith("svg")
+
+
+def test_the_four_models_of_the_default_recipe_fit_in_100_kb() -> None:
+    models = {name: history([100.0 + (epoch * 7) % 11 for epoch in range(70)]) for name in "abcd"}
+    for drawing in DRAWINGS:
+        assert len(draw(drawing, models)) < 100_000
+
+
+def test_models_with_the_same_schedule_share_one_line_and_its_label() -> None:
+    shared = {"a": history([3.0, 2.0]), "b": history([4.0, 1.0])}
+    assert "all models" in texts(draw(figures.learning_rates, shared))
+    apart = shared | {"c": history([3.0, 2.0], rate=0.5)}
+    assert texts(draw(figures.learning_rates, apart)) >= {"a, b", "c"}
+
+
+def test_a_single_run_is_drawn_as_png() -> None:
+    figures.curve(MODELS["gru"], Path("curve.png"))
+    assert Path("curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=10).map(sorted), st.floats(0, 0.3))
+def test_labels_are_spread_in_order_inside_the_frame_and_apart(heights: list[float], gap: float) -> None:
+    placed = figures.spread(heights, gap)
+    apart = min(gap, 1 / max(1, len(heights) - 1)) - 1e-9
+    assert all(-1e-9 <= height <= 1 for height in placed)
+    assert all(above - below >= apart for below, above in pairwise(placed))
+    if all(above - below >= gap for below, above in pairwise(heights)):
+        assert placed == pytest.approx(heights)

@@ -1,0 +1,155 @@
+"""The whole pipeline through the real commands, in a repository of its own, on the sample corpus."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from ruamel.yaml import YAML
+
+from pipeline.demo import RECIPE, build_workspace, workspace_environment
+from pipeline.sample import true_perplexity
+from tests.small import ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+yaml = YAML(typ="safe", pure=True)
+
+
+class Repository:
+    """A git and DVC repository with the project's code, the sample corpus and small models."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        build_workspace(path, RECIPE)
+        (path / ".dvc/config.local").unlink()  # this one has git
+        for file in (".gitignore", ".dvcignore", ".dvc/.gitignore"):
+            shutil.copyfile(ROOT / file, path / file)
+        self.git("init", "-q")
+        self.git("config", "user.name", "Tester")
+        self.git("config", "user.email", "tester@example.com")
+        self.commit("start")
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """What a command prints, run as a person would in the repository's root with the environment activated."""
+        result = subprocess.run(
+            command, cwd=self.path, env=workspace_environment(), capture_output=True, text=True, check=False
+        )
+        assert not check or result.returncode == 0, result.stdout + result.stderr
+        return result.stdout + result.stderr
+
+    def git(self, *arguments: str) -> str:
+        return self.run("git", *arguments)
+
+    def dvc(self, *arguments: str) -> str:
+        return self.run(sys.executable, "-m", "dvc", *arguments)
+
+    def commit(self, message: str) -> None:
+        self.git("add", "-A")
+        self.git("commit", "-qm", message)
+
+    def edit_params(self, edit: Any) -> None:
+        path = self.path / "params.yaml"
+        params = yaml.load(path.read_text())
+        edit(params)
+        with path.open("w") as file:
+            yaml.dump(params, file)
+
+    def metrics(self, model: str) -> dict[str, float]:
+        return json.loads((self.path / f"results/models/{model}/metrics.json").read_text())
+
+    def stages_run(self, output: str) -> set[str]:
+        return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")}
+
+    def runs(self) -> list[Any]:
+        client = MlflowClient(f"sqlite:///{self.path / 'mlflow.db'}")
+        experiment = client.get_experiment_by_name("recurrent-lm")
+        return list(client.search_runs([experiment.experiment_id]))
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """The repository after its first `dvc repro`, committed."""
+    repository = Repository(tmp_path_factory.mktemp("repository"))
+    repository.dvc("repro")
+    repository.commit("results")
+    return repository
+
+
+def test_a_trained_model_comes_close_to_the_true_perplexity_and_not_below(repository: Repository) -> None:
+    for model in ("lstm_dropout", "lstm", "gru_dropout", "gru"):
+        test = repository.metrics(model)["test_perplexity"]
+        assert 0.97 * true_perplexity() < test < 1.5 * true_perplexity()
+
+
+def test_mlflow_has_a_finished_run_of_every_model_with_every_epoch(repository: Repository) -> None:
+    runs = {run.info.run_name: run for run in repository.runs()}
+    assert set(runs) == {"lstm_dropout", "lstm", "gru_dropout", "gru"}
+    client = MlflowClient(f"sqlite:///{repository.path / 'mlflow.db'}")
+    for model, run in runs.items():
+        history = (repository.path / f"results/models/{model}/history.csv").read_text().splitlines()[1:]
+        points = client.get_metric_history(run.info.run_id, "perplexity/valid")
+        assert [(point.step, point.value) for point in points] == [
+            (int(line.split(",")[0]), float(line.split(",")[3])) for line in history
+        ]
+        assert run.info.status == "FINISHED"
+        assert run.data.metrics["final/test_perplexity"] == repository.metrics(model)["test_perplexity"]
+        assert run.data.tags["dvc_stage"] == f"train@{model}"
+        files = {file.path for file in client.list_artifacts(run.info.run_id)}
+        assert files == {"params.yaml", "history.csv", "model.safetensors", "curve.png", "metrics.json"}
+
+
+def test_a_second_repro_runs_nothing(repository: Repository) -> None:
+    assert repository.stages_run(repository.dvc("repro")) == set()
+    assert "up to date" in repository.dvc("status")
+
+
+def test_the_repository_is_clean_after_its_results_are_committed(repository: Repository) -> None:
+    assert repository.git("status", "--porcelain") == ""
+
+
+def test_dvc_shows_metrics_plots_and_params(repository: Repository) -> None:
+    metrics = json.loads(repository.dvc("metrics", "show", "--json"))
+    assert len(metrics[""]["data"]) == 5
+    assert json.loads(repository.dvc("plots", "show", "--json"))
+    assert "index.html" in repository.dvc("plots", "show")
+    assert repository.dvc("params", "diff") == ""
+
+
+def test_an_edit_of_one_model_reruns_only_that_model(repository: Repository) -> None:
+    repository.edit_params(lambda params: params["models"]["gru"].update(bptt=30))
+    assert "models.gru.bptt" in repository.dvc("params", "diff")
+    ran = repository.stages_run(repository.dvc("repro"))
+    assert ran == {"train@gru", "evaluate@gru", "report"}
+    repository.git("checkout", "-q", ".")
+    assert repository.stages_run(repository.dvc("repro")) == set()  # restored from DVC's cache
+
+
+def test_a_fifth_model_needs_an_entry_in_params_alone(repository: Repository) -> None:
+    repository.edit_params(lambda params: params["models"].update(small={"cell": "gru", "hidden_size": 8, "epochs": 1}))
+    assert repository.stages_run(repository.dvc("repro")) == {"train@small", "evaluate@small", "report"}
+    assert "small" in (repository.path / "results/report/report.md").read_text()
+    repository.git("checkout", "-q", ".")
+    repository.git("clean", "-fdq", "results")
+
+
+def test_an_experiment_in_a_throw_away_copy_reaches_the_real_store(repository: Repository) -> None:
+    before = len(repository.runs())
+    repository.dvc("exp", "run", "--temp", "-S", "models.lstm.epochs=1", "train@lstm", "-n", "short")
+    runs = repository.runs()
+    assert len(runs) == before + 1
+    assert runs[0].data.tags["dvc_experiment"] == "short"
+    assert Path(runs[0].info.artifact_uri.removeprefix("file://")).is_relative_to(repository.path)
+    assert "short" in repository.dvc("exp", "show")
+
+
+def test_a_mistake_in_params_is_one_line_and_no_traceback(repository: Repository) -> None:
+    repository.edit_params(lambda params: params["models"]["gru"].update(dropuot=0.1))
+    output = repository.run(sys.executable, "-m", "dvc", "repro", check=False)
+    repository.git("checkout", "-q", ".")
+    assert "error: params.yaml: models.gru.dropuot: no such setting; did you mean dropout?" in output
+    assert "Traceback" not in output

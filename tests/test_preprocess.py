@@ -1,0 +1,203 @@
+"""From text to token ids and back, and one clear line for every text that cannot be used."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import preprocess
+from pipeline.console import UserError
+from pipeline.corpus import EOS, UNK, Corpus, id_dtype, load_corpus, write_corpus
+from pipeline.files import CORPUS_METRICS, PROCESSED, RAW, SPLITS, sha256
+from pipeline.params import CorpusSizes, load_params
+
+ROOT = Path(__file__).parents[1]
+WORDS = st.text(min_size=1, max_size=6).filter(lambda word: word.split() == [word] and "\0" not in word and word != EOS)
+LINES = st.lists(st.lists(WORDS, max_size=6), min_size=2, max_size=12)
+
+
+def put(split: str, text: str | bytes) -> Path:
+    RAW.mkdir(parents=True, exist_ok=True)
+    path = RAW / f"{split}.txt"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def words_of(path: Path, vocabulary: list[str]) -> list[str]:
+    return [vocabulary[number] for number in preprocess.encode(path, vocabulary)]
+
+
+def run_stage(
+    monkeypatch: pytest.MonkeyPatch, train: str | bytes, valid: str = "a\n", test: str = "a\n", expected: str = "null"
+) -> Corpus:
+    """Run the whole stage on three texts -> the corpus that later stages load."""
+    demo = (ROOT / "recipes/demo.yaml").read_text()
+    line = next(line for line in demo.splitlines() if line.startswith("  expected:"))
+    Path("params.yaml").write_text(demo.replace(line, f"  expected: {expected}"))
+    for split, text in zip(SPLITS, (train, valid, test), strict=True):
+        put(split, text)
+    monkeypatch.setattr(sys, "argv", ["preprocess"])
+    preprocess.main()
+    return load_corpus()
+
+
+@given(lines=LINES)
+def test_ids_turn_back_into_the_text(tmp_path_factory: pytest.TempPathFactory, lines: list[list[str]]) -> None:
+    path = tmp_path_factory.mktemp("text") / "train.txt"
+    path.write_bytes("".join(" " + " ".join(words) + " \n" for words in lines).encode("utf-8"))
+    text = words_of(path, preprocess.build_vocabulary(path))
+    assert text == [word for words in lines for word in [*words, EOS]]
+
+
+def test_the_vocabulary_goes_by_frequency_then_by_code_point() -> None:
+    path = put("train", "b a a\nc b a\né B\n")
+    assert preprocess.build_vocabulary(path) == [EOS, "a", "b", "B", "c", "é"]
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("a b\na\n", ["a", "b", EOS, "a", EOS]),
+        ("a b\na", ["a", "b", EOS, "a", EOS]),
+        ("a b\r\na\r\n", ["a", "b", EOS, "a", EOS]),
+        ("a\n\nb\n", ["a", EOS, EOS, "b", EOS]),
+        ("  a \t b  \n", ["a", "b", EOS]),
+    ],
+)
+def test_each_line_end_is_one_token(text: str, tokens: list[str]) -> None:
+    assert words_of(put("train", text), [EOS, "a", "b"]) == tokens
+
+
+def test_only_the_train_split_gives_words_and_other_words_become_unk(monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = run_stage(monkeypatch, f"a {UNK} b\na\n", "a new b\n", "b other\n")
+    assert corpus.vocabulary == (EOS, "a", UNK, "b")
+    assert [corpus.vocabulary[number] for number in corpus.valid] == ["a", UNK, "b", EOS]
+    assert [corpus.vocabulary[number] for number in corpus.test] == ["b", UNK, EOS]
+    assert json.loads(CORPUS_METRICS.read_text()) == {
+        "train_tokens": 6,
+        "valid_tokens": 4,
+        "test_tokens": 3,
+        "vocabulary_size": 4,
+    }
+
+
+def test_an_unknown_word_without_unk_is_named_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"valid\.txt, line 2: .*'new'"):
+        run_stage(monkeypatch, "a b\n", "a\na new\n")
+    assert not PROCESSED.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "train.txt is empty"),
+        (b"a\n\xff\xfe\n", "line 2: not text in UTF-8"),
+        (b"a\nb\0c\n", "line 2: not text but binary"),
+        (b"a <eos>\n", "line 1: has the word <eos>"),
+    ],
+)
+def test_a_text_that_cannot_be_used_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, text: bytes, message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        run_stage(monkeypatch, text)
+    assert "\n" not in str(error.value)
+    assert not PROCESSED.exists()
+
+
+def test_a_missing_text_is_named() -> None:
+    with pytest.raises(UserError, match=r"train\.txt not found"):
+        preprocess.build_vocabulary(RAW / "train.txt")
+
+
+def test_sizes_that_differ_from_the_expected_ones_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = "{train_tokens: 3, valid_tokens: 2, test_tokens: 2, vocabulary_size: 3}"
+    run_stage(monkeypatch, "a b\n", expected=right)
+    wrong = right.replace("train_tokens: 3", "train_tokens: 4").replace("size: 3", "size: 9")
+    with pytest.raises(UserError, match="train_tokens is 3 instead of 4, vocabulary_size is 3 instead of 9") as error:
+        run_stage(monkeypatch, "a b\n", expected=wrong)
+    assert "valid_tokens" not in str(error.value)
+
+
+def test_the_same_files_come_out_whatever_the_hash_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = set()
+    run_stage(monkeypatch, " ".join(f"w{number % 37}" for number in range(500)) + " a\n")
+    for seed in ("0", "1", "2"):
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, "-m", "pipeline.preprocess"], check=True, env=environment, capture_output=True)
+        digests.add(tuple(sha256(path) for path in sorted(PROCESSED.iterdir())))
+    assert len(digests) == 1
+
+
+def test_the_stage_does_without_torch() -> None:
+    code = "import sys, pipeline.preprocess; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+
+@pytest.mark.parametrize(("size", "dtype"), [(2**16, np.uint16), (2**16 + 1, np.uint32)])
+def test_ids_are_as_small_as_fits(size: int, dtype: type[np.unsignedinteger]) -> None:
+    assert id_dtype(size) == dtype
+
+
+def damage_ids(content: bytes) -> None:
+    (PROCESSED / "valid.npy").write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda: (PROCESSED / "valid.npy").unlink(), "valid.npy not found"),
+        (lambda: (PROCESSED / "vocabulary.txt").unlink(), "vocabulary.txt not found"),
+        (lambda: damage_ids(b""), "damaged"),
+        (lambda: damage_ids((PROCESSED / "valid.npy").read_bytes()[:-1]), "damaged"),
+        (lambda: damage_ids(b"PK\3\4" + bytes(50)), "damaged"),
+        (lambda: np.save(PROCESSED / "valid.npy", np.array([0, -1])), "damaged"),
+        (lambda: np.save(PROCESSED / "valid.npy", np.array([0, 3], np.uint16)), "has the id 3, but"),
+        (lambda: (PROCESSED / "vocabulary.txt").write_text("a\nb\n"), "damaged"),
+        (lambda: (PROCESSED / "vocabulary.txt").write_text("<eos>\na\na\n"), "damaged"),
+        (lambda: (PROCESSED / "vocabulary.txt").write_bytes(b"<eos>\n\xff\n"), "damaged"),
+    ],
+)
+def test_a_missing_or_damaged_corpus_is_named_with_the_remedy(damage: Callable[[], object], message: str) -> None:
+    write_corpus(dict.fromkeys(SPLITS, np.array([1, 2, 0], np.uint16)), [EOS, "a", "b"])
+    damage()
+    with pytest.raises(UserError, match=rf"{message}.*dvc checkout"):
+        load_corpus()
+
+
+def test_the_fingerprint_changes_with_any_id_word_or_boundary() -> None:
+    def fingerprint(train: list[int], valid: list[int], vocabulary: list[str]) -> str:
+        splits = {"train": train, "valid": valid, "test": [1, 0]}
+        write_corpus({split: np.array(ids, np.uint16) for split, ids in splits.items()}, vocabulary)
+        return load_corpus().fingerprint
+
+    words = [EOS, "a", "b"]
+    corpora = [([1, 1, 0], [2, 0], words), ([1, 2, 0], [2, 0], words), ([1, 1], [0, 2, 0], words)]
+    corpora.append(([1, 1, 0], [2, 0], [EOS, "a", "c"]))
+    assert fingerprint(*corpora[0]) == fingerprint(*corpora[0])
+    assert len({fingerprint(*corpus) for corpus in corpora}) == 4
+
+
+def penn_treebank() -> Path | None:
+    """The first folder among the sources of params.yaml that has the corpus."""
+    download = load_params(ROOT / "params.yaml").download
+    folders = [ROOT / source for source in download.sources if "://" not in source]
+    return next((folder for folder in folders if (folder / download.files.train.name).is_file()), None)
+
+
+@pytest.mark.skipif(penn_treebank() is None, reason="needs Penn Treebank in a folder named in params.yaml")
+def test_penn_treebank_has_the_sizes_that_params_expects() -> None:
+    params, folder = load_params(ROOT / "params.yaml"), penn_treebank()
+    assert folder
+    texts = {split: folder / getattr(params.download.files, split).name for split in SPLITS}
+    vocabulary = preprocess.build_vocabulary(texts["train"])
+    tokens = {f"{split}_tokens": len(preprocess.encode(path, vocabulary)) for split, path in texts.items()}
+    assert CorpusSizes(**tokens, vocabulary_size=len(vocabulary)) == params.preprocess.expected
+    assert vocabulary[:3] == ["the", UNK, EOS]

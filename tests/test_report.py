@@ -1,0 +1,252 @@
+"""The report: every number from the results, every verdict from the numbers."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from histories import history
+from small import ROOT, small_settings
+
+from pipeline.console import UserError
+from pipeline.history import write_history
+from pipeline.params import load_params
+from pipeline.report import clock, render, write_report
+from pipeline.results import read_corpus_sizes, read_results
+
+SETTINGS = small_settings().model_dump()
+FOUR = {
+    "lstm_dropout": {"cell": "lstm", "dropout": 0.4},
+    "lstm": {"cell": "lstm", "dropout": 0.0},
+    "gru_dropout": {"cell": "gru", "dropout": 0.4},
+    "gru": {"cell": "gru", "dropout": 0.0},
+}
+FALLING, OVER_FITTING = [150.0, 120.0, 110.0], [150.0, 120.0, 130.0]
+TESTS = {"lstm_dropout": 91.9, "lstm": 115.0, "gru_dropout": 97.5, "gru": 118.0}
+PUBLISHED = {"lstm_dropout": {"train": 49.85, "valid": 113.83, "test": 106.74}}
+
+
+def params(models: Mapping[str, dict[str, Any]] = FOUR, published: dict[str, Any] | None = PUBLISHED) -> None:
+    """Write a params.yaml; JSON is YAML too."""
+    source = {"name": "x.txt", "sha256": "0" * 64}
+    document = {
+        "download": {
+            "timeout_seconds": 1,
+            "sources": ["x"],
+            "files": dict.fromkeys(["train", "valid", "test"], source),
+        },
+        "preprocess": {"expected": None},
+        "train": SETTINGS,
+        "models": models,
+        "report": {"published": published},
+    }
+    Path("params.yaml").write_text(json.dumps(document))
+
+
+def model(name: str, test: float, valid: list[float] = FALLING, **changed: int) -> None:
+    """Write what training and evaluation of a model leave."""
+    folder = Path("results/models") / name
+    write_history(folder / "history.csv", history(valid))
+    perplexities = {"train_perplexity": 60.0, "valid_perplexity": min(valid), "test_perplexity": test}
+    metrics = perplexities | {"best_epoch": valid.index(min(valid)) + 1, "parameters": 4651600} | changed
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+@pytest.fixture(autouse=True)
+def four_models() -> None:
+    params()
+    for name, test in TESTS.items():
+        model(name, test, FALLING if "dropout" in name else OVER_FITTING)
+    sizes = {"train_tokens": 929589, "valid_tokens": 73760, "test_tokens": 82430, "vocabulary_size": 10000}
+    Path("results/corpus.json").write_text(json.dumps(sizes))
+
+
+def report() -> str:
+    """The report's text, without its figures, which take longer."""
+    params = load_params()
+    return render(read_results(params.models), read_corpus_sizes(), params.report.published or {})
+
+
+def row(text: str, name: str) -> list[str]:
+    line = next(line for line in text.splitlines() if line.startswith(f"| `{name}`"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_table_has_the_numbers_of_every_model() -> None:
+    text = report()
+    assert "929,589" in text
+    assert row(text, "lstm_dropout") == [
+        "`lstm_dropout`", "LSTM", "0.4", "4,651,600", "60.00", "110.00", "**91.90**", "3 of 3", "0:03:01", "113.83",
+        "106.74",
+    ]  # fmt: skip
+    assert row(text, "gru")[7:] == ["2 of 3", "0:03:01", "-", "-"]
+
+
+def test_every_row_of_a_table_has_as_many_cells_as_its_header() -> None:
+    blocks = [block.splitlines() for block in report().split("\n\n") if block.startswith("|")]
+    assert len(blocks) == 2
+    for block in blocks:
+        assert len({line.count("|") for line in block}) == 1
+
+
+def test_the_same_results_give_the_same_bytes() -> None:
+    write_report()
+    first = {path.name: path.read_bytes() for path in Path("results/report").iterdir()}
+    write_report()
+    assert first == {path.name: path.read_bytes() for path in Path("results/report").iterdir()}
+    assert set(first) == {"report.md", "histories.csv", "comparison.svg", "curves.svg", "learning_rates.svg"}
+
+
+def test_every_figure_of_the_text_exists() -> None:
+    write_report()
+    text = Path("results/report/report.md").read_text()
+    assert text == report()
+    links = [line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")]
+    assert len(links) == 3
+    assert all((Path("results/report") / link).is_file() for link in links)
+
+
+def test_the_published_conclusions_are_confirmed_with_the_numbers() -> None:
+    text = report()
+    assert "- An LSTM beats a GRU: **confirmed**." in text
+    assert "91.90 of `lstm_dropout` against 97.50 of `gru_dropout` (-5.60)" in text
+    assert "115.00 of `lstm` against 118.00 of `gru` (-3.00)" in text
+    assert "- Dropout beats none: **confirmed**." in text
+    assert "97.50 of `gru_dropout` against 118.00 of `gru` (-20.50)" in text
+    assert "both over-fit: **confirmed**." in text
+    assert "`lstm`: from epoch 2, the best, to 3, the last, valid perplexity goes from 120.00 to 130.00" in text
+    assert "should have been tried: **open**." in text
+
+
+def test_conclusions_turn_when_the_numbers_do() -> None:
+    model("gru_dropout", 90.0)
+    assert "An LSTM beats a GRU: **confirmed in 1 of 2 cases**." in report()
+    model("gru", 100.0)
+    assert "An LSTM beats a GRU: **contradicted**." in report()
+    model("lstm", 91.9, FALLING)
+    text = report()
+    assert "Dropout beats none: **confirmed in 1 of 2 cases**." in text
+    assert "91.90 of `lstm_dropout` against 91.90 of `lstm` (+0.00)" in text
+    assert "both over-fit: **contradicted**." in text
+    assert "`lstm`: valid perplexity is lowest at the last epoch, 3: 110.00." in text
+
+
+def test_a_fifth_model_appears_everywhere_by_its_settings_alone() -> None:
+    params(FOUR | {"small": {"dropout": 0.2, "hidden_size": 8}, "mild": {"dropout": 0.1}})
+    model("small", 99.0)
+    model("mild", 96.0)
+    text = report()
+    assert row(text, "small")[2] == "0.2"
+    assert "96.00 of `mild` against 115.00 of `lstm` (-19.00)" in text
+    assert "`small` against" not in text
+    assert row(text, "hidden_size")[1:] == ["16"] * 4 + ["8", "16"]
+    write_report()
+    assert "\nsmall,3," in Path("results/report/histories.csv").read_text()
+    assert "<!-- small -->" in Path("results/report/curves.svg").read_text()
+
+
+def test_what_no_models_tell_apart_is_not_tested() -> None:
+    params({"lstm": FOUR["lstm"]})
+    text = report()
+    assert "An LSTM beats a GRU: **not tested**." in text
+    assert "Dropout beats none: **not tested**." in text
+    assert "both over-fit: **not tested**.\n  - No GRU without dropout was trained." in text
+
+
+def test_each_published_model_is_reached_or_missed_by_so_much() -> None:
+    assert "- `lstm_dropout`: 91.90, at most the published 106.74 (-14.84)" in report()
+    model("lstm_dropout", 106.744)
+    assert "106.74, at most the published 106.74 (+0.00)" in report()
+    model("lstm_dropout", 110.0)
+    assert "110.00, **above the published** 106.74 (+3.26)" in report()
+
+
+def test_without_published_numbers_none_are_mentioned() -> None:
+    params(published=None)
+    text = report()
+    assert "published test" not in text
+    assert row(text, "gru")[-1] == "0:03:01"
+
+
+@pytest.mark.parametrize(
+    ("file", "stage"),
+    [
+        ("results/models/gru/history.csv", "train@gru"),
+        ("results/models/gru/metrics.json", "evaluate@gru"),
+        ("results/corpus.json", "preprocess"),
+    ],
+)
+def test_a_missing_file_is_named_with_the_stage_to_run(file: str, stage: str) -> None:
+    Path(file).unlink()
+    with pytest.raises(UserError, match=f"{file} not found: run `dvc repro {stage}`"):
+        write_report()
+    assert not Path("results/report").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"best_epoch": 1}', '{"test_perplexity": "low"}'])
+def test_damaged_metrics_are_refused_in_one_line(content: str) -> None:
+    Path("results/models/gru/metrics.json").write_text(content)
+    with pytest.raises(
+        UserError, match=r"^results/models/gru/metrics\.json: .*dvc repro evaluate@gru` restores the file$"
+    ):
+        write_report()
+
+
+def test_results_of_another_training_are_refused() -> None:
+    model("gru", 118.0, OVER_FITTING, best_epoch=3)
+    with pytest.raises(UserError, match=r"metrics\.json is of epoch 3, but the best in .* is 2"):
+        write_report()
+    model("gru", 118.0, [*OVER_FITTING, 140.0])
+    with pytest.raises(UserError, match=r"ends at epoch 4, but params\.yaml asks for 3"):
+        write_report()
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(59.6, "0:01:00"), (3725.4, "1:02:05"), (1e5, "27:46:40")])
+def test_a_duration_reads_as_hours_minutes_seconds(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_command_prints_the_short_table_and_the_next_steps() -> None:
+    done = python("-m", "pipeline.report")
+    assert done.returncode == 0, done.stderr
+    assert "gru_dropout   valid  110.00  test   97.50" in done.stdout
+    for expected in ("results/report/report.md", "make ui", "dvc plots show"):
+        assert expected in done.stdout
+
+
+def test_the_command_ends_with_one_line_when_a_file_is_missing() -> None:
+    Path("results/corpus.json").unlink()
+    done = python("-m", "pipeline.report")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: results/corpus.json not found")
+
+
+def test_the_report_imports_neither_torch_nor_mlflow() -> None:
+    heavy = python("-c", "import sys, pipeline.report; print(sorted({'torch', 'mlflow', 'dvc'} & set(sys.modules)))")
+    assert heavy.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("template", "file", "models"),
+    [("models", "report/histories.csv", set(TESTS)), ("training", "models/gru/history.csv", {None})],
+)
+def test_dvc_fills_the_plot_templates(template: str, file: str, models: set[str | None]) -> None:
+    write_report()
+    python("-m", "dvc", "init", "--no-scm", "--quiet")
+    options = ["-x", "epoch", "-y", "valid_perplexity", "-t", str(ROOT / f".dvc/plots/{template}.json")]
+    shown = python("-m", "dvc", "plots", "show", f"results/{file}", "--show-vega", *options).stdout
+    assert "<DVC_" not in shown
+    rows = json.loads(shown)["data"]["values"]
+    assert len(rows) == 3 * len(models)
+    assert {row.get("model") for row in rows} == models
+    assert all({"epoch", "train_perplexity", "valid_perplexity", "rev"} <= set(row) for row in rows)

@@ -1,0 +1,122 @@
+"""MLflow's content, read back through its client from a real store."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from pipeline.corpus import Corpus
+from pipeline.lm.record import EpochRecord
+from pipeline.tracking import EPOCH_METRICS, RunFacts, live_run, publish_evaluation
+from tests.small import small_settings
+
+CORPUS = Corpus(torch.arange(9), torch.arange(5), torch.arange(4), tuple("abcdefghi"))
+FACTS = RunFacts("lstm", "f1a9", small_settings(), CORPUS, {"device": "cpu"})
+
+
+def epochs(number: int) -> list[EpochRecord]:
+    return [
+        EpochRecord(epoch, 1.0, 300.0 / epoch, 310.0 / epoch, 2.5, 9000.0, 60.0, f"2026-01-31T12:{epoch:02d}:00Z")
+        for epoch in range(1, number + 1)
+    ]
+
+
+def store() -> MlflowClient:
+    return MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
+
+
+def runs() -> list[Run]:
+    client = store()
+    experiment = client.get_experiment_by_name("recurrent-lm")
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def points(run: Run, metric: str) -> list[tuple[int, float]]:
+    history = store().get_metric_history(run.info.run_id, metric)
+    return [(point.step, point.value) for point in history]
+
+
+def artifacts(run: Run) -> set[str]:
+    return {file.path for file in store().list_artifacts(run.info.run_id)}
+
+
+def test_a_training_is_one_run_with_a_point_an_epoch() -> None:
+    Path("params.yaml").write_text("train: {}\n")
+    with live_run(FACTS) as tracked:
+        for number in (1, 2, 3):
+            tracked.publish(epochs(number))
+        tracked.end("FINISHED", files=[Path("params.yaml")])
+    (run,) = runs()
+    assert run.info.run_name == "lstm"
+    assert run.info.status == "FINISHED"
+    assert points(run, "perplexity/valid") == [(1, 310.0), (2, 155.0), (3, 310.0 / 3)]
+    assert set(EPOCH_METRICS) <= set(run.data.metrics)
+    assert run.data.params["optimizer.momentum"] == "0.8"
+    assert run.data.params["hidden_size"] == "16"
+    assert run.data.tags["fingerprint"] == "f1a9"
+    assert run.data.tags["device"] == "cpu"
+    assert artifacts(run) == {"params.yaml"}
+    (dataset,) = [entry.dataset for entry in run.inputs.dataset_inputs]
+    assert CORPUS.fingerprint.startswith(dataset.digest)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"), [(KeyboardInterrupt(), "KILLED"), (ValueError("the loss is nan"), "FAILED")]
+)
+def test_a_training_that_stops_early_says_why_and_its_resumption_goes_on_in_the_same_run(
+    fault: BaseException, status: str
+) -> None:
+    with pytest.raises(type(fault)), live_run(FACTS) as tracked:  # noqa: PT012
+        tracked.publish(epochs(2))
+        raise fault
+    (run,) = runs()
+    assert run.info.status == status
+    assert str(fault) in run.data.tags["failure"]
+
+    with live_run(FACTS) as tracked:
+        tracked.publish(epochs(2))
+        tracked.publish(epochs(4))
+        tracked.end("FINISHED")
+    (run,) = runs()
+    assert run.info.status == "FINISHED"
+    assert [step for step, _ in points(run, "perplexity/train")] == [1, 2, 3, 4]
+    assert "failure" not in run.data.tags
+
+
+def test_a_training_of_the_same_settings_done_again_is_a_run_of_its_own() -> None:
+    for _ in range(2):
+        with live_run(FACTS) as tracked:
+            tracked.publish(epochs(1))
+            tracked.end("FINISHED")
+    assert len(runs()) == 2
+
+
+def test_final_figures_join_the_run_of_their_training() -> None:
+    with live_run(FACTS) as tracked:
+        tracked.publish(epochs(2))
+        tracked.end("FINISHED")
+    publish_evaluation(FACTS, epochs(2), [], {"test_perplexity": 140.5})
+    (run,) = runs()
+    assert run.data.metrics["final/test_perplexity"] == 140.5
+    assert "metrics.json" in artifacts(run)
+
+
+def test_a_training_that_mlflow_never_saw_is_restored_with_its_own_times() -> None:
+    publish_evaluation(FACTS, epochs(3), [], {"test_perplexity": 140.5})
+    publish_evaluation(FACTS, epochs(3), [], {"test_perplexity": 140.5})
+    (run,) = runs()
+    assert run.data.tags["restored"] == "true"
+    assert [step for step, _ in points(run, "perplexity/valid")] == [1, 2, 3]
+    assert run.info.end_time - run.info.start_time == 3 * 60 * 1000
+    history = store().get_metric_history(run.info.run_id, "perplexity/valid")
+    assert history[-1].timestamp == run.info.end_time
+
+
+def test_a_server_that_is_down_holds_nothing_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens there
+    with live_run(FACTS) as tracked:
+        tracked.publish(epochs(1))
+        tracked.end("FINISHED")
+    assert "warning: MLflow is behind" in capsys.readouterr().out
