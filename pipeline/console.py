@@ -41,7 +41,14 @@ def say(message: str) -> None:
 
 
 def progress(total: int, description: str, unit: str, initial: int = 0) -> tqdm:
-    """A progress bar with the time left, drawn only on a terminal and gone when it is done."""
+    """A progress bar with the time left, drawn only on a terminal and gone when it is done; bytes as 5.10M."""
     return tqdm(
-        total=total, desc=description, unit=unit, disable=None, leave=False, initial=initial, dynamic_ncols=True
+        total=total,
+        desc=description,
+        unit=unit,
+        unit_scale=unit == "B",
+        initial=initial,
+        disable=None,
+        leave=False,
+        dynamic_ncols=True,
     )

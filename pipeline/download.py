@@ -136,7 +136,6 @@ def _open_address(address: str, timeout_seconds: float) -> Iterator[_BoundedStre
         if total > MAX_BYTES:
             raise SourceError(f"{name} has more than {MAX_BYTES:,} bytes")
         with progress(total, name, "B") as bar:
-            bar.unit_scale = True  # 5.10M rather than 5101618
 
             def read(size: int) -> bytes:
                 if time.monotonic() > deadline:

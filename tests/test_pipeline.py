@@ -139,7 +139,7 @@ def test_a_fifth_model_needs_an_entry_in_params_alone(repository: Repository) ->
 
 def test_an_experiment_in_a_throw_away_copy_reaches_the_real_store(repository: Repository) -> None:
     before = len(repository.runs())
-    repository.dvc("exp", "run", "--temp", "-S", "models.lstm.epochs=1", "train@lstm", "-n", "short")
+    repository.dvc("exp", "run", "--temp", "-S", "+models.lstm.epochs=1", "train@lstm", "-n", "short")
     runs = repository.runs()
     assert len(runs) == before + 1
     assert runs[0].data.tags["dvc_experiment"] == "short"

@@ -1,0 +1,53 @@
+"""dvc.yaml names, for each stage, every module that can change its result: no stale result, no needless training."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.small import ROOT
+
+STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
+
+# These change what people see, and no result. The report is the exception: there the figures are the result.
+VIEWS = {"pipeline/console.py", "pipeline/figures.py", "pipeline/tracking.py", "pipeline/__init__.py"}
+
+
+def imported(module: str) -> set[str]:
+    """The project's modules that a module imports, directly or through others, as paths."""
+    found: set[str] = set()
+    pending = [module]
+    while pending:
+        path = pending.pop()
+        if path in found or (path in VIEWS and path != "pipeline/figures.py"):
+            continue
+        found.add(path)
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("pipeline"):
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+                files = [f"{name.replace('.', '/')}.py" for name in names]
+                pending += [file for file in files if (ROOT / file).exists()]
+    return found
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_every_module_that_can_change_its_result_and_on_no_other(stage: str) -> None:
+    definition = STAGES[stage].get("do", STAGES[stage])
+    listed = {dep for dep in definition["deps"] if dep.startswith("pipeline")}
+    needed = imported(f"pipeline/{stage}.py")
+    if stage != "report":
+        needed -= VIEWS
+    if "pipeline/lm" in listed:
+        needed = {module if not module.startswith("pipeline/lm/") else "pipeline/lm" for module in needed}
+    assert listed == needed
+
+
+def test_imports_run_one_way() -> None:
+    """The language model knows nothing of the rest, and nobody imports a stage."""
+    for path in (ROOT / "pipeline").rglob("*.py"):
+        module = path.relative_to(ROOT).as_posix()
+        others = imported(module) - {module}
+        if module.startswith("pipeline/lm/"):
+            assert all(other.startswith("pipeline/lm/") for other in others)
+        assert not {Path(other).stem for other in others} & set(STAGES), module
