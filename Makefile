@@ -45,5 +45,5 @@ audit: .venv/.complete ## Look for known vulnerabilities in the pinned packages 
 	    "error: Python 3.11 or newer is needed, $(PYTHON) is %d.%d: try make PYTHON=python3.11" % v[:2])'
 	@echo "Installing the packages into .venv: this takes some minutes the first time"
 	@$(PYTHON) -m venv .venv
-	@python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+	@python -m pip install --quiet --disable-pip-version-check --use-pep517 -r requirements-dev.txt -c constraints.txt
 	@touch $@
