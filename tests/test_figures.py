@@ -7,11 +7,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from histories import history
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import figures
+from tests.histories import history
 
 Drawing = Callable[[Mapping[str, figures.History], Path], None]
 DRAWINGS: list[Drawing] = [figures.curves, figures.comparison, figures.learning_rates]

@@ -5,13 +5,13 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from histories import history
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.console import UserError
 from pipeline.history import HEADER, best_epoch, read_history, write_histories, write_history
 from pipeline.lm.record import EpochRecord
+from tests.histories import history
 
 PATH = Path("results/models/lstm/history.csv")
 numbers = st.floats(allow_nan=False, allow_infinity=False)

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from histories import history
-from small import ROOT, small_settings
 
 from pipeline.console import UserError
 from pipeline.history import write_history
 from pipeline.params import load_params
 from pipeline.report import clock, render, write_report
 from pipeline.results import read_corpus_sizes, read_results
+from tests.histories import history
+from tests.small import ROOT, small_settings
 
 SETTINGS = small_settings().model_dump()
 FOUR = {
@@ -147,6 +147,13 @@ def test_a_fifth_model_appears_everywhere_by_its_settings_alone() -> None:
     write_report()
     assert "\nsmall,3," in Path("results/report/histories.csv").read_text()
     assert "<!-- small -->" in Path("results/report/curves.svg").read_text()
+
+
+def test_cells_are_compared_each_at_a_rate_of_its_own_but_alike_in_all_else() -> None:
+    params(FOUR | {"gru": FOUR["gru"] | {"learning_rate": 0.5}, "gru_dropout": FOUR["gru_dropout"] | {"bptt": 7}})
+    text = report()
+    assert "115.00 of `lstm` against 118.00 of `gru`" in text
+    assert "against 97.50 of `gru_dropout`" not in text
 
 
 def test_what_no_models_tell_apart_is_not_tested() -> None:
