@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help repro ui demo test lint format audit
+.PHONY: help repro ui demo test bench lint format audit
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ demo: .venv/.complete ## Run the whole pipeline on a small invented corpus, in .
 
 test: .venv/.complete ## Run the tests (ARGS="-m 'not slow'", ...)
 	python -m pytest $(ARGS)
+
+bench: .venv/.complete ## Time a training step of each model beside the plain loop and the floor (ARGS="--rounds 5")
+	python benchmarks/throughput.py $(ARGS)
 
 lint: .venv/.complete ## Check style, formatting and types
 	ruff check

@@ -152,6 +152,7 @@ def build_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimiz
         lr=settings.learning_rate,
         momentum=settings.optimizer.momentum,
         weight_decay=settings.optimizer.weight_decay,
+        fused=True,
     )
 
 
