@@ -7,6 +7,7 @@ named by a fingerprint of settings, data and code, so that a changed experiment 
 import hashlib
 import json
 import os
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,10 +45,14 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """A training's state, as data and never as code, or None where there is none."""
+    """A training's state, as data and never as code, or None where there is none. Raises UserError when damaged."""
     if not path.exists():
         return None
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        raise UserError(f"{path} is damaged: delete it, and the training starts from epoch 1") from None
+    return state
 
 
 @contextmanager
