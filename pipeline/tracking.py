@@ -226,11 +226,24 @@ def _connect() -> tuple[Any, str]:
     server = os.environ.get("MLFLOW_TRACKING_URI")
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
     with nullcontext() if server else FileLock(root / ".mlflow.lock"):
+        if not server and not (root / "mlflow.db").exists():
+            _create_database(root / "mlflow.db")
         client = MlflowClient(server or f"sqlite:///{root / 'mlflow.db'}")
         experiment = client.get_experiment_by_name(name)
         if experiment:
             return client, experiment.experiment_id
         return client, client.create_experiment(name, None if server else (root / "mlruns").as_uri())
+
+
+def _create_database(path: Path) -> None:
+    """Make the default store's tables under another name first: killed half-way, they could never be opened again."""
+    from mlflow import MlflowClient
+
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    partial.with_name(f"{partial.name}-journal").unlink(missing_ok=True)
+    MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+    os.replace(partial, path)
 
 
 def _find_run(client: Any, experiment_id: str, filter_string: str) -> str | None:

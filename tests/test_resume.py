@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from pipeline.console import UserError
 from pipeline.demo import RECIPE, build_workspace, workspace_environment
 from pipeline.files import sha256
 from pipeline.history import read_history
+from tests.small import ROOT
 
 KILLS = 3
 MODEL = "lstm_dropout"
@@ -73,6 +75,19 @@ def test_a_training_killed_at_random_moments_ends_as_if_it_never_was(tmp_path: P
     points = client.get_metric_history(run.info.run_id, "perplexity/valid")
     assert [(point.step, point.value) for point in points] == [(row[0], row[3]) for row in result(disturbed)[1]]
     assert run.info.status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_a_process_killed_while_it_makes_the_mlflow_store_leaves_none_that_is_broken(tmp_path: Path) -> None:
+    program = "from pipeline.tracking import _connect; _connect()"
+    command, environment = [sys.executable, "-c", program], workspace_environment() | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment)
+    while not list(tmp_path.glob("*.db*")) + list(tmp_path.glob(".*.db*")) and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(0.3)  # in the midst of MLflow's making its tables, which takes it a second and more
+    process.kill()
+    assert process.wait() != 0
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
 
 
 def test_a_damaged_checkpoint_is_one_clear_line(tmp_path: Path) -> None:
