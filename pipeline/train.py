@@ -14,7 +14,7 @@ from pipeline.corpus import load_corpus
 from pipeline.files import MODELS, PARAMS
 from pipeline.history import best_epoch, write_history
 from pipeline.lm.batching import Batches
-from pipeline.lm.device import DeviceError, choose_device, choose_precision, describe
+from pipeline.lm.device import DeviceError, choose_device, choose_precision, describe, keep_freed_memory
 from pipeline.lm.model import build_model, num_parameters
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.training import DivergedError, Training
@@ -25,6 +25,7 @@ from pipeline.weights import save_weights
 
 def train(name: str) -> None:
     """Train a model to its last epoch, keeping its best weights and its history. Raises UserError."""
+    keep_freed_memory()
     settings = load_params().model(name)
     corpus = load_corpus()
     device = choose_device(settings.device)

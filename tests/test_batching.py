@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.lm.batching import IGNORED, Batches, detach
+from pipeline.lm.batching import IGNORED, Batches
 
 texts = st.integers(2, 200)
 sizes = st.integers(1, 30)
@@ -47,12 +47,3 @@ def test_each_column_goes_on_from_window_to_window(length: int, batch_size: int,
 def test_a_text_of_one_token_is_refused() -> None:
     with pytest.raises(ValueError, match="at least two tokens"):
         Batches(torch.tensor([3]), batch_size=1, bptt=1)
-
-
-def test_a_detached_state_keeps_its_value_and_loses_its_history() -> None:
-    state = torch.ones(3, requires_grad=True) * 2
-    hidden, cell = detach((state, state))
-    assert torch.equal(hidden, state)
-    assert not hidden.requires_grad
-    assert not cell.requires_grad
-    assert detach(None) is None

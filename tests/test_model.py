@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.lm.model import build_model, num_parameters
+from pipeline.lm.model import build_model, detach, num_parameters
 from tests.small import CELLS, small_settings
 
 VOCAB = 50
@@ -53,15 +53,14 @@ def test_dropout_is_off_in_evaluation(cell: str) -> None:
 @pytest.mark.parametrize("cell", CELLS)
 def test_dropout_falls_on_all_three_kinds_of_non_recurrent_connection(cell: str) -> None:
     """What the first layer, the second layer and the softmax layer read has zeros in the share asked for."""
-    model = build_model(small_settings(cell=cell, dropout=0.4, num_layers=1, hidden_size=64, embedding_size=64), VOCAB)
-    seen: dict[str, torch.Tensor] = {}
-    model.rnn.register_forward_pre_hook(lambda _, inputs: seen.update(rnn=inputs[0]))
-    model.output.register_forward_pre_hook(lambda _, inputs: seen.update(output=inputs[0]))
+    model = build_model(small_settings(cell=cell, dropout=0.4, hidden_size=64, embedding_size=64), VOCAB)
+    seen: list[torch.Tensor] = []
+    for reader in (*model.layers, model.output):
+        reader.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model(torch.randint(VOCAB, (50, 20)))
-    for read in seen.values():
+    assert len(seen) == 3
+    for read in seen:
         assert (read == 0).float().mean().item() == pytest.approx(0.4, abs=0.02)
-    assert model.rnn.dropout == 0.0
-    assert build_model(small_settings(cell=cell, dropout=0.4), VOCAB).rnn.dropout == 0.4
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -83,3 +82,13 @@ def test_weights_start_uniform_within_the_range_and_follow_the_seed() -> None:
     assert weights.std().item() == pytest.approx(0.05 / 3**0.5, rel=0.05)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), same.parameters(), strict=True))
     assert not torch.equal(first.output.weight, other.output.weight)
+
+
+def test_a_detached_state_keeps_its_value_and_loses_its_history() -> None:
+    part = torch.ones(3, requires_grad=True) * 2
+    detached = detach([part, (part, part)])
+    assert detached is not None
+    for copy in (detached[0], *detached[1]):
+        assert torch.equal(copy, part)
+        assert not copy.requires_grad
+    assert detach(None) is None

@@ -59,10 +59,3 @@ def batchify(tokens: Tensor, batch_size: int, padding: int) -> Tensor:
     time = -(-len(tokens) // batch_size)
     padded = F.pad(tokens, (0, time * batch_size - len(tokens)), value=padding)
     return padded.view(batch_size, time).t().contiguous()
-
-
-def detach(state: Tensor | tuple[Tensor, ...] | None) -> Tensor | tuple[Tensor, ...] | None:
-    """Keep a recurrent state's value and forget how it came about: where back-propagation is cut."""
-    if isinstance(state, tuple):
-        return tuple(part.detach() for part in state)
-    return state if state is None else state.detach()

@@ -1,13 +1,19 @@
 """The recurrent language model of Zaremba, Sutskever and Vinyals (2014), arXiv:1409.2329."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from pipeline.lm.dropout import Dropout
+from pipeline.lm.gru import GRU
+from pipeline.lm.loss import linear_cross_entropy
 from pipeline.lm.settings import Settings
 
-CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
+CELLS = {"lstm": nn.LSTM, "gru": GRU}
 
-State = Tensor | tuple[Tensor, Tensor]
+LayerState = Tensor | tuple[Tensor, Tensor]  # hidden for the GRU, (hidden, cell) for the LSTM
+State = list[LayerState]
 
 
 class LanguageModel(nn.Module):
@@ -20,25 +26,44 @@ class LanguageModel(nn.Module):
     def __init__(self, settings: Settings, vocab_size: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, settings.embedding_size)
-        self.rnn = CELLS[settings.cell](
-            settings.embedding_size,
-            settings.hidden_size,
-            num_layers=settings.num_layers,
-            dropout=settings.dropout if settings.num_layers > 1 else 0.0,  # between layers
-        )
+        sizes = [settings.embedding_size] + [settings.hidden_size] * settings.num_layers
+        self.layers = nn.ModuleList(CELLS[settings.cell](size, settings.hidden_size) for size in sizes[:-1])
         self.output = nn.Linear(settings.hidden_size, vocab_size)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -settings.init_range, settings.init_range)
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens [time, batch], state of the window before (None: zeros) -> logits [time, batch, vocab], state.
 
-        A state is [layers, batch, hidden] for the GRU and a pair (hidden, cell) of that shape for the LSTM.
+        A layer's state is [1, batch, hidden], or a pair of that shape.
         """
-        embedded = self.dropout(self.embedding(tokens))  # [time, batch, embedding]
-        hidden, state = self.rnn(embedded, state)  # [time, batch, hidden]
-        return self.output(self.dropout(hidden)), state
+        features, state = self.features(tokens, state)
+        return self.output(features), state
+
+    def loss(self, tokens: Tensor, targets: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """tokens, targets [time, batch], state -> loss in nats, summed over the targets that are not padding, state."""
+        features, state = self.features(tokens, state)
+        loss = linear_cross_entropy(features.flatten(0, 1), self.output.weight, self.output.bias, targets.flatten())
+        return loss, state
+
+    def features(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """tokens [time, batch], state -> what the softmax layer reads [time, batch, hidden], state."""
+        x = self.dropout(self.embedding(tokens))  # [time, batch, embedding]
+        states: Sequence[LayerState | None] = state or [None] * len(self.layers)
+        new_state: State = []
+        for layer, before in zip(self.layers, states, strict=True):
+            x, after = layer(x, before)  # [time, batch, hidden]
+            x = self.dropout(x)
+            new_state.append(after)
+        return x, new_state
+
+
+def detach(state: State | None) -> State | None:
+    """Keep a state's values and forget how they came about: where back-propagation is cut."""
+    if state is None:
+        return None
+    return [part.detach() if isinstance(part, Tensor) else (part[0].detach(), part[1].detach()) for part in state]
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.lm.batching import IGNORED, Batches, detach
+from pipeline.lm.batching import Batches
 from pipeline.lm.device import products_in
 from pipeline.lm.evaluation import evaluate, perplexity
+from pipeline.lm.model import LanguageModel, detach
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.schedule import learning_rate
 from pipeline.lm.settings import Settings
@@ -34,7 +34,7 @@ class Training:
     same weights, to the bit, as one that was never interrupted.
     """
 
-    def __init__(self, model: nn.Module, settings: Settings, precision: torch.dtype = torch.float32) -> None:
+    def __init__(self, model: LanguageModel, settings: Settings, precision: torch.dtype = torch.float32) -> None:
         self.model = model
         self.settings = settings
         self.precision = precision
@@ -101,7 +101,7 @@ class Training:
 
 
 def train_epoch(
-    model: nn.Module,
+    model: LanguageModel,
     optimizer: torch.optim.Optimizer,
     train: Batches,
     settings: Settings,
@@ -121,10 +121,7 @@ def train_epoch(
     model.train()
     for step, (inputs, targets, num_tokens) in enumerate(train):
         with products_in(precision, device):
-            logits, state = model(inputs, detach(state))
-        loss = F.cross_entropy(
-            logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
-        )  # summed over the window's tokens
+            loss, state = model.loss(inputs, targets, detach(state))  # summed over the window's tokens
         divisor = num_tokens if settings.loss == "mean" else train.batch_size
         optimizer.zero_grad()
         (loss / divisor).backward()
@@ -145,7 +142,7 @@ def check_finite(losses: Tensor) -> None:
         raise DivergedError(f"the loss is {losses[step].item()} at step {step + 1}")
 
 
-def build_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+def build_optimizer(model: LanguageModel, settings: Settings) -> torch.optim.Optimizer:
     """Plain SGD as in Zaremba et al. (2014), with what momentum and weight decay the settings add."""
     return torch.optim.SGD(
         model.parameters(),
