@@ -7,7 +7,7 @@ from pipeline.lm.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 
-CELLS = ["lstm", "gru"]
+CELLS = ["lstm", "gru", "gru_textbook"]
 
 
 def small_settings(**overrides: Any) -> Settings:

@@ -32,8 +32,8 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
         for key in ("learning_rate", "dropout", "init_range", "optimizer.momentum", "schedule.decay")
         for value in ("fast", "1e-3", True, float("nan"), float("inf"))
     ],
-    ("train.cell", "rnn", "'lstm' or 'gru'"),
-    ("train.cell", "LSTM", "'lstm' or 'gru'"),
+    ("train.cell", "rnn", "'lstm', 'gru' or 'gru_textbook'"),
+    ("train.cell", "LSTM", "'lstm', 'gru' or 'gru_textbook'"),
     ("train.dropout", 1, "less than 1"),
     ("train.dropout", 1.5, "less than 1"),
     ("train.dropout", -0.1, "greater than or equal to 0"),

@@ -7,12 +7,13 @@ from torch import Tensor, nn
 
 from pipeline.lm.dropout import Dropout
 from pipeline.lm.gru import GRU
+from pipeline.lm.gru_textbook import TextbookGRU
 from pipeline.lm.loss import linear_cross_entropy
 from pipeline.lm.settings import Settings
 
-CELLS = {"lstm": nn.LSTM, "gru": GRU}
+CELLS = {"lstm": nn.LSTM, "gru": GRU, "gru_textbook": TextbookGRU}
 
-LayerState = Tensor | tuple[Tensor, Tensor]  # hidden for the GRU, (hidden, cell) for the LSTM
+LayerState = Tensor | tuple[Tensor, Tensor]  # hidden for the GRUs, (hidden, cell) for the LSTM
 State = list[LayerState]
 
 

@@ -46,7 +46,7 @@ class Schedule(Strict):
 class Settings(Strict):
     """Everything that decides how one model is built and trained, beside the corpus."""
 
-    cell: Literal["lstm", "gru"]
+    cell: Literal["lstm", "gru", "gru_textbook"]
     num_layers: PositiveInt
     hidden_size: PositiveInt
     embedding_size: PositiveInt
