@@ -1,6 +1,7 @@
 """What a person reads on the terminal: one-line errors, messages and progress bars."""
 
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -14,10 +15,11 @@ class UserError(Exception):
     """A fault that the user can mend. Its text is the one line to show: what, where and how to mend it."""
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], None], interrupted: str = "interrupted: the same command goes on from here") -> None:
     """Run a command, turning faults that the user can mend into one line on stderr and exit code 1.
 
-    SIGTERM ends it as Ctrl-C does, so that whatever is going on is closed in good order.
+    SIGTERM ends it as Ctrl-C does, so that whatever is going on is closed in good order. A reader that has seen enough,
+    such as `head`, ends it too.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -25,8 +27,11 @@ def run(main: Callable[[], None]) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes as it ends
+        sys.exit(1)
     except OSError as error:
         if error.errno not in _ENVIRONMENT_FAULTS:
             raise
@@ -40,8 +45,16 @@ def say(message: str) -> None:
     sys.stdout.flush()
 
 
-def progress(total: int, description: str, unit: str, initial: int = 0) -> tqdm:
-    """A progress bar with the time left, drawn only on a terminal and gone when it is done; bytes as 5.10M."""
+def warn(message: str) -> None:
+    """Print a warning on stderr, so that it stays out of a result that goes to a file or a program."""
+    tqdm.write(f"warning: {message}", file=sys.stderr)
+
+
+def progress(total: int | None, description: str, unit: str, initial: int = 0) -> tqdm:
+    """A progress bar with the time left, drawn only on a terminal and gone when it is done; bytes as 5.10M.
+
+    total: None when nobody knows.
+    """
     return tqdm(
         total=total,
         desc=description,

@@ -1,9 +1,12 @@
-"""Settings small enough to train in a test, and the project's root."""
+"""Settings small enough to train in a test, a model of such a size, and the project's root."""
 
 from pathlib import Path
 from typing import Any
 
+from pipeline.files import MODELS
+from pipeline.lm.model import build_model
 from pipeline.lm.settings import Settings
+from pipeline.weights import save_weights
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,3 +35,14 @@ def small_settings(**overrides: Any) -> Settings:
         "precision": "float32",
     }
     return Settings.model_validate(settings | overrides)
+
+
+def save_small_model(
+    name: str, vocabulary: tuple[str, ...], fingerprint: str = "f1a9", **overrides: Any
+) -> tuple[Path, Settings]:
+    """An untrained model's file under results/models of the current folder."""
+    settings = small_settings(init_range=0.5, **overrides)
+    path = MODELS / name / "model.safetensors"
+    weights = build_model(settings, len(vocabulary)).state_dict()
+    save_weights(path, weights, settings, vocabulary, fingerprint)
+    return path, settings

@@ -1,0 +1,135 @@
+"""Perplexity of a text under a trained model: of the whole and of each line.
+
+A line is a sentence of words between blanks; its end is a token too, and is predicted as one. Each line is read on its
+own: its first word is predicted from <eos> alone, so a line's perplexity does not depend on the lines around it. (So a
+split of the corpus comes to another number than in `evaluate`, which reads on from line to line.) A word outside the
+model's vocabulary is read and predicted as <unk>, and counted.
+"""
+
+import argparse
+import json
+import math
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline.console import UserError, progress, run, say, warn
+from pipeline.corpus import EOS, UNK
+from pipeline.lm.evaluation import perplexity
+from pipeline.sentences import SentenceScore, read_sentences, score_sentences
+from pipeline.trained import load_trained
+
+MANY_UNKNOWN = 0.5
+
+
+class Total:
+    """What the lines come to: losses are added up over all tokens and divided once."""
+
+    def __init__(self) -> None:
+        self.lines = self.tokens = self.unknown_words = 0
+        self.loss = 0.0
+
+    def add(self, score: SentenceScore) -> None:
+        self.lines += 1
+        self.tokens += score.num_tokens
+        self.unknown_words += len(score.sentence.unknown)
+        self.loss += score.total_loss
+
+    @property
+    def words(self) -> int:
+        return self.tokens - self.lines
+
+    @property
+    def perplexity(self) -> float:
+        return perplexity(self.loss / self.tokens)
+
+
+def surprisals(score: SentenceScore) -> list[dict[str, Any]]:
+    """Each word, and `<eos>`, with its surprisal in bits: -log2 of the probability that it was given."""
+    unknown = set(score.sentence.unknown)
+    bits = (score.losses.double() / math.log(2)).tolist()
+    return [
+        {"word": word, "unknown": place in unknown, "surprisal_bits": surprisal}
+        for place, (word, surprisal) in enumerate(zip([*score.sentence.words, EOS], bits, strict=True))
+    ]
+
+
+def as_record(number: int, score: SentenceScore, words: bool) -> dict[str, Any]:
+    """A line's score for a program."""
+    record: dict[str, Any] = {
+        "line": number,
+        "tokens": score.num_tokens,
+        "unknown_words": len(score.sentence.unknown),
+        "perplexity": score.perplexity,
+    }
+    return record | {"words": surprisals(score)} if words else record
+
+
+def as_text(number: int, score: SentenceScore, words: bool) -> str:
+    """A line's score for a person: a row, with a row beneath it for each word if asked for."""
+    rows = [f"{number:>7}  {score.num_tokens:>6}  {len(score.sentence.unknown):>7}  {score.perplexity:>10.2f}"]
+    if words:
+        for word in surprisals(score):
+            rows.append(f"{word['surprisal_bits']:>46.2f}  {word['word']}{f' ({UNK})' if word['unknown'] else ''}")
+    return "\n".join(rows)
+
+
+def score(name: str, path: Path | None, *, words: bool, as_json: bool) -> None:
+    """Print the scores of a file's lines, or of stdin's where path is None, and of them all. Raises UserError."""
+    trained = load_trained(name)
+    total = Total()
+    records = []
+    header = f"{'line':>7}  {'tokens':>6}  {'unknown':>7}  {'perplexity':>10}" + ("     bits  word" if words else "")
+    with progress(_size(path), f"score with {name}", "B") as bar:
+        for number, scored in enumerate(score_sentences(trained, read_sentences(path, bar.update)), start=1):
+            total.add(scored)
+            if as_json:
+                records.append(as_record(number, scored, words))
+            else:
+                say(f"{header}\n{as_text(number, scored, words)}" if number == 1 else as_text(number, scored, words))
+    source = path or "stdin"
+    if not total.words:
+        raise UserError(f"{source} is empty: give a text, a sentence a line, or - for stdin")
+    unknown = total.unknown_words / total.words
+    if unknown > MANY_UNKNOWN:
+        warn(f"{unknown:.0%} of the words are not in {name}'s vocabulary: is it of another corpus?")
+    if as_json:
+        whole = {"tokens": total.tokens, "unknown_words": total.unknown_words, "perplexity": total.perplexity}
+        say(json.dumps({"model": name} | whole | {"lines": records}, indent=2, ensure_ascii=False))
+    else:
+        say(
+            f"{source}: perplexity {total.perplexity:.2f} of {total.tokens:,} tokens in {total.lines:,} lines; "
+            f"{total.unknown_words:,} of {total.words:,} words unknown ({unknown:.1%})"
+        )
+
+
+def _size(path: Path | None) -> int | None:
+    """What there is to read, in bytes; None for what is not a plain file."""
+    try:
+        status = os.fstat(sys.stdin.fileno()) if path is None else path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.score",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n  python -m pipeline.score lstm_dropout data/raw/test.txt\n"
+        "  echo 'the company said it expects a profit' | python -m pipeline.score lstm_dropout --words",
+    )
+    parser.add_argument("model", help="a trained model, such as lstm_dropout: a folder's name in results/models")
+    parser.add_argument("file", nargs="?", default="-", help="a text in UTF-8, a sentence a line; - is stdin (default)")
+    parser.add_argument("--words", action="store_true", help="each word's surprisal too, in bits")
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
+    arguments = parser.parse_args()
+    path = None if arguments.file == "-" else Path(arguments.file)
+    score(arguments.model, path, words=arguments.words, as_json=arguments.json)
+
+
+if __name__ == "__main__":
+    run(main, interrupted="interrupted")
