@@ -1,0 +1,85 @@
+"""Draw sentences from a trained model, a line each, without their <eos>.
+
+The same model, options and seed give the same text on the same machine. <unk> stands for a rare word, as in the text
+that the model was trained on.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+
+from pipeline.console import progress, run, say, warn
+from pipeline.corpus import UNK
+from pipeline.lm.generation import generate
+from pipeline.sentences import Encoder
+from pipeline.trained import load_trained
+
+BATCH_SIZE = 64
+
+Number = TypeVar("Number", int, float)
+
+
+def uniform_numbers(num_lines: int, length: int, seed: int) -> Iterator[torch.Tensor]:
+    """Batches [batch, length] of numbers from [0, 1): a line's are the same however many lines there are."""
+    generator = torch.Generator().manual_seed(seed)
+    for first in range(0, num_lines, BATCH_SIZE):
+        yield torch.rand(min(BATCH_SIZE, num_lines - first), length, dtype=torch.float64, generator=generator)
+
+
+def above(bound: Number) -> Callable[[str], Number]:
+    """An argument's type: a finite number of the bound's type, above the bound."""
+
+    def parse(text: str) -> Number:
+        number = type(bound)(text)
+        if not bound < number < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not above {bound}")
+        return number
+
+    parse.__name__ = type(bound).__name__  # argparse names it when the text is no number
+    return parse
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.generate", description=__doc__)
+    parser.add_argument("model", help="a trained model, such as lstm_dropout: a folder's name in results/models")
+    parser.add_argument("--prompt", default="", metavar="TEXT", help="words with which every line begins")
+    parser.add_argument(
+        "--temperature",
+        type=above(0.0),
+        default=1.0,
+        metavar="T",
+        help="divides the logits: below 1 prefers the probable, above 1 the rare (default 1)",
+    )
+    parser.add_argument("--top-k", type=above(0), metavar="K", help="draw from the K most probable words (default all)")
+    parser.add_argument("--seed", type=above(-1), default=1, metavar="N", help="another seed, another text (default 1)")
+    parser.add_argument("--lines", type=above(0), default=10, metavar="N", help="how many (default 10)")
+    parser.add_argument(
+        "--max-words", type=above(0), default=100, metavar="N", help="end a line after so many new words (default 100)"
+    )
+    arguments = parser.parse_args()
+
+    trained = load_trained(arguments.model)
+    encoder = Encoder(trained.vocabulary)
+    prompt = encoder.encode(arguments.prompt.split(), "--prompt")
+    if prompt.unknown:
+        unknown = ", ".join(prompt.words[place] for place in prompt.unknown)
+        warn(f"not in {arguments.model}'s vocabulary, and read as {UNK}: {unknown}")
+    cut = 0
+    with progress(arguments.lines, f"generate with {arguments.model}", "line") as bar:
+        for uniform in uniform_numbers(arguments.lines, arguments.max_words, arguments.seed):
+            for ids in generate(
+                trained.model, prompt.ids, encoder.eos, uniform, arguments.temperature, arguments.top_k
+            ):
+                words = [trained.vocabulary[number] for number in ids if number != encoder.eos]
+                cut += ids[-1] != encoder.eos
+                say(" ".join([*prompt.words, *words]))
+                bar.update()
+    if cut:
+        warn(f"{cut:,} of {arguments.lines:,} lines did not end within {arguments.max_words} words: see --max-words")
+
+
+if __name__ == "__main__":
+    run(main, interrupted="interrupted")
