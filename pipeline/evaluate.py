@@ -11,6 +11,7 @@ from pipeline.lm.batching import Batches
 from pipeline.lm.device import DeviceError, choose_device
 from pipeline.lm.evaluation import evaluate, perplexity
 from pipeline.lm.model import num_parameters
+from pipeline.registry import register
 from pipeline.tracking import RunFacts, publish_evaluation
 from pipeline.weights import load_weights
 
@@ -39,7 +40,8 @@ def evaluate_model(name: str) -> dict[str, float]:
         json.dump(metrics, file, indent=2)
         file.write("\n")
     facts = RunFacts(name, trained.fingerprint, settings, corpus)
-    publish_evaluation(facts, history, [PARAMS, history_file, weights_file], metrics)
+    if run_id := publish_evaluation(facts, history, [PARAMS, history_file, weights_file], metrics):
+        register(facts, run_id, weights_file, metrics["valid_perplexity"])
     return metrics
 
 

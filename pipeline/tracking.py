@@ -1,4 +1,6 @@
-"""MLflow, for watching and comparing runs: the only module that imports it.
+"""MLflow, for watching and comparing runs.
+
+Beside this module, only `registry` and the model that it registers, `served_model`, import MLflow.
 
 The files in `results/` are the truth and MLflow is a view of them. Whatever is written here can be written again: a
 run is found by its tags and given only what it lacks. A tracking server that is slow or down never stops a training;
@@ -77,9 +79,9 @@ class Publisher:
         failure: str = "",
         files: Sequence[Path] = (),
         metrics: Mapping[str, float] | None = None,
-    ) -> None:
-        """Write what the run lacks: epochs, files, final metrics, status. Raises whatever MLflow raises."""
-        client, experiment_id = _connect()
+    ) -> str:
+        """Write what the run lacks: epochs, files, final metrics, status. Returns its id; raises what MLflow raises."""
+        client, experiment_id = connect()
         run_id = self._run_id = self._run_id or self._open(client, experiment_id, history)
         self._write_epochs(client, run_id, history)
         present = {file.path for file in client.list_artifacts(run_id)} if files else set()
@@ -92,6 +94,7 @@ class Publisher:
                 client.log_metric(run_id, f"final/{name}", value)
         if status != "RUNNING":
             self._end(client, run_id, history, status, failure)
+        return run_id
 
     def _open(self, client: Any, experiment_id: str, history: Sequence[EpochRecord]) -> str:
         """Find the run of this training, or one of the same fingerprint that did not finish; or create it."""
@@ -202,15 +205,19 @@ def live_run(facts: RunFacts) -> Iterator[LiveRun]:
 
 def publish_evaluation(
     facts: RunFacts, history: Sequence[EpochRecord], files: Sequence[Path], metrics: Mapping[str, float]
-) -> None:
-    """Add the final figures to a training's run, and whatever else MLflow lacks of it."""
+) -> str | None:
+    """Add the final figures to a training's run, and whatever else MLflow lacks of it.
+
+    Returns the run's id, or None when MLflow could not be written to.
+    """
     try:
-        Publisher(facts).publish(history, "FINISHED", files=files, metrics=metrics)
+        return Publisher(facts).publish(history, "FINISHED", files=files, metrics=metrics)
     except Exception as error:  # the figures are in the files
         _warn(error)
+        return None
 
 
-def _connect() -> tuple[Any, str]:
+def connect() -> tuple[Any, str]:
     """MLflow's client and our experiment's id.
 
     The default store is made by one process at a time: several at once would corrupt a fresh database. Its places are
@@ -220,6 +227,7 @@ def _connect() -> tuple[Any, str]:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)

@@ -11,7 +11,7 @@ from tests.small import ROOT
 STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
 
 # These change what people see, and no result. The report is the exception: there the figures are the result.
-VIEWS = {"pipeline/console.py", "pipeline/figures.py", "pipeline/tracking.py", "pipeline/__init__.py"}
+VIEWS = {f"pipeline/{name}.py" for name in ("console", "figures", "registry", "tracking", "__init__")}
 
 
 def imported(module: str) -> set[str]:

@@ -1,0 +1,172 @@
+"""MLflow's registry: what is in it, who is champion, and the model loaded and served for real."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+import requests
+import torch
+from mlflow import MlflowClient
+
+from pipeline import score
+from pipeline.corpus import Corpus
+from pipeline.registry import register
+from pipeline.tracking import RunFacts, publish_evaluation
+from tests.histories import history
+from tests.small import save_small_model
+
+VOCABULARY = ("<eos>", "the", "<unk>", "cat", "sat")
+CORPUS = Corpus(torch.arange(5), torch.arange(3), torch.arange(4), VOCABULARY)
+TEXT = ["the cat sat", "", "the  dog sat on the cat", "<unk>", "the cat " * 60]
+
+
+def evaluated(valid: float, corpus: Corpus = CORPUS) -> None:
+    """What `evaluate` does at its end, for a training that came to this validation perplexity."""
+    weights, settings = save_small_model("lstm", corpus.vocabulary)
+    facts = RunFacts("lstm", "f1a9", settings, corpus)
+    run_id = publish_evaluation(facts, history([valid]), [], {"valid_perplexity": valid})
+    assert run_id
+    register(facts, run_id, weights, valid)
+
+
+def store() -> str:
+    return f"sqlite:///{Path('mlflow.db').resolve()}"
+
+
+def champion() -> tuple[int, float]:
+    """The champion's version, and its validation perplexity."""
+    version = MlflowClient(store()).get_model_version_by_alias("ptb-lstm", "champion")
+    return int(version.version), float(version.tags["valid_perplexity"])
+
+
+def test_every_training_is_a_version_and_the_best_of_its_corpus_is_champion() -> None:
+    evaluated(100.0)
+    assert champion() == (1, 100.0)
+    evaluated(90.0)
+    assert champion() == (2, 90.0)
+    evaluated(95.0)
+    assert champion() == (2, 90.0)
+    evaluated(120.0, replace(CORPUS, train=torch.arange(4)))  # perplexities of two corpora do not compare
+    assert champion() == (4, 120.0)
+
+
+def test_a_training_is_registered_once() -> None:
+    for valid in (100.0, 90.0, 100.0, 90.0):
+        evaluated(valid)
+    client = MlflowClient(store())
+    versions = client.search_model_versions("name = 'ptb-lstm'")
+    assert sorted(version.version for version in versions) == [1, 2]
+    assert len({version.run_id for version in versions}) == 2
+    for version in versions:
+        assert client.get_run(version.run_id).info.run_name == "lstm"
+        assert version.tags["fingerprint"] == "f1a9"
+        assert version.tags["data_sha256"] == CORPUS.fingerprint
+
+
+def test_a_registry_that_fails_fails_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    weights, settings = save_small_model("lstm", VOCABULARY)
+    facts = RunFacts("lstm", "f1a9", settings, CORPUS)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens there
+    register(facts, "a run", weights, 100.0)
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: lstm is not registered:")
+    assert len(warning.splitlines()) == 1
+
+
+def scores(capsys: pytest.CaptureFixture) -> list[tuple[float, int, int]]:
+    """What `score` says of the text's lines."""
+    Path("text.txt").write_text("".join(f"{line}\n" for line in TEXT))
+    capsys.readouterr()
+    score.score("lstm", Path("text.txt"), words=False, as_json=True)
+    lines = json.loads(capsys.readouterr().out)["lines"]
+    return [(pytest.approx(line["perplexity"], rel=1e-5), line["tokens"], line["unknown_words"]) for line in lines]
+
+
+def test_the_champion_loads_as_a_pyfunc_model_without_a_pickle(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    evaluated(100.0)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store())
+    monkeypatch.setattr(sys, "path", list(sys.path))  # MLflow puts the model's code in front
+    model = mlflow.pyfunc.load_model("models:/ptb-lstm@champion")
+    found = model.predict(pd.DataFrame({"text": TEXT}))
+    assert list(found.itertuples(index=False, name=None)) == scores(capsys)
+    assert model.metadata.signature.inputs.input_names() == ["text"]
+    assert model.metadata.signature.outputs.input_names() == list(found.columns)
+    assert list(model.predict(model.input_example)["unknown_words"]) == [0]
+    files = [path for path in Path("mlruns/models").rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".json", ".py", ".safetensors", ".txt", ".yaml", ""}
+    assert {path.name for path in files if not path.suffix} == {"MLmodel", "registered_model_meta"}
+    with pytest.raises(Exception, match="line 2: has the word <eos>"):
+        model.predict(pd.DataFrame({"text": ["the", "<eos>"]}))
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """The address of a server of the champion, started where another `pipeline` lies in the way."""
+    evaluated(100.0)
+    elsewhere = tmp_path / "elsewhere/pipeline/__init__.py"
+    elsewhere.parent.mkdir(parents=True)
+    elsewhere.write_text("raise ImportError('not the code of the model')")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", "models:/ptb-lstm@champion"]
+    command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path / "elsewhere",
+        env=environment | {"MLFLOW_TRACKING_URI": store()},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        try:
+            address = f"http://127.0.0.1:{port}"
+            _wait_for(f"{address}/ping", server)
+            yield address
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)
+
+
+def _wait_for(url: str, server: subprocess.Popen) -> None:
+    for _ in range(300):
+        assert server.poll() is None, "the server ended"
+        try:
+            if requests.get(url, timeout=5).ok:
+                return
+        except requests.ConnectionError:
+            time.sleep(0.2)
+    pytest.fail("the server does not answer")
+
+
+@pytest.mark.slow
+def test_the_served_model_gives_the_perplexities_of_score(served: str, capsys: pytest.CaptureFixture) -> None:
+    def ask(body: Any) -> requests.Response:
+        return requests.post(f"{served}/invocations", json=body, timeout=30)
+
+    answer = ask({"dataframe_records": [{"text": line} for line in TEXT]})
+    assert answer.ok, answer.text
+    found = [(row["perplexity"], row["tokens"], row["unknown_words"]) for row in answer.json()["predictions"]]
+    assert found == scores(capsys)
+    assert ask({"inputs": {"text": TEXT}}).json() == answer.json()
+
+    for text, fault in [("the cat <eos>", "line 2: has the word <eos>"), (None, "line 2: has no text")]:
+        refused = ask({"dataframe_records": [{"text": "the"}, {"text": text}]})
+        assert refused.status_code == 400
+        assert fault in refused.text
+    assert ask({"dataframe_records": [{"sentence": "the cat"}]}).status_code == 400
