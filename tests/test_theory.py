@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.lm.batching import IGNORED, Batches
-from pipeline.lm.gru_textbook import TextbookGRU, TextbookGRULayer
+from pipeline.lm.gru_textbook import TextbookGRU
 from pipeline.lm.model import LanguageModel, build_model, num_parameters
 from pipeline.params import load_params
 from tests.small import CELLS, ROOT, small_settings
@@ -102,7 +102,7 @@ def test_packing_by_lengths_ends_with_the_state_of_each_lines_last_token() -> No
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_last_relevant_output_is_that_at_length_minus_one(cell: str) -> None:
-    rnn, inputs = language_model(cell).rnn, torch.randn(max(LENGTHS), len(LENGTHS), 16, dtype=torch.float64)
+    rnn, inputs = language_model(cell).layers[0], torch.randn(max(LENGTHS), len(LENGTHS), 16, dtype=torch.float64)
     outputs, _ = rnn(inputs)
     relevant = outputs[torch.tensor(LENGTHS) - 1, torch.arange(len(LENGTHS))]
     for column, length in enumerate(LENGTHS):
@@ -142,7 +142,7 @@ def test_with_a_stop_token_the_probabilities_of_all_lines_sum_to_one(cell: str) 
 )
 def test_the_table_of_parameters(cell: str, layer: int, model: int) -> None:
     built = default_model(cell)
-    assert (num_parameters(built.rnn), num_parameters(built)) == (2 * layer, model)
+    assert (num_parameters(built.layers), num_parameters(built)) == (2 * layer, model)
     assert re.search(rf"^\| `{cell}` \|.*\| {layer:,} \|.*\| {model:,} \|", THEORY, re.MULTILINE)
 
 
@@ -155,14 +155,13 @@ def test_the_table_of_parameters(cell: str, layer: int, model: int) -> None:
     ],
 )
 def test_the_table_of_multiplications(cell: str, kind: type[nn.Module], layer: int, model: int) -> None:
-    rnn = kind(200, 200, 2).double()  # in float32 the LSTM is one fused operation, whose products are not counted
-    output = nn.Linear(200, 10_000).double()
-    inputs, state = (torch.randn(time, 2, 200, dtype=torch.float64, requires_grad=True) for time in (3, 2))
+    rnn = kind(200, 200).double()  # in float32 the LSTM is one fused operation, whose products are not counted
+    inputs, state = (torch.randn(time, 2, 200, dtype=torch.float64, requires_grad=True) for time in (3, 1))
     with FlopCounterMode(display=False) as counter:
-        loss = output(rnn(inputs, (state, state) if cell == "lstm" else state)[0]).sum()
+        loss = rnn(inputs, (state, state) if cell == "lstm" else state)[0].sum()
         forward_only = counter.get_total_flops()
         loss.backward()
-    assert forward_only == 2 * model * 3 * 2  # a multiplication and an addition, of six tokens
+    assert forward_only == 2 * layer * 3 * 2  # a multiplication and an addition, of six tokens
     assert counter.get_total_flops() == 3 * forward_only  # backward takes twice as many
     assert model == 2 * layer + 200 * 10_000
     assert re.search(rf"^\| `{cell}` \|.*\| {layer:,} \|.*\| {model:,} \|", THEORY, re.MULTILINE)
@@ -170,7 +169,7 @@ def test_the_table_of_multiplications(cell: str, kind: type[nn.Module], layer: i
 
 def test_what_a_gru_saves() -> None:
     lstm, gru = default_model("lstm"), default_model("gru")
-    assert num_parameters(gru.rnn) / num_parameters(lstm.rnn) == 3 / 4
+    assert num_parameters(gru.layers) / num_parameters(lstm.layers) == 3 / 4
     assert f"{1 - num_parameters(gru) / num_parameters(lstm):.1%} of the model's parameters" in THEORY
     assert f"{1 - 2_480_000 / 2_640_000:.1%} of its multiplications" in THEORY
 
@@ -192,7 +191,7 @@ def test_an_open_gate_carries_the_gradient_over_a_hundred_steps_and_a_plain_rnn_
     lstm, gru, textbook, plain = (kind(4, 5).double() for kind in (nn.LSTM, nn.GRU, TextbookGRU, nn.RNN))
     lstm.bias_ih_l0.data.chunk(4)[1].fill_(100)  # forget gate
     gru.bias_ih_l0.data.chunk(3)[1].fill_(100)  # update gate
-    textbook.layers[0].inputs.bias.data.chunk(3)[0].fill_(100)  # update gate
+    textbook.inputs.bias.data.chunk(3)[0].fill_(100)  # update gate
     ends = [lstm(inputs, (zeros, start))[1][1], *(rnn(inputs, start)[1] for rnn in (gru, textbook, plain))]
     gradients = [torch.autograd.grad(end.sum(), start)[0].abs().mean().item() for end in ends]
     assert min(gradients[:3]) > 0.5
@@ -321,14 +320,14 @@ def derived(w: Weights, example: Example, slope: Slope, h1_is_fixed: bool) -> We
 
 def by_autograd(w: Weights, example: Example, h1_is_fixed: bool) -> Weights:
     """The same gradients of the layer that trains the models."""
-    layer = TextbookGRULayer(4, 5).double()
+    layer = TextbookGRU(4, 5).double()
     with torch.no_grad():
         layer.inputs.weight.copy_(torch.cat([w["xz"], w["xr"], w["xg"]]))
         layer.inputs.bias.copy_(torch.cat([w["z"], w["r"], w["g"]]))
         layer.gates.weight.copy_(torch.cat([w["hz"], w["hr"]]))
         layer.candidate.weight.copy_(w["hg"])
-    h1 = layer(example.x1[None, None], example.h0[None])[0]
-    h2 = layer(example.x2[None, None], h1.detach() if h1_is_fixed else h1)[0, 0]
+    h1 = layer(example.x1[None, None], example.h0[None, None])[0]
+    h2 = layer(example.x2[None, None], h1.detach() if h1_is_fixed else h1)[0][0, 0]
     (0.5 * (h2 - example.target).square().sum()).backward()
     inputs, gates, candidate = layer.inputs, layer.gates, layer.candidate
     assert inputs.weight.grad is not None
@@ -412,16 +411,15 @@ def test_the_published_slope_spoils_every_gradient_through_both_steps() -> None:
 def with_weights_of(theirs: nn.GRU) -> TextbookGRU:
     """A textbook GRU with the weights of an `nn.GRU` of one layer, whose gates lie in the order r, z, g."""
     ours = TextbookGRU(theirs.input_size, theirs.hidden_size).double()
-    layer = ours.layers[0]
     xr, xz, xg = theirs.weight_ih_l0.chunk(3)
     hr, hz, hg = theirs.weight_hh_l0.chunk(3)
     br, bz, bg = theirs.bias_ih_l0.chunk(3)
     cr, cz, _ = theirs.bias_hh_l0.chunk(3)
     with torch.no_grad():
-        layer.inputs.weight.copy_(torch.cat([xz, xr, xg]))
-        layer.inputs.bias.copy_(torch.cat([bz + cz, br + cr, bg]))
-        layer.gates.weight.copy_(torch.cat([hz, hr]))
-        layer.candidate.weight.copy_(hg)
+        ours.inputs.weight.copy_(torch.cat([xz, xr, xg]))
+        ours.inputs.bias.copy_(torch.cat([bz + cz, br + cr, bg]))
+        ours.gates.weight.copy_(torch.cat([hz, hr]))
+        ours.candidate.weight.copy_(hg)
     return ours
 
 
@@ -448,8 +446,8 @@ def test_of_the_second_biases_of_nn_gru_only_the_candidates_counts() -> None:
 
 
 def test_the_textbook_gru_is_a_choice_of_cell() -> None:
-    assert isinstance(default_model("gru_textbook").rnn, TextbookGRU)
-    assert not isinstance(default_model("gru").rnn, TextbookGRU)
+    assert isinstance(default_model("gru_textbook").layers[0], TextbookGRU)
+    assert not isinstance(default_model("gru").layers[0], TextbookGRU)
     assert "`cell: gru_textbook`" in THEORY
 
 
