@@ -6,8 +6,9 @@ For both cells, on random tokens in the shapes of params.yaml:
 - product: `train_epoch` of pipeline.lm with each model's own settings;
 - floor: the step's matrix products alone, in the product's precision.
 
-The contestants take turns for several rounds, and each one's median counts, so that a machine whose speed drifts is
-unfair to none. Memory is of a process of its own.
+Each contestant has a process of its own. They take turns for several rounds, and each one's median counts, so that a
+machine whose speed drifts is unfair to none. MB is what a contestant's process holds in the end; on CUDA, the most that
+its tensors ever held.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -28,15 +30,17 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.lm.batching import Batches, detach
-from pipeline.lm.device import choose_device, choose_precision, describe
-from pipeline.lm.model import CELLS, build_model
+from pipeline.console import progress
+from pipeline.lm.batching import Batches
+from pipeline.lm.device import choose_device, choose_precision, describe, keep_freed_memory
+from pipeline.lm.model import build_model
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training, train_epoch
 from pipeline.params import load_params
 
 VOCAB_SIZE = 10_000
-GATES = {"lstm": 4, "gru": 3}
+PYTORCH_CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "gru_textbook": nn.GRU}
+GATES = {"lstm": 4, "gru": 3, "gru_textbook": 3}
 
 Contestant = Callable[[], float]  # runs some steps -> seconds a step
 
@@ -48,7 +52,7 @@ class PlainModel(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout(settings.dropout)
         self.embedding = nn.Embedding(VOCAB_SIZE, settings.embedding_size)
-        self.rnn = CELLS[settings.cell](
+        self.rnn = PYTORCH_CELLS[settings.cell](
             settings.embedding_size, settings.hidden_size, settings.num_layers, dropout=settings.dropout
         )
         self.output = nn.Linear(settings.hidden_size, VOCAB_SIZE)
@@ -68,7 +72,9 @@ def plain_loop(settings: Settings, steps: int) -> Contestant:
     def contestant() -> float:
         start, total, state = time.perf_counter(), 0.0, None
         for inputs, targets, _ in batches:
-            logits, state = model(inputs, detach(state))
+            if state is not None:
+                state = tuple(part.detach() for part in state) if isinstance(state, tuple) else state.detach()
+            logits, state = model(inputs, state)
             loss = F.cross_entropy(logits.view(-1, VOCAB_SIZE), targets.view(-1))
             optimizer.zero_grad()
             loss.backward()
@@ -82,6 +88,7 @@ def plain_loop(settings: Settings, steps: int) -> Contestant:
 
 def product(settings: Settings, steps: int) -> Contestant:
     """The product's own epoch."""
+    keep_freed_memory()
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
     training = Training(build_model(settings, VOCAB_SIZE).to(device), settings, precision)
@@ -89,7 +96,7 @@ def product(settings: Settings, steps: int) -> Contestant:
 
     def contestant() -> float:
         start = time.perf_counter()
-        train_epoch(training.model, training.optimizer, batches, settings, precision)
+        train_epoch(training.model, training.optimizer, batches, settings, precision=precision)
         return (time.perf_counter() - start) / steps
 
     return contestant
@@ -140,13 +147,21 @@ def random_batches(settings: Settings, steps: int, device: torch.device) -> Batc
     return Batches(tokens.to(device), settings.batch_size, settings.bptt)
 
 
-def peak_memory_mb(make: Callable[[Settings, int], Contestant], settings: Settings) -> float:
-    """What a process holds that does nothing but this, after some steps, in MB; on CUDA, the most it ever held."""
-    contestant = make(settings, 5)
-    contestant()
-    if choose_device(settings.device).type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e6
-    return psutil.Process().memory_info().rss / 1e6  # getrusage's peak is inherited from the parent
+MAKERS = {"plain": plain_loop, "product": product, "floor": floor}
+
+
+@cache
+def contestant(kind: str, model: str, steps: int) -> Contestant:
+    """This process's contestant, made at its first turn."""
+    return MAKERS[kind](load_params().model(model), steps)
+
+
+def take_turn(kind: str, model: str, steps: int) -> tuple[float, float]:
+    """Seconds a step, and megabytes."""
+    seconds = contestant(kind, model, steps)()
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return seconds, torch.cuda.max_memory_allocated() / 1e6
+    return seconds, psutil.Process().memory_info().rss / 1e6
 
 
 def main() -> None:
@@ -156,38 +171,44 @@ def main() -> None:
     arguments = parser.parse_args()
 
     models = load_params().models
-    makers: dict[str, tuple[Callable[[Settings, int], Contestant], Settings]] = {}
-    for name, settings in models.items():
-        if settings.cell not in {entry[1].cell for entry in makers.values()}:
-            makers[f"plain {settings.cell}"] = (plain_loop, settings)
-            makers[f"floor {settings.cell}"] = (floor, settings)
-        makers[f"product {name}"] = (product, settings)
+    first_of = {settings.cell: name for name, settings in reversed(models.items())}  # the first model of each cell
+    names = [("plain", name) for name in first_of.values()] + [("floor", name) for name in first_of.values()]
+    names += [("product", name) for name in models]
+    pools = {name: ProcessPoolExecutor(1, get_context("spawn")) for name in names}
+    turns: dict[tuple[str, str], list[tuple[float, float]]] = {name: [] for name in names}
+    with progress((arguments.rounds + 1) * len(names), "benchmark", "turn") as bar:
+        for _ in range(arguments.rounds + 1):
+            for name, pool in pools.items():
+                turns[name].append(pool.submit(take_turn, *name, arguments.steps).result())
+                bar.update()
+    for pool in pools.values():
+        pool.shutdown()
 
     first = next(iter(models.values()))
     device = choose_device(first.device)
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, PyTorch {torch.__version__}")
+    print(f"{processor()}, {os.cpu_count()} cores, PyTorch {torch.__version__}")
     print(describe(first, device, choose_precision(first.precision, device)))
-    contestants = {name: make(settings, arguments.steps) for name, (make, settings) in makers.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for round_number in range(arguments.rounds + 1):
-        for name, contestant in contestants.items():
-            taken = contestant()
-            if round_number:  # the first one warms up
-                seconds[name].append(taken)
-    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
-        memory = {name: pool.submit(peak_memory_mb, make, settings) for name, (make, settings) in makers.items()}
-
-    print(f"\nmedians of {arguments.rounds} rounds of {arguments.steps} steps\n")
+    print(f"medians of {arguments.rounds} rounds of {arguments.steps} steps\n")
     print("| | ms a step | tokens a second | times plain's speed | multiple of the floor | MB |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    median = {name: statistics.median(times) for name, times in seconds.items()}
-    for name, (_, settings) in makers.items():
-        plain, lowest = median[f"plain {settings.cell}"], median[f"floor {settings.cell}"]
-        tokens = settings.bptt * settings.batch_size
+    seconds = {name: statistics.median(turn[0] for turn in taken[1:]) for name, taken in turns.items()}  # 1st: warm-up
+    for kind, model in names:
+        settings = models[model]
+        own = seconds[kind, model]
+        plain, lowest = (seconds[other, first_of[settings.cell]] for other in ("plain", "floor"))
         print(
-            f"| {name} | {median[name] * 1000:.1f} | {tokens / median[name]:,.0f} | {plain / median[name]:.2f}"
-            f" | {median[name] / lowest:.2f} | {memory[name].result():,.0f} |"
+            f"| {model if kind == 'product' else f'{kind} {settings.cell}'} | {own * 1000:.1f}"
+            f" | {settings.bptt * settings.batch_size / own:,.0f} | {plain / own:.2f} | {own / lowest:.2f}"
+            f" | {turns[kind, model][-1][1]:,.0f} |"
         )
+
+
+def processor() -> str:
+    """The processor's name, where the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

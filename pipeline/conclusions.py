@@ -21,7 +21,7 @@ def judge(results: Sequence[Result]) -> list[Conclusion]:
     return [
         # Each cell may train at the rate that suits it.
         _better("An LSTM beats a GRU", results, ("cell", "learning_rate"), lambda settings: settings.cell == "lstm"),
-        _better("Dropout beats none", results, ("dropout",), lambda settings: settings.dropout > 0),
+        _better("Dropout beats none", results, ("dropout",), lambda settings: settings.drops),
         _over_fitting(results),
         Conclusion(
             claim="More schedules and optimizers should have been tried",
@@ -63,7 +63,7 @@ def _better(
 
 def _over_fitting(results: Sequence[Result]) -> Conclusion:
     claim = "Without dropout, LSTM and GRU both over-fit"
-    bare = [result for result in results if result.settings.dropout == 0]
+    bare = [result for result in results if not result.settings.drops]
     missing = {"lstm", "gru"} - {result.settings.cell for result in bare}
     if missing:
         without = " and ".join(cell.upper() for cell in sorted(missing))

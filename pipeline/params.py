@@ -135,7 +135,14 @@ def _validate(schema: type[S], document: dict, path: Path, prefix: tuple[str, ..
 def _describe(error: ErrorDetails, prefix: tuple[str, ...]) -> str:
     """One line for one mistake: the key, the value, what is allowed."""
     location = [str(part) for part in (*prefix, *error["loc"])]
+    if "schedule" in location[:-1]:
+        del location[location.index("schedule") + 1]  # the kind of schedule, which is no key
     message = error["msg"][0].lower() + error["msg"][1:]
+    if error["type"] == "union_tag_not_found":
+        return f"{'.'.join(location)}.name is missing"
+    if error["type"] == "union_tag_invalid":
+        context = error["ctx"]
+        return f"{'.'.join(location)}.name = {context['tag']!r}: input should be one of {context['expected_tags']}"
     if error["type"] == "unknown_key":
         return f"{'.'.join([*location, error['ctx']['key']])}: {message}"
     if error["type"] == "missing":

@@ -47,3 +47,16 @@ def test_each_column_goes_on_from_window_to_window(length: int, batch_size: int,
 def test_a_text_of_one_token_is_refused() -> None:
     with pytest.raises(ValueError, match="at least two tokens"):
         Batches(torch.tensor([3]), batch_size=1, bptt=1)
+
+
+@given(texts, sizes, sizes, sizes)
+def test_a_first_window_of_another_length_moves_the_cuts_and_loses_nothing(
+    length: int, batch_size: int, bptt: int, first: int
+) -> None:
+    batches = Batches(torch.arange(length), batch_size, bptt)
+    windows = list(batches.windows(min(first, bptt)))
+    assert torch.equal(torch.cat([window.inputs for window in windows]), batches.inputs)
+    assert torch.equal(torch.cat([window.targets for window in windows]), batches.targets)
+    assert sum(window.num_tokens for window in windows) == length - 1
+    assert len(windows[0].inputs) == min(first, bptt, len(batches.inputs))
+    assert all(len(window.inputs) <= bptt for window in windows)

@@ -63,6 +63,32 @@ def test_dropout_falls_on_all_three_kinds_of_non_recurrent_connection(cell: str)
         assert (read == 0).float().mean().item() == pytest.approx(0.4, abs=0.02)
 
 
+def test_each_kind_of_connection_may_have_its_own_rate() -> None:
+    settings = small_settings(dropout=0.2, embedding_dropout=0.0, output_dropout=0.5, hidden_size=64, embedding_size=64)
+    model = build_model(settings, VOCAB)
+    seen: list[torch.Tensor] = []
+    for reader in (*model.layers, model.output):
+        reader.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model(torch.randint(VOCAB, (50, 20)))
+    assert [(read == 0).float().mean().item() for read in seen] == pytest.approx([0, 0.2, 0.5], abs=0.02)
+
+
+def test_tied_weights_are_one_and_learn_from_both_uses() -> None:
+    tied = build_model(small_settings(tied_weights=True), VOCAB)
+    assert tied.output.weight is tied.embedding.weight
+    assert num_parameters(build_model(small_settings(), VOCAB)) - num_parameters(tied) == VOCAB * 16
+    tokens = torch.randint(VOCAB, (20, 3))
+    tied.loss(tokens, tokens)[0].backward()
+    both = tied.embedding.weight.grad
+    embedded = tied.embedding(tokens).detach().requires_grad_()
+    tied.embedding.register_forward_hook(lambda *_: embedded)
+    tied.zero_grad()
+    tied.loss(tokens, tokens)[0].backward()
+    of_softmax = tied.embedding.weight.grad
+    of_embedding = torch.zeros_like(both).index_add_(0, tokens.flatten(), embedded.grad.flatten(0, 1))
+    torch.testing.assert_close(both, of_softmax + of_embedding)
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_dropout_never_touches_the_state_carried_through_time(cell: str) -> None:
     """With one layer and its input undropped, the last state is the same whatever falls on the output."""

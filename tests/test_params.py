@@ -48,6 +48,10 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     ("train.schedule.decay", 0, "greater than 0"),
     ("train.schedule.decay", 1.1, "less than or equal to 1"),
     ("train.schedule.constant_epochs", -1, "greater than or equal to 0"),
+    ("train.schedule.name", "exponential", "'decay', 'linear', 'cosine'"),
+    ("train.tied_weights", "yes", "boolean"),
+    ("train.embedding_dropout", 1.0, "less than 1"),
+    ("train.word_dropout", None, "number"),
     ("train.seed", -1, "greater than or equal to 0"),
     ("train.seed", 2**32, "less than"),
     ("train", None, "dictionary"),
@@ -70,8 +74,9 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
 UNKNOWN_KEYS = [
     ("train.dropuot", "did you mean dropout?"),
     ("train.learning_rates", "did you mean learning_rate?"),
+    ("train.locked_droput", "did you mean locked_dropout?"),
     ("train.xyz", "known here: cell,"),
-    ("train.schedule.gamma", "known here: constant_epochs, decay"),
+    ("train.schedule.gamma", "known here: name, constant_epochs, decay"),
     ("models.lstm.hiden_size", "did you mean hidden_size?"),
     ("download.source", "did you mean sources?"),
     ("trian", "did you mean train?"),
@@ -162,6 +167,20 @@ def test_a_file_that_is_no_yaml_is_one_clear_line(text: str | bytes, problem: st
 def test_a_missing_file_says_where_to_run() -> None:
     with pytest.raises(UserError, match="run from the repository"):
         load_params()
+
+
+def test_a_schedule_of_another_kind_is_checked_by_its_own_rules() -> None:
+    assert parse_params(with_value("models.gru.schedule", {"name": "cosine", "warmup": 0.1})).model("gru").schedule
+    message = complaint(with_value("train.schedule", {"name": "linear", "warmup": 1.0}))
+    assert "train.schedule.warmup = 1.0: input should be less than 1" in message
+    assert "train.schedule.name is missing" in complaint(with_value("train.schedule", {"decay": 0.5}))
+
+
+def test_tied_weights_need_layers_of_one_size() -> None:
+    document = with_value("train.tied_weights", True)
+    assert parse_params(document).train.tied_weights
+    document["models"]["gru"]["embedding_size"] = 100
+    assert "models.gru.tied_weights = True: embedding_size and hidden_size have to be equal" in complaint(document)
 
 
 def test_an_unknown_model_lists_those_there_are() -> None:

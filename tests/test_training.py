@@ -55,15 +55,32 @@ def test_a_uniform_model_has_the_vocabulary_as_its_perplexity() -> None:
 
 
 def test_the_schedule_of_the_default_recipe() -> None:
-    settings = small_settings(learning_rate=1.0, schedule={"constant_epochs": 15, "decay": 0.98})
+    settings = small_settings(learning_rate=1.0, schedule={"name": "decay", "constant_epochs": 15, "decay": 0.98})
     table = {1: 1.0, 15: 1.0, 16: 0.98, 17: 0.9604, 70: 0.98**55}
-    assert {epoch: learning_rate(settings, epoch) for epoch in table} == pytest.approx(table)
+    assert {epoch: learning_rate(settings, epoch - 1) for epoch in table} == pytest.approx(table)
 
 
 def test_the_schedule_of_zaremba() -> None:
-    settings = small_settings(learning_rate=1.0, schedule={"constant_epochs": 5, "decay": 0.5})
+    settings = small_settings(learning_rate=1.0, schedule={"name": "decay", "constant_epochs": 5, "decay": 0.5})
     table = {1: 1.0, 5: 1.0, 6: 0.5, 7: 0.25, 13: 2.0**-8}
-    assert {epoch: learning_rate(settings, epoch) for epoch in table} == pytest.approx(table)
+    assert {epoch: learning_rate(settings, epoch - 1) for epoch in table} == pytest.approx(table)
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("linear", {0: 0, 0.5: 5, 1: 10, 5.5: 5, 10: 0}),
+        ("cosine", {0: 0, 0.5: 5, 1: 10, 3.25: 5 * (1 + 2**-0.5), 5.5: 5, 10: 0}),
+    ],
+)
+def test_schedules_that_fall_to_zero_after_a_warmup(name: str, table: dict[float, float]) -> None:
+    settings = small_settings(epochs=10, learning_rate=10.0, schedule={"name": name, "warmup": 0.1})
+    assert {done: learning_rate(settings, done) for done in table} == pytest.approx(table)
+
+
+def test_without_warmup_the_rate_falls_from_the_first_step() -> None:
+    settings = small_settings(epochs=2, learning_rate=1.0, schedule={"name": "linear", "warmup": 0.0})
+    assert [learning_rate(settings, done) for done in (0, 1, 2)] == [1, 0.5, 0]
 
 
 def test_a_loss_summed_over_time_is_the_mean_with_rate_and_clipping_scaled() -> None:
@@ -107,7 +124,14 @@ def test_two_trainings_of_one_seed_are_equal_to_the_bit(cell: str) -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_restored_training_goes_on_to_the_same_weights_to_the_bit(cell: str) -> None:
-    settings = small_settings(cell=cell, dropout=0.4)
+    settings = small_settings(
+        cell=cell,
+        dropout=0.4,
+        word_dropout=0.1,
+        tied_weights=True,
+        random_windows=True,
+        schedule={"name": "linear", "warmup": 0.1},
+    )
     uninterrupted = trained(settings, epochs=4)
     restored = Training(build_model(settings, VOCAB), settings)
     restored.load_state_dict(trained(settings, epochs=2).state_dict())

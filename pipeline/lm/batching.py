@@ -49,9 +49,13 @@ class Batches:
         return -(-len(self.inputs) // self.bptt)
 
     def __iter__(self) -> Iterator[Window]:
-        for start in range(0, len(self.inputs), self.bptt):
-            rows = slice(start, start + self.bptt)
-            yield Window(self.inputs[rows], self.targets[rows], sum(self._row_tokens[rows]))
+        return self.windows(self.bptt)
+
+    def windows(self, first: int) -> Iterator[Window]:
+        """As iterating, the first window having `first` steps, so that the cuts fall elsewhere."""
+        starts = [0, *range(first, len(self.inputs), self.bptt)]
+        for start, end in zip(starts, [*starts[1:], len(self.inputs)], strict=True):
+            yield Window(self.inputs[start:end], self.targets[start:end], sum(self._row_tokens[start:end]))
 
 
 def batchify(tokens: Tensor, batch_size: int, padding: int) -> Tensor:

@@ -10,17 +10,44 @@ class Dropout(nn.Module):
     """In training, zero each number with probability `rate` and multiply the others by 1/(1 - rate).
 
     As `nn.Dropout`, four times as fast on a CPU: it draws 16 random bits a number, so that the rate is met to 1/65,536.
+    locked: all times share a mask (variational dropout: Gal and Ghahramani 2016, arXiv:1512.05287).
     """
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, locked: bool = False) -> None:
         super().__init__()
         self.rate = rate
+        self.locked = locked
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [time, batch, features] -> the same shape."""
         if not self.training or self.rate == 0:
             return x
-        keep = random_bits(x.shape, x.device) >= round(self.rate * 2**16) - 2**15
-        return x * keep.to(torch.float32).div_(1 - self.rate)
+        return x * dropout_mask(x.shape[1:] if self.locked else x.shape, self.rate, x.device)
+
+
+class WordDropout(nn.Module):
+    """In training, zero whole words: each of the vocabulary with probability `rate`, wherever it stands.
+
+    The dropout of embeddings in Gal and Ghahramani (2016), arXiv:1512.05287, section 4.2.
+    """
+
+    def __init__(self, rate: float, vocab_size: int) -> None:
+        super().__init__()
+        self.rate = rate
+        self.vocab_size = vocab_size
+
+    def forward(self, embedded: Tensor, tokens: Tensor) -> Tensor:
+        """embedded [time, batch, features] of tokens [time, batch] -> the same shape."""
+        if not self.training or self.rate == 0:
+            return embedded
+        mask = dropout_mask(torch.Size([self.vocab_size]), self.rate, embedded.device)
+        return embedded * mask[tokens].unsqueeze(-1)
+
+
+def dropout_mask(shape: torch.Size, rate: float, device: torch.device) -> Tensor:
+    """float32 of 0 with probability `rate`, else 1/(1 - rate)."""
+    keep = random_bits(shape, device) >= round(rate * 2**16) - 2**15
+    return keep.to(torch.float32).div_(1 - rate)
 
 
 def random_bits(shape: torch.Size, device: torch.device) -> Tensor:

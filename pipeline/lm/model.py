@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pipeline.lm.dropout import Dropout
+from pipeline.lm.dropout import Dropout, WordDropout
 from pipeline.lm.gru import GRU
 from pipeline.lm.gru_textbook import TextbookGRU
 from pipeline.lm.loss import linear_cross_entropy
@@ -21,7 +21,8 @@ class LanguageModel(nn.Module):
     """Embedding, stacked recurrent layers, softmax layer; dropout on the non-recurrent connections only.
 
     That is, between embedding and first layer, between layers, and between last layer and softmax (Zaremba et al.,
-    equation 7 and figure 2): the state carried through time is never dropped.
+    equation 7 and figure 2): the state carried through time is never dropped. Tied, embedding and softmax layer share
+    their weights (Press and Wolf 2017, arXiv:1608.05859; Inan et al. 2017, arXiv:1611.01462).
     """
 
     def __init__(self, settings: Settings, vocab_size: int) -> None:
@@ -30,7 +31,13 @@ class LanguageModel(nn.Module):
         sizes = [settings.embedding_size] + [settings.hidden_size] * settings.num_layers
         self.layers = nn.ModuleList(CELLS[settings.cell](size, settings.hidden_size) for size in sizes[:-1])
         self.output = nn.Linear(settings.hidden_size, vocab_size)
-        self.dropout = Dropout(settings.dropout)
+        if settings.tied_weights:
+            self.output.weight = self.embedding.weight
+        rates = [settings.dropout] * (settings.num_layers + 1)  # of what each layer, and the softmax layer, reads
+        rates[0] = settings.dropout if settings.embedding_dropout is None else settings.embedding_dropout
+        rates[-1] = settings.dropout if settings.output_dropout is None else settings.output_dropout
+        self.dropouts = nn.ModuleList(Dropout(rate, settings.locked_dropout) for rate in rates)
+        self.word_dropout = WordDropout(settings.word_dropout, vocab_size)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -settings.init_range, settings.init_range)
 
@@ -50,12 +57,13 @@ class LanguageModel(nn.Module):
 
     def features(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens [time, batch], state -> what the softmax layer reads [time, batch, hidden], state."""
-        x = self.dropout(self.embedding(tokens))  # [time, batch, embedding]
+        x = self.word_dropout(self.embedding(tokens), tokens)
+        x = self.dropouts[0](x)  # [time, batch, embedding]
         states: Sequence[LayerState | None] = state or [None] * len(self.layers)
         new_state: State = []
-        for layer, before in zip(self.layers, states, strict=True):
+        for layer, dropout, before in zip(self.layers, self.dropouts[1:], states, strict=True):
             x, after = layer(x, before)  # [time, batch, hidden]
-            x = self.dropout(x)
+            x = dropout(x)
             new_state.append(after)
         return x, new_state
 

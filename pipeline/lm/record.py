@@ -8,7 +8,7 @@ class EpochRecord:
     """One epoch. All numbers are finite.
 
     epoch: counted from 1
-    learning_rate: the optimizer's rate in this epoch
+    learning_rate: the optimizer's rate in the middle of this epoch
     train_perplexity: over the tokens of the epoch, as trained on: with dropout, before each update
     valid_perplexity: over the validation tokens, after the epoch
     grad_norm: mean over the updates of the gradient's L2 norm, before clipping

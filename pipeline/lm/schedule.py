@@ -1,9 +1,19 @@
-"""Learning-rate schedules: pure functions of the epoch."""
+"""Learning-rate schedules: pure functions of how far the training is."""
 
-from pipeline.lm.settings import Settings
+import math
+
+from pipeline.lm.settings import Decay, Linear, Settings
 
 
-def learning_rate(settings: Settings, epoch: int) -> float:
-    """The rate of an epoch, counted from 1: constant at first, then multiplied by `decay` every epoch."""
+def learning_rate(settings: Settings, epochs_done: float) -> float:
+    """The rate of the step that follows after so many epochs, whole and broken: 1.5 is in the middle of epoch 2."""
     schedule = settings.schedule
-    return settings.learning_rate * schedule.decay ** max(0, epoch - schedule.constant_epochs)
+    if isinstance(schedule, Decay):
+        return settings.learning_rate * schedule.decay ** max(0, math.floor(epochs_done) + 1 - schedule.constant_epochs)
+    done = epochs_done / settings.epochs
+    if done < schedule.warmup:
+        return settings.learning_rate * done / schedule.warmup
+    falling = (done - schedule.warmup) / (1 - schedule.warmup)
+    return settings.learning_rate * (
+        1 - falling if isinstance(schedule, Linear) else (1 + math.cos(math.pi * falling)) / 2
+    )

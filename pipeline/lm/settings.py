@@ -3,7 +3,7 @@
 import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -36,11 +36,26 @@ class Optimizer(Strict):
     weight_decay: NonNegativeFloat
 
 
-class Schedule(Strict):
+class Decay(Strict):
     """The rate stays for `constant_epochs`, then is multiplied by `decay` every epoch."""
 
+    name: Literal["decay"]
     constant_epochs: Annotated[int, Field(ge=0)]
     decay: Annotated[float, Field(gt=0, le=1)]
+
+
+class Linear(Strict):
+    """The rate rises evenly over the share `warmup` of all steps, then falls evenly to zero at the last."""
+
+    name: Literal["linear"]
+    warmup: Probability
+
+
+class Cosine(Strict):
+    """As `linear`, but falling along half a cosine (Loshchilov and Hutter 2017, arXiv:1608.03983, without restarts)."""
+
+    name: Literal["cosine"]
+    warmup: Probability
 
 
 class Settings(Strict):
@@ -50,18 +65,37 @@ class Settings(Strict):
     num_layers: PositiveInt
     hidden_size: PositiveInt
     embedding_size: PositiveInt
+    tied_weights: bool
     dropout: Probability
+    embedding_dropout: Probability | None
+    output_dropout: Probability | None
+    word_dropout: Probability
+    locked_dropout: bool
     init_range: PositiveFloat
 
     epochs: PositiveInt
     batch_size: PositiveInt
     bptt: PositiveInt
+    random_windows: bool
     loss: Literal["mean", "sum_over_time"]
     optimizer: Optimizer
     learning_rate: PositiveFloat
-    schedule: Schedule
+    schedule: Annotated[Decay | Linear | Cosine, Field(discriminator="name")]
     max_grad_norm: PositiveFloat | None
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bfloat16"]
+
+    @field_validator("tied_weights")
+    @classmethod
+    def _tied_sizes_are_equal(cls, tied: bool, info: ValidationInfo) -> bool:
+        sizes = {info.data.get("embedding_size"), info.data.get("hidden_size")} - {None}
+        if tied and len(sizes) > 1:
+            raise PydanticCustomError("tied_sizes", "embedding_size and hidden_size have to be equal for that")
+        return tied
+
+    @property
+    def drops(self) -> bool:
+        """Whether anything is dropped in training."""
+        return any((self.dropout, self.embedding_dropout, self.output_dropout, self.word_dropout))

@@ -49,15 +49,12 @@ class Training:
     def run_epoch(self, train: Batches, valid: Batches, on_step: OnStep = lambda: None) -> EpochRecord:
         """One pass over the training text, then the validation perplexity. Raises DivergedError."""
         epoch = len(self.history) + 1
-        rate = learning_rate(self.settings, epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         torch.manual_seed(epoch_seed(self.settings.seed, epoch))
 
         start = time.perf_counter()
         try:
             train_loss, grad_norm = train_epoch(
-                self.model, self.optimizer, train, self.settings, self.precision, on_step
+                self.model, self.optimizer, train, self.settings, epoch, self.precision, on_step
             )
         except DivergedError as error:
             raise DivergedError(f"{error} of epoch {epoch}: lower learning_rate or max_grad_norm") from None
@@ -66,7 +63,7 @@ class Training:
 
         record = EpochRecord(
             epoch=epoch,
-            learning_rate=rate,
+            learning_rate=learning_rate(self.settings, epoch - 0.5),
             train_perplexity=perplexity(train_loss),
             valid_perplexity=perplexity(valid_loss),
             grad_norm=grad_norm,
@@ -105,6 +102,7 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     train: Batches,
     settings: Settings,
+    epoch: int = 1,
     precision: torch.dtype = torch.float32,
     on_step: OnStep = lambda: None,
 ) -> tuple[float, float]:
@@ -115,11 +113,15 @@ def train_epoch(
     """
     device = train.inputs.device
     max_norm = settings.max_grad_norm or math.inf
-    losses = torch.zeros(len(train), device=device)
-    grad_norms = torch.zeros(len(train), device=device)
+    first = int(torch.randint(1, train.bptt + 1, ())) if settings.random_windows else train.bptt
+    windows = list(train.windows(first))
+    losses = torch.zeros(len(windows), device=device)
+    grad_norms = torch.zeros(len(windows), device=device)
     state = None
     model.train()
-    for step, (inputs, targets, num_tokens) in enumerate(train):
+    for step, (inputs, targets, num_tokens) in enumerate(windows):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(settings, epoch - 1 + step / len(windows))
         with products_in(precision, device):
             loss, state = model.loss(inputs, targets, detach(state))  # summed over the window's tokens
         divisor = num_tokens if settings.loss == "mean" else train.batch_size
@@ -129,7 +131,7 @@ def train_epoch(
         optimizer.step()
         losses[step] = loss.detach()
         on_step()
-        if step % STEPS_BETWEEN_CHECKS == 0 or step == len(train) - 1:
+        if step % STEPS_BETWEEN_CHECKS == 0 or step == len(windows) - 1:
             check_finite(losses)
     return losses.sum(dtype=torch.float64).item() / train.num_tokens, grad_norms.mean().item()
 
