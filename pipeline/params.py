@@ -10,7 +10,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from pipeline.console import UserError
 from pipeline.files import PARAMS
-from pipeline.lm.settings import PositiveFloat, PositiveInt, Settings, Strict
+from pipeline.lm.settings import DynamicEvaluation, PositiveFloat, PositiveInt, Settings, Strict
 
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -54,6 +54,10 @@ class Perplexities(Strict):
     test: PositiveFloat
 
 
+class Evaluate(Strict):
+    dynamic: DynamicEvaluation | None
+
+
 class Report(Strict):
     published: dict[ModelName, Perplexities] | None
 
@@ -61,10 +65,12 @@ class Report(Strict):
 class Params(Strict):
     """The whole of `params.yaml`; `models` maps a model's name to its complete settings."""
 
+    recipe: ModelName
     download: Download
     preprocess: Preprocess
     train: Settings
     models: Annotated[dict[ModelName, Settings], Field(min_length=1)]
+    evaluate: Evaluate
     report: Report
 
     def model(self, name: str) -> Settings:

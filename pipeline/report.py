@@ -72,6 +72,11 @@ def _results_table(results: Sequence[Result], published: Published) -> str:
             "train": f"{metrics.train_perplexity:.2f}",
             "valid": f"{metrics.valid_perplexity:.2f}",
             "test": f"**{metrics.test_perplexity:.2f}**",
+        }
+        if any(other.metrics.test_perplexity_dynamic for other in results):
+            dynamic = metrics.test_perplexity_dynamic
+            row["test, dynamic"] = f"{dynamic:.2f}" if dynamic else NONE
+        row |= {
             "best epoch": f"{metrics.best_epoch} of {result.last.epoch}",
             "training time": clock(sum(record.seconds for record in result.history)),
         }

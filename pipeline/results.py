@@ -18,11 +18,16 @@ S = TypeVar("S", bound=Strict)
 
 
 class Metrics(Strict):
-    """A trained model's `metrics.json`; the perplexities are of the best epoch's weights."""
+    """A trained model's `metrics.json`; the perplexities are of the best epoch's weights.
+
+    Those under dynamic evaluation are there when params.yaml asks for them.
+    """
 
     train_perplexity: PositiveFloat
     valid_perplexity: PositiveFloat
     test_perplexity: PositiveFloat
+    valid_perplexity_dynamic: PositiveFloat | None = None
+    test_perplexity_dynamic: PositiveFloat | None = None
     best_epoch: PositiveInt
     parameters: PositiveInt
 

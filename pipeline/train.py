@@ -26,7 +26,8 @@ from pipeline.weights import save_weights
 def train(name: str) -> None:
     """Train a model to its last epoch, keeping its best weights and its history. Raises UserError."""
     keep_freed_memory()
-    settings = load_params().model(name)
+    params = load_params()
+    settings = params.model(name)
     corpus = load_corpus()
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
@@ -44,7 +45,12 @@ def train(name: str) -> None:
         save_weights(weights_file, training.best_weights, settings, corpus.vocabulary, identity)
         write_history(history_file, training.history)
 
-    tags = {"device": str(device), "precision": str(precision), "threads": str(torch.get_num_threads())}
+    tags = {
+        "recipe": params.recipe,
+        "device": str(device),
+        "precision": str(precision),
+        "threads": str(torch.get_num_threads()),
+    }
     with exclusive(checkpoint), live_run(RunFacts(name, identity, settings, corpus, tags)) as tracked:
         if saved := load_checkpoint(checkpoint):
             training.load_state_dict(saved)

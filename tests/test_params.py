@@ -69,6 +69,8 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     ("download.files.test.sha256", "dd65", "match"),
     ("download.files.test.name", "../../etc/passwd", "match"),
     ("preprocess.expected.train_tokens", 0, "greater than or equal to 1"),
+    ("recipe", "My recipe", "match"),
+    ("evaluate.dynamic", "yes", "dictionary"),
     ("report.published.lstm.test", "low", "number"),
 ]
 UNKNOWN_KEYS = [
@@ -81,7 +83,10 @@ UNKNOWN_KEYS = [
     ("download.source", "did you mean sources?"),
     ("trian", "did you mean train?"),
 ]
-REQUIRED = ["train", "models", "download", "preprocess", "report", "train.cell", "train.bptt", "download.files.valid"]
+REQUIRED = [
+    *("recipe", "download", "preprocess", "train", "models", "evaluate", "report"),
+    *("train.cell", "train.bptt", "download.files.valid"),
+]
 
 
 def with_value(key: str, value: Any) -> dict[str, Any]:
@@ -141,7 +146,7 @@ def test_a_model_name_that_no_folder_should_have_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("document", [None, [], "text", 3])
 def test_a_document_that_is_no_mapping_is_refused(document: Any) -> None:
-    assert "expected the sections download, preprocess, train, models, report" in complaint(document)
+    assert "expected the sections recipe, download, preprocess, train, models, evaluate, report" in complaint(document)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ def params(models: Mapping[str, dict[str, Any]] = FOUR, published: dict[str, Any
     """Write a params.yaml; JSON is YAML too."""
     source = {"name": "x.txt", "sha256": "0" * 64}
     document = {
+        "recipe": "test",
         "download": {
             "timeout_seconds": 1,
             "sources": ["x"],
@@ -42,12 +43,13 @@ def params(models: Mapping[str, dict[str, Any]] = FOUR, published: dict[str, Any
         "preprocess": {"expected": None},
         "train": SETTINGS,
         "models": models,
+        "evaluate": {"dynamic": None},
         "report": {"published": published},
     }
     Path("params.yaml").write_text(json.dumps(document))
 
 
-def model(name: str, test: float, valid: list[float] = FALLING, **changed: int) -> None:
+def model(name: str, test: float, valid: list[float] = FALLING, **changed: float) -> None:
     """Write what training and evaluation of a model leave."""
     folder = Path("results/models") / name
     write_history(folder / "history.csv", history(valid))
@@ -170,6 +172,15 @@ def test_each_published_model_is_reached_or_missed_by_so_much() -> None:
     assert "106.74, at most the published 106.74 (+0.00)" in report()
     model("lstm_dropout", 110.0)
     assert "110.00, **above the published** 106.74 (+3.26)" in report()
+
+
+def test_perplexities_under_dynamic_evaluation_have_a_column_of_their_own() -> None:
+    assert "dynamic" not in report()
+    model("gru", TESTS["gru"], OVER_FITTING, valid_perplexity_dynamic=112.5, test_perplexity_dynamic=108.25)
+    assert "test, dynamic" in report()
+    assert "108.25" in row(report(), "gru")
+    assert "**118.00**" in row(report(), "gru")
+    assert "108.25" not in row(report(), "lstm")
 
 
 def test_without_published_numbers_none_are_mentioned() -> None:

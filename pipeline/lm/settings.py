@@ -99,3 +99,12 @@ class Settings(Strict):
     def drops(self) -> bool:
         """Whether anything is dropped in training."""
         return any((self.dropout, self.embedding_dropout, self.output_dropout, self.word_dropout))
+
+
+class DynamicEvaluation(Strict):
+    """How fast a model learns from the text that it is tested on, and how hard it is pulled back."""
+
+    learning_rate: PositiveFloat
+    decay: NonNegativeFloat
+    epsilon: PositiveFloat
+    bptt: PositiveInt
