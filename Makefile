@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 PORT ?= 5000
+JOBS ?= 1
 STORE ?= mlflow.db
 
 # Any shell but the default: with that, make 3.81 (macOS) looks for simple commands in the PATH of before.
@@ -15,7 +16,9 @@ export MLFLOW_DISABLE_TELEMETRY := true
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-repro: .venv/.complete ## Run what params.yaml, the data or the code have made stale (ARGS="--dry", ARGS="train@lstm", ...)
+repro: .venv/.complete ## Run what params.yaml, the data or the code have made stale (RECIPE=best, JOBS=2, ARGS="--dry", ...)
+	$(if $(RECIPE),@python -m pipeline.recipe $(RECIPE))
+	$(if $(filter-out 1,$(JOBS)),@$(train_side_by_side))
 	dvc repro $(ARGS)
 
 ui: .venv/.complete ## Compare runs in MLflow, on this machine only (PORT=5000, STORE=mlflow.db)
@@ -42,6 +45,13 @@ format: .venv/.complete ## Mend style and formatting where a tool can
 
 audit: .venv/.complete ## Look for known vulnerabilities in the pinned packages (asks PyPI)
 	pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
+
+# With JOBS=2 or more: so many models at a time, each with its share of the processor's cores.
+define train_side_by_side
+set -o pipefail; dvc repro preprocess && dvc stage list --name-only | grep '^train@' | \
+	OMP_NUM_THREADS=$$(python -c 'import os; print(max(1, os.cpu_count() // $(JOBS)))') \
+	xargs -n 1 -P $(JOBS) dvc repro --single-item 2>&1 | cat
+endef
 
 .venv/.complete: requirements.txt requirements-dev.txt constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \

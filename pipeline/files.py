@@ -10,6 +10,7 @@ from typing import IO
 SPLITS = ("train", "valid", "test")
 
 PARAMS = Path("params.yaml")
+RECIPES = Path("recipes")
 RAW = Path("data/raw")
 PROCESSED = Path("data/processed")
 CORPUS_METRICS = Path("results/corpus.json")
