@@ -28,7 +28,7 @@ ui: .venv/.complete ## Compare runs in MLflow, on this machine only (PORT=5000, 
 demo: .venv/.complete ## Run the whole pipeline on a small invented corpus, in .demo
 	python -m pipeline.demo
 
-test: .venv/.complete ## Run the tests (ARGS="-m 'not slow'", ...)
+test: .venv/.complete ## Run the tests (ARGS="-m long" for those that take minutes)
 	python -m pytest $(ARGS)
 
 bench: .venv/.complete ## Time a training step of each model beside the plain loop and the floor (ARGS="--rounds 5")

@@ -5,6 +5,7 @@ named by a fingerprint of settings, data and code, so that a changed experiment 
 """
 
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -39,9 +40,11 @@ def checkpoint_path(name: str, fingerprint: str) -> Path:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a training's state; the checkpoint before it stays whole until this one is."""
+    """Write a training's state; the checkpoint before it stays whole until this one is. Raises OSError."""
+    buffer = io.BytesIO()  # written to the file itself, PyTorch hides why the disk refused
+    torch.save(state, buffer)
     with atomic_write(path, "wb") as file:
-        torch.save(state, file)
+        file.write(buffer.getbuffer())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:

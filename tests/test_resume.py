@@ -1,32 +1,31 @@
 """Killed at any moment, a training goes on to the result that it would have had."""
 
 import random
+import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
 from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
-from pipeline.checkpoint import exclusive, load_checkpoint
+from pipeline.checkpoint import exclusive, load_checkpoint, save_checkpoint
 from pipeline.console import UserError
 from pipeline.demo import RECIPE, build_workspace, workspace_environment
 from pipeline.files import sha256
 from pipeline.history import read_history
 from tests.small import ROOT
 
-KILLS = 3
-MODEL = "lstm_dropout"
 
-
-def workspace(path: Path) -> Path:
+def workspace(path: Path, epochs: int) -> Path:
     """A folder with a preprocessed sample corpus and the demo's models."""
     build_workspace(path, RECIPE)
     yaml = YAML(typ="safe", pure=True)
     params = yaml.load((path / "params.yaml").read_text())
-    params["train"]["epochs"] = 20
+    params["train"]["epochs"] = epochs
     with (path / "params.yaml").open("w") as file:
         yaml.dump(params, file)
     for stage in ("download", "preprocess"):
@@ -34,47 +33,60 @@ def workspace(path: Path) -> Path:
     return path
 
 
-def start_training(folder: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "pipeline.train", MODEL]
+def start_training(folder: Path, model: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "pipeline.train", model]
     return subprocess.Popen(command, cwd=folder, env=workspace_environment(), stdout=subprocess.DEVNULL)
 
 
-def result(folder: Path) -> tuple[str, list[tuple[float, ...]]]:
+def result(folder: Path, model: str) -> tuple[str, list[tuple[float, ...]]]:
     """The weights' SHA-256, and all of the history but its times."""
-    files = folder / "results/models" / MODEL
+    files = folder / "results/models" / model
     history = read_history(files / "history.csv")
     numbers = [(r.epoch, r.learning_rate, r.train_perplexity, r.valid_perplexity, r.grad_norm) for r in history]
     return sha256(files / "model.safetensors"), numbers
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(280)
-def test_a_training_killed_at_random_moments_ends_as_if_it_never_was(tmp_path: Path) -> None:
-    undisturbed, disturbed = workspace(tmp_path / "undisturbed"), workspace(tmp_path / "disturbed")
-    assert start_training(undisturbed).wait() == 0
+def train_and_kill(folder: Path, model: str, kills: int, undisturbed_seconds: float) -> None:
+    """Train to the end, killed so many times on the way, each at a random moment after its start."""
+    moments = random.Random(model)
+    for _ in range(kills):
+        process = start_training(folder, model)
+        with pytest.raises(subprocess.TimeoutExpired):  # or it came to its end before the last kill
+            process.wait(moments.uniform(0.05, 0.25) * undisturbed_seconds)
+        process.kill()
+        process.wait()
+    assert start_training(folder, model).wait() == 0
 
-    moments, kills = random.Random(1), 0
-    process = start_training(disturbed)
-    while kills < KILLS:
-        try:
-            process.wait(moments.uniform(4, 8))
-            break  # a fast machine: it was over before
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            kills += 1
-            process = start_training(disturbed)
-    assert process.wait() == 0
-    assert kills
 
-    assert result(disturbed) == result(undisturbed)
+@pytest.mark.parametrize(
+    ("model", "epochs", "kills"),
+    [
+        pytest.param("lstm_dropout", 30, 3, marks=[pytest.mark.slow, pytest.mark.timeout(280)]),
+        *(
+            pytest.param(model, 80, 10, marks=[pytest.mark.long, pytest.mark.timeout(900)])
+            for model in ("lstm_dropout", "lstm", "gru_dropout", "gru")
+        ),
+    ],
+)
+def test_a_training_killed_at_random_moments_ends_as_if_it_never_was(
+    model: str, epochs: int, kills: int, tmp_path: Path
+) -> None:
+    undisturbed, disturbed = workspace(tmp_path / "undisturbed", epochs), workspace(tmp_path / "disturbed", epochs)
+    start = time.monotonic()
+    assert start_training(undisturbed, model).wait() == 0
+    train_and_kill(disturbed, model, kills, time.monotonic() - start)
+
+    assert result(disturbed, model) == result(undisturbed, model)
     assert not list((disturbed / ".checkpoints").glob("*.pt"))
     client = MlflowClient(f"sqlite:///{disturbed / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("recurrent-lm")
     (run,) = client.search_runs([experiment.experiment_id])
-    points = client.get_metric_history(run.info.run_id, "perplexity/valid")
-    assert [(point.step, point.value) for point in points] == [(row[0], row[3]) for row in result(disturbed)[1]]
     assert run.info.status == "FINISHED"
+    for metric, column in (("optimization/learning_rate", 1), ("perplexity/train", 2), ("perplexity/valid", 3)):
+        points = client.get_metric_history(run.info.run_id, metric)
+        assert [(point.step, point.value) for point in points] == [
+            (row[0], row[column]) for row in result(disturbed, model)[1]
+        ]
 
 
 @pytest.mark.slow
@@ -88,6 +100,47 @@ def test_a_process_killed_while_it_makes_the_mlflow_store_leaves_none_that_is_br
     assert process.wait() != 0
     assert not (tmp_path / "mlflow.db").exists()
     subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_is_one_clear_line_and_the_training_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "full", epochs=2)
+    command = [sys.executable, "-m", "pipeline.train", "gru"]
+
+    def train(limit_bytes: int) -> subprocess.CompletedProcess:
+        """Under a limit on every file's size, which the system enforces as it does a full disk."""
+        return subprocess.run(
+            command,
+            cwd=folder,
+            env=workspace_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes)),
+        )
+
+    full = train(100_000)
+    assert full.returncode == 1
+    assert "Traceback" not in full.stdout + full.stderr
+    assert "error: File too large: " in full.stderr.splitlines()[-1]
+    assert not list((folder / ".checkpoints").glob("*.p*"))  # nor anything half-written
+    assert train(resource.RLIM_INFINITY).returncode == 0
+
+
+def test_what_was_saved_stays_whole_when_the_disk_is_full(tmp_path: Path) -> None:
+    path = tmp_path / "lstm-1234.pt"
+    save_checkpoint(path, {"weights": torch.ones(10)})
+    program = f"""
+import resource, torch
+from pathlib import Path
+from pipeline.checkpoint import save_checkpoint
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+save_checkpoint(Path({str(path)!r}), {{"weights": torch.ones(1_000_000)}})
+"""
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "OSError: [Errno 27] File too large" in run.stderr
+    assert torch.equal(load_checkpoint(path)["weights"], torch.ones(10))
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_damaged_checkpoint_is_one_clear_line(tmp_path: Path) -> None:
