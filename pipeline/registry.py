@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.console import warn
 from pipeline.corpus import EOS
-from pipeline.tracking import RunFacts, connect
+from pipeline.tracking import RunFacts, connect, explain
 
 CHAMPION = "champion"
 SERVED_MODEL = Path(__file__).parent / "served_model.py"
@@ -22,17 +22,20 @@ def register(facts: RunFacts, run_id: str, weights_file: Path, valid_perplexity:
     try:
         _register(facts, run_id, weights_file, valid_perplexity)
     except Exception as error:  # a model that is not registered is as good
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        reason = explain(error)
         warn(f"{facts.model} is not registered: {reason}; `python -m pipeline.evaluate {facts.model}` tries again")
 
 
 def _register(facts: RunFacts, run_id: str, weights_file: Path, valid_perplexity: float) -> None:
+    if facts.corpus is None or facts.fingerprint is None:
+        raise ValueError("its corpus or its fingerprint is not at hand")
     client, experiment_id = connect()
     name = f"ptb-{facts.model}"
     if not client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'", max_results=1):
         if not client.search_registered_models(f"name = '{name}'", max_results=1):
             client.create_registered_model(name, description=f"Perplexity of sentences under {facts.model}")
-        model_id = _log_model(client, experiment_id, facts, run_id, weights_file)
+        vocabulary = facts.corpus.vocabulary
+        model_id = _log_model(client, experiment_id, facts.model, vocabulary, run_id, weights_file)
         tags = {
             "fingerprint": facts.fingerprint,
             "data_sha256": facts.corpus.fingerprint,
@@ -42,7 +45,9 @@ def _register(facts: RunFacts, run_id: str, weights_file: Path, valid_perplexity
     _crown(client, name, facts.corpus.fingerprint)
 
 
-def _log_model(client: Any, experiment_id: str, facts: RunFacts, run_id: str, weights_file: Path) -> str:
+def _log_model(
+    client: Any, experiment_id: str, model: str, vocabulary: tuple[str, ...], run_id: str, weights_file: Path
+) -> str:
     """Write the model where MLflow keeps models: code, weights and what it takes and gives. Returns its id."""
     import mlflow.pyfunc
     import pandas as pd  # type: ignore[import-untyped]
@@ -57,8 +62,8 @@ def _log_model(client: Any, experiment_id: str, facts: RunFacts, run_id: str, we
             ColSpec(DataType.long, "unknown_words"),
         ]
     )
-    example = " ".join(word for word in facts.corpus.vocabulary[:5] if word != EOS)
-    model_id: str = client.create_logged_model(experiment_id, facts.model, run_id).model_id
+    example = " ".join(word for word in vocabulary[:5] if word != EOS)
+    model_id: str = client.create_logged_model(experiment_id, model, run_id).model_id
     with TemporaryDirectory() as folder:
         mlflow.pyfunc.save_model(
             folder,

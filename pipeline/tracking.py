@@ -4,7 +4,7 @@ Beside this module, only `registry` and the model that it registers, `served_mod
 
 The files in `results/` are the truth and MLflow is a view of them. Whatever is written here can be written again: a
 run is found by its tags and given only what it lacks. A tracking server that is slow or down never stops a training;
-what it missed is written at the next chance.
+what it missed is written at the next chance: the next epoch, the evaluation, or `pipeline.restore`.
 """
 
 import getpass
@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import queue
+import re
 import subprocess
 import sys
 import threading
@@ -25,15 +26,16 @@ from typing import Any
 
 from filelock import FileLock
 
-from pipeline.console import say
+from pipeline.console import UserError, say
 from pipeline.corpus import Corpus
-from pipeline.files import project_root
+from pipeline.files import PROCESSED, SPLITS, project_root
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.settings import Settings
 
 DEFAULT_EXPERIMENT = "recurrent-lm"
 GRACE_SECONDS = 30.0  # how long the end of a training waits for a slow server
 METRICS_A_REQUEST = 900  # MLflow takes at most 1,000
+REMEDY = "the next stage or `make ui` writes what it lacks"
 
 # Metrics that share the part before the slash share a section of charts in MLflow's page.
 EPOCH_METRICS = {
@@ -48,12 +50,17 @@ EPOCH_METRICS = {
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What is known of a training before it starts."""
+    """What is known of a training beside its epochs.
+
+    fingerprint: as `checkpoint.fingerprint` gives it; None where only the history is at hand, for it follows from the
+        corpus and the code of the training, too
+    corpus: None where it is not at hand
+    """
 
     model: str
-    fingerprint: str
+    fingerprint: str | None
     settings: Settings
-    corpus: Corpus
+    corpus: Corpus | None = None
     tags: dict[str, str] = field(default_factory=dict)
 
 
@@ -67,7 +74,8 @@ class Publisher:
     def __init__(self, facts: RunFacts, *, live: bool = False) -> None:
         self.facts = facts
         self.live = live
-        self._run_id: str | None = None
+        self._client: Any = None
+        self._run: Any = None  # as it was when it was opened
         self._epochs_written = 0
         self._monitor: Any = None
 
@@ -79,62 +87,71 @@ class Publisher:
         failure: str = "",
         files: Sequence[Path] = (),
         metrics: Mapping[str, float] | None = None,
-    ) -> str:
-        """Write what the run lacks: epochs, files, final metrics, status. Returns its id; raises what MLflow raises."""
+    ) -> tuple[str, bool]:
+        """Write what the run lacks: epochs, files, final metrics, status. Returns its id, and whether it lacked any.
+
+        Raises whatever MLflow raises; the next call then looks again at what the run has, for a request that failed
+        may have arrived all the same.
+        """
+        try:
+            if self._run is None:
+                self._open(history)
+            lacked = [
+                self._write_epochs(history),
+                self._write_files(files),
+                self._write_final(metrics or {}),
+                status != "RUNNING" and self._end(history, status, failure),
+            ]
+        except Exception:
+            self._run = None
+            self._stop_monitor()
+            raise
+        return self._run.info.run_id, any(lacked)
+
+    def _open(self, history: Sequence[EpochRecord]) -> None:
+        """Find the run of this training, or create it, and see what it has."""
         client, experiment_id = connect()
-        run_id = self._run_id = self._run_id or self._open(client, experiment_id, history)
-        self._write_epochs(client, run_id, history)
-        present = {file.path for file in client.list_artifacts(run_id)} if files else set()
-        for path in files:
-            if path.name not in present:
-                client.log_artifact(run_id, str(path))
-        if metrics:
-            client.log_dict(run_id, dict(metrics), "metrics.json")
-            for name, value in metrics.items():
-                client.log_metric(run_id, f"final/{name}", value)
-        if status != "RUNNING":
-            self._end(client, run_id, history, status, failure)
-        return run_id
-
-    def _open(self, client: Any, experiment_id: str, history: Sequence[EpochRecord]) -> str:
-        """Find the run of this training, or one of the same fingerprint that did not finish; or create it."""
-        unfinished = f"tags.fingerprint = '{self.facts.fingerprint}' and attributes.status != 'FINISHED'"
-        run_id = _find_run(client, experiment_id, f"tags.history = '{_history_id(history)}'") or _find_run(
-            client, experiment_id, unfinished
-        )
-        if run_id is None:
-            run_id = self._create(client, experiment_id, history)
-        written = client.get_metric_history(run_id, next(iter(EPOCH_METRICS)))
-        self._epochs_written = max((metric.step for metric in written), default=0)
+        run = _find_run(client, experiment_id, self.facts, history) or self._create(client, experiment_id, history)
+        self._describe(client, run)
+        self._epochs_written = len(_epochs_of(client, run))
         if self.live:
-            client.update_run(run_id, "RUNNING")
-            if "failure" in client.get_run(run_id).data.tags:
-                client.delete_tag(run_id, "failure")
-            self._monitor = _start_monitor(run_id, client)
-        return run_id
+            client.update_run(run.info.run_id, "RUNNING")
+            if "failure" in run.data.tags:
+                client.delete_tag(run.info.run_id, "failure")
+            self._monitor = _start_monitor(run.info.run_id, client)
+        self._client, self._run = client, run
 
-    def _create(self, client: Any, experiment_id: str, history: Sequence[EpochRecord]) -> str:
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Param
-
-        facts, corpus = self.facts, self.facts.corpus
-        tags = {"model": facts.model, "fingerprint": facts.fingerprint, "data_sha256": corpus.fingerprint}
+    def _create(self, client: Any, experiment_id: str, history: Sequence[EpochRecord]) -> Any:
+        facts = self.facts
+        tags = {"model": facts.model}
+        if facts.fingerprint:
+            tags["fingerprint"] = facts.fingerprint
+        if facts.corpus:
+            tags["data_sha256"] = facts.corpus.fingerprint
         tags |= facts.tags | _circumstances() if self.live else {"restored": "true"} | facts.tags
         start = None if self.live else _milliseconds(history[0].finished_at) - round(history[0].seconds * 1000)
-        run_id: str = client.create_run(experiment_id, start, tags, facts.model).info.run_id
-        settings = _flatten(facts.settings.model_dump())
-        client.log_batch(run_id, params=[Param(key, str(value)) for key, value in settings])
-        sizes = {split: len(getattr(corpus, split)) for split in ("train", "valid", "test")}
-        dataset = Dataset(
-            name="corpus",
-            digest=corpus.fingerprint[:36],
-            source_type="local",
-            source=json.dumps({"uri": "data/processed"}),
-            profile=json.dumps({"tokens": sizes, "vocabulary_size": len(corpus.vocabulary)}),
-        )
-        client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
-        return run_id
+        return client.create_run(experiment_id, start, tags, facts.model)
 
-    def _write_epochs(self, client: Any, run_id: str, history: Sequence[EpochRecord]) -> None:
+    def _describe(self, client: Any, run: Any) -> None:
+        """Name the settings and the corpus, if the run does not."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
+        if not run.data.params:
+            settings = _flatten(self.facts.settings.model_dump())
+            client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in settings])
+        if (corpus := self.facts.corpus) and not (run.inputs and run.inputs.dataset_inputs):
+            sizes = {split: len(getattr(corpus, split)) for split in SPLITS}
+            dataset = Dataset(
+                name="corpus",
+                digest=corpus.fingerprint[:36],
+                source_type="local",
+                source=json.dumps({"uri": PROCESSED.as_posix()}),
+                profile=json.dumps({"tokens": sizes, "vocabulary_size": len(corpus.vocabulary)}),
+            )
+            context = InputTag("mlflow.data.context", "training")
+            client.log_inputs(run.info.run_id, [DatasetInput(dataset, [context])])
+
+    def _write_epochs(self, history: Sequence[EpochRecord]) -> bool:
         from mlflow.entities import Metric
 
         metrics = [
@@ -143,18 +160,43 @@ class Publisher:
             for name, attribute in EPOCH_METRICS.items()
         ]
         for start in range(0, len(metrics), METRICS_A_REQUEST):
-            client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_REQUEST])
+            self._client.log_batch(self._run.info.run_id, metrics=metrics[start : start + METRICS_A_REQUEST])
         self._epochs_written = max(self._epochs_written, len(history))
+        return bool(metrics)
 
-    def _end(self, client: Any, run_id: str, history: Sequence[EpochRecord], status: str, failure: str) -> None:
+    def _write_files(self, files: Sequence[Path]) -> bool:
+        run_id = self._run.info.run_id
+        present = {file.path: file.file_size for file in self._client.list_artifacts(run_id)} if files else {}
+        lacking = [path for path in files if present.get(path.name) != path.stat().st_size]
+        for path in lacking:
+            self._client.log_artifact(run_id, str(path))
+        return bool(lacking)
+
+    def _write_final(self, metrics: Mapping[str, float]) -> bool:
+        run_id, present = self._run.info.run_id, self._run.data.metrics
+        if all(present.get(f"final/{name}") == value for name, value in metrics.items()):
+            return False
+        self._client.log_dict(run_id, dict(metrics), "metrics.json")
+        for name, value in metrics.items():
+            self._client.log_metric(run_id, f"final/{name}", value)
+        return True
+
+    def _end(self, history: Sequence[EpochRecord], status: str, failure: str) -> bool:
+        self._stop_monitor()
+        run_id, info, history_id = self._run.info.run_id, self._run.info, _history_id(history)
+        if not self.live and info.status == status and self._run.data.tags.get("history") == history_id:
+            return False
+        if failure:
+            self._client.set_tag(run_id, "failure", failure)
+        if status == "FINISHED":
+            self._client.set_tag(run_id, "history", history_id)
+        self._client.set_terminated(run_id, status, None if self.live else _milliseconds(history[-1].finished_at))
+        return True
+
+    def _stop_monitor(self) -> None:
         if self._monitor is not None:
             self._monitor.finish()
             self._monitor = None
-        if failure:
-            client.set_tag(run_id, "failure", failure)
-        if status == "FINISHED":
-            client.set_tag(run_id, "history", _history_id(history))
-        client.set_terminated(run_id, status, None if self.live else _milliseconds(history[-1].finished_at))
 
 
 class LiveRun:
@@ -163,7 +205,8 @@ class LiveRun:
     def __init__(self, facts: RunFacts) -> None:
         self._publisher = Publisher(facts, live=True)
         self._history: Sequence[EpochRecord] = ()
-        self._reports: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._reports: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._behind = False
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
         self.publish(())
@@ -171,22 +214,36 @@ class LiveRun:
     def publish(self, history: Sequence[EpochRecord]) -> None:
         """Bring the run up to the newest epoch; returns at once."""
         self._history = tuple(history)
-        self._reports.put({"history": self._history})
+        self._reports.put({"history": self._history, "status": "RUNNING"})
 
     def end(self, status: str, *, failure: str = "", files: Sequence[Path] = ()) -> None:
         """Write all that is left and end the run; waits for a slow server, but not for ever."""
         self._reports.put({"history": self._history, "status": status, "failure": failure, "files": files})
-        self._reports.put(None)
         self._thread.join(GRACE_SECONDS)
-        if self._thread.is_alive():
-            _warn("no answer yet")
+        if self._thread.is_alive() or self._behind:
+            say(f"warning: MLflow is behind at the end of this training: {REMEDY}")
 
     def _work(self) -> None:
-        while report := self._reports.get():
+        while True:
+            report = self._newest_report()
             try:
                 self._publisher.publish(**report)
+                if self._behind:
+                    say("MLflow is up to date again")
+                self._behind = False
             except Exception as error:  # whatever goes wrong in MLflow, the training goes on
-                _warn(error)
+                if not self._behind:
+                    say(f"warning: {_behind(error)}")
+                self._behind = True
+            if report["status"] != "RUNNING":
+                return
+
+    def _newest_report(self) -> dict[str, Any]:
+        """Each report holds all that those before it held, so those that a slow server kept waiting are left out."""
+        report = self._reports.get()
+        while not self._reports.empty():
+            report = self._reports.get()
+        return report
 
 
 @contextmanager
@@ -203,6 +260,20 @@ def live_run(facts: RunFacts) -> Iterator[LiveRun]:
         raise
 
 
+def publish_finished(
+    facts: RunFacts, history: Sequence[EpochRecord], files: Sequence[Path], metrics: Mapping[str, float] | None
+) -> tuple[str, bool]:
+    """Bring MLflow up to date with a finished training, in one process at a time.
+
+    Returns the run's id, and whether it lacked anything. Raises UserError when MLflow cannot be written to.
+    """
+    try:
+        with FileLock(project_root() / f".mlflow.{facts.model}.lock"):
+            return Publisher(facts).publish(history, "FINISHED", files=files, metrics=metrics)
+    except Exception as error:
+        raise UserError(_behind(error)) from None
+
+
 def publish_evaluation(
     facts: RunFacts, history: Sequence[EpochRecord], files: Sequence[Path], metrics: Mapping[str, float]
 ) -> str | None:
@@ -211,10 +282,19 @@ def publish_evaluation(
     Returns the run's id, or None when MLflow could not be written to.
     """
     try:
-        return Publisher(facts).publish(history, "FINISHED", files=files, metrics=metrics)
-    except Exception as error:  # the figures are in the files
-        _warn(error)
+        run_id, _ = publish_finished(facts, history, files, metrics)
+        return run_id
+    except UserError as error:  # the figures are in the files
+        say(f"warning: {error}")
         return None
+
+
+def prepare_store() -> None:
+    """Make the default store where there is none, or see that the server answers. Raises UserError."""
+    try:
+        connect()
+    except Exception as error:
+        raise UserError(_behind(error)) from None
 
 
 def connect() -> tuple[Any, str]:
@@ -225,12 +305,13 @@ def connect() -> tuple[Any, str]:
     """
     root = project_root()
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # the address may hold a password
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the next epoch tries again
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # its messages name the server with its password
     server = os.environ.get("MLFLOW_TRACKING_URI")
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
     with nullcontext() if server else FileLock(root / ".mlflow.lock"):
@@ -240,7 +321,12 @@ def connect() -> tuple[Any, str]:
         experiment = client.get_experiment_by_name(name)
         if experiment:
             return client, experiment.experiment_id
-        return client, client.create_experiment(name, None if server else (root / "mlruns").as_uri())
+        try:
+            return client, client.create_experiment(name, None if server else (root / "mlruns").as_uri())
+        except Exception:  # another process was faster
+            if experiment := client.get_experiment_by_name(name):
+                return client, experiment.experiment_id
+            raise
 
 
 def _create_database(path: Path) -> None:
@@ -254,9 +340,26 @@ def _create_database(path: Path) -> None:
     os.replace(partial, path)
 
 
-def _find_run(client: Any, experiment_id: str, filter_string: str) -> str | None:
-    runs = client.search_runs([experiment_id], filter_string, max_results=1)
-    return runs[0].info.run_id if runs else None
+def _find_run(client: Any, experiment_id: str, facts: RunFacts, history: Sequence[EpochRecord]) -> Any | None:
+    """The run of this very training: the one that ended with this history, or one that stopped on the way to it."""
+    finished = f"tags.history = '{_history_id(history)}' and tags.model = '{facts.model}'"
+    for run in client.search_runs([experiment_id], finished):
+        return run
+    if facts.fingerprint is None:
+        return None
+    unfinished = f"tags.fingerprint = '{facts.fingerprint}' and attributes.status != 'FINISHED'"
+    epochs = [(record.epoch, _milliseconds(record.finished_at)) for record in history]
+    for run in client.search_runs([experiment_id], unfinished):
+        written = _epochs_of(client, run)
+        if written == epochs[: len(written)]:
+            return run
+    return None
+
+
+def _epochs_of(client: Any, run: Any) -> list[tuple[int, int]]:
+    """The epochs that a run has, and when each finished, in milliseconds."""
+    points = client.get_metric_history(run.info.run_id, next(iter(EPOCH_METRICS)))
+    return sorted((point.step, point.timestamp) for point in points)
 
 
 def _start_monitor(run_id: str, client: Any) -> Any:
@@ -272,7 +375,7 @@ def _circumstances() -> dict[str, str]:
     """Who ran what, from which commit, in which DVC stage and experiment."""
     commit = _git("rev-parse", "HEAD")
     tags = {
-        "mlflow.user": getpass.getuser(),
+        "mlflow.user": _user(),
         "mlflow.source.name": f"python -m pipeline.{Path(sys.argv[0]).stem}",
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": commit,
@@ -281,6 +384,13 @@ def _circumstances() -> dict[str, str]:
         "dvc_experiment": os.environ.get("DVC_EXP_NAME", ""),
     }
     return {name: value for name, value in tags.items() if value}
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        return ""
 
 
 def _git(*arguments: str) -> str:
@@ -308,6 +418,14 @@ def _milliseconds(moment: str) -> int:
     return int(datetime.fromisoformat(moment).timestamp() * 1000)
 
 
-def _warn(reason: object) -> None:
-    lines = str(reason).splitlines() or [type(reason).__name__]
-    say(f"warning: MLflow is behind: {lines[0][:200]}; the next stage writes what it lacks")
+def _behind(error: Exception) -> str:
+    return f"MLflow is behind: {explain(error)}: {REMEDY}"
+
+
+def explain(error: Exception) -> str:
+    """What went wrong in MLflow: one line, without the password that a server's address may hold."""
+    if isinstance(error.__context__, OSError) and (server := os.environ.get("MLFLOW_TRACKING_URI")):
+        reason = f"{server} does not answer"
+    else:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r"//[^/\s]*@", "//", reason)[:200]

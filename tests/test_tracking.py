@@ -16,9 +16,9 @@ CORPUS = Corpus(torch.arange(9), torch.arange(5), torch.arange(4), tuple("abcdef
 FACTS = RunFacts("lstm", "f1a9", small_settings(), CORPUS, {"device": "cpu"})
 
 
-def epochs(number: int) -> list[EpochRecord]:
+def epochs(number: int, hour: int = 12) -> list[EpochRecord]:
     return [
-        EpochRecord(epoch, 1.0, 300.0 / epoch, 310.0 / epoch, 2.5, 9000.0, 60.0, f"2026-01-31T12:{epoch:02d}:00Z")
+        EpochRecord(epoch, 1.0, 300.0 / epoch, 310.0 / epoch, 2.5, 9000.0, 60.0, f"2026-01-31T{hour}:{epoch:02d}:00Z")
         for epoch in range(1, number + 1)
     ]
 
@@ -86,11 +86,34 @@ def test_a_training_that_stops_early_says_why_and_its_resumption_goes_on_in_the_
 
 
 def test_a_training_of_the_same_settings_done_again_is_a_run_of_its_own() -> None:
-    for _ in range(2):
+    for hour in (12, 13):
         with live_run(FACTS) as tracked:
-            tracked.publish(epochs(1))
+            tracked.publish(epochs(1, hour))
             tracked.end("FINISHED")
     assert len(runs()) == 2
+
+
+def test_a_training_started_over_leaves_the_run_of_the_one_given_up_as_it_was() -> None:
+    with pytest.raises(KeyboardInterrupt), live_run(FACTS) as tracked:  # noqa: PT012
+        tracked.publish(epochs(2, 12))
+        raise KeyboardInterrupt
+    with live_run(FACTS) as tracked:
+        tracked.publish(epochs(1, 13))
+        tracked.end("FINISHED")
+    new, old = runs()
+    assert (old.info.status, new.info.status) == ("KILLED", "FINISHED")
+    assert (len(points(old, "perplexity/train")), len(points(new, "perplexity/train"))) == (2, 1)
+
+
+def test_a_user_without_a_name_is_tracked_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 7)
+    with live_run(FACTS) as tracked:
+        tracked.publish(epochs(1))
+        tracked.end("FINISHED")
+    (run,) = runs()
+    assert "mlflow.user" not in run.data.tags
 
 
 def test_final_figures_join_the_run_of_their_training() -> None:
