@@ -22,6 +22,7 @@ repro: .venv/.complete ## Run what params.yaml, the data or the code have made s
 	dvc repro $(ARGS)
 
 ui: .venv/.complete ## Compare runs in MLflow, on this machine only (PORT=5000, STORE=mlflow.db)
+	@python -m pipeline.restore || true
 	@echo "MLflow: http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
 	@mlflow ui --backend-store-uri sqlite:///$(STORE) --host 127.0.0.1 --port $(PORT)
 

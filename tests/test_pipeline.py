@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,19 @@ class Repository:
     def dvc(self, *arguments: str) -> str:
         return self.run(sys.executable, "-m", "dvc", *arguments)
 
+    def restore(self) -> str:
+        return self.run(sys.executable, "-m", "pipeline.restore")
+
+    def clone(self, path: Path) -> "Repository":
+        """What git has of this repository, in another folder."""
+        self.git("clone", "-q", str(self.path), str(path))
+        clone = copy(self)
+        clone.path = path
+        return clone
+
+    def share_cache_of(self, other: "Repository") -> None:
+        self.dvc("cache", "dir", "--local", str(other.path / ".dvc/cache"))
+
     def commit(self, message: str) -> None:
         self.git("add", "-A")
         self.git("commit", "-qm", message)
@@ -64,6 +78,11 @@ class Repository:
 
     def stages_run(self, output: str) -> set[str]:
         return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")}
+
+    def points(self, run: Any, metric: str = "perplexity/valid") -> list[tuple[int, float, int]]:
+        client = MlflowClient(f"sqlite:///{self.path / 'mlflow.db'}")
+        history = client.get_metric_history(run.info.run_id, metric)
+        return [(point.step, point.value, point.timestamp) for point in history]
 
     def runs(self) -> list[Any]:
         client = MlflowClient(f"sqlite:///{self.path / 'mlflow.db'}")
@@ -103,6 +122,30 @@ def test_mlflow_has_a_finished_run_of_every_model_with_every_epoch(repository: R
         assert files == {"params.yaml", "history.csv", "model.safetensors", "curve.png", "metrics.json"}
 
 
+def test_a_fresh_clone_fills_mlflow_from_committed_files_and_completes_it_when_the_weights_come(
+    repository: Repository, tmp_path: Path
+) -> None:
+    clone = repository.clone(tmp_path / "clone")
+    assert clone.restore() == "MLflow: restored gru, gru_dropout, lstm, lstm_dropout\n"
+    assert clone.restore() == "MLflow: nothing to restore\n"
+    originals = {run.info.run_name: run for run in repository.runs()}
+    runs = {run.info.run_name: run for run in clone.runs()}
+    assert len(clone.runs()) == len(runs) == 4
+    for model, run in runs.items():
+        original = originals[model]
+        assert clone.points(run) == repository.points(original)
+        assert run.data.params == original.data.params
+        assert run.data.tags["restored"] == "true"
+        final = {name: value for name, value in original.data.metrics.items() if name.startswith("final/")}
+        assert final.items() <= run.data.metrics.items()
+        assert abs(run.info.end_time - original.info.end_time) < 60_000  # the training's, not the restoration's
+
+    clone.share_cache_of(repository)
+    clone.dvc("checkout")
+    assert clone.restore() == "MLflow: restored gru, gru_dropout, lstm, lstm_dropout\n"
+    assert len(clone.runs()) == 4
+
+
 def test_a_second_repro_runs_nothing(repository: Repository) -> None:
     assert repository.stages_run(repository.dvc("repro")) == set()
     assert "up to date" in repository.dvc("status")
@@ -127,6 +170,32 @@ def test_an_edit_of_one_model_reruns_only_that_model(repository: Repository) -> 
     assert ran == {"train@gru", "evaluate@gru", "report"}
     repository.git("checkout", "-q", ".")
     assert repository.stages_run(repository.dvc("repro")) == set()  # restored from DVC's cache
+
+
+def test_what_dvc_restores_from_a_run_cache_that_is_shared_reaches_mlflow(
+    repository: Repository, tmp_path: Path
+) -> None:
+    def edit(params: dict) -> None:
+        params["models"]["gru"].update(bptt=35, epochs=2)
+
+    repository.edit_params(edit)
+    repository.dvc("repro", "evaluate@gru")
+    repository.git("checkout", "-q", ".")
+    repository.dvc("checkout")
+    clone = repository.clone(tmp_path / "clone")
+    clone.share_cache_of(repository)
+    clone.edit_params(edit)
+    assert clone.stages_run(clone.dvc("repro")) == {"report"}
+    assert clone.restore() == "MLflow: restored gru, gru_dropout, lstm, lstm_dropout\n"
+    assert {run.info.run_name: run.data.params["bptt"] for run in clone.runs()} == {
+        "gru": "35",
+        "gru_dropout": "25",
+        "lstm": "25",
+        "lstm_dropout": "25",
+    }
+    clone.git("checkout", "-q", ".")
+    clone.dvc("checkout")
+    assert clone.restore() == "MLflow: restored gru\n"  # its training of before
 
 
 def test_a_fifth_model_needs_an_entry_in_params_alone(repository: Repository) -> None:

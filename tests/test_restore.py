@@ -1,0 +1,175 @@
+"""What MLflow gets from the files in results/ alone: every finished training once, and nothing of any other."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from ruamel.yaml import YAML
+
+from pipeline.console import UserError
+from pipeline.history import write_history
+from pipeline.lm.model import build_model
+from pipeline.restore import md5, restore
+from pipeline.weights import save_weights
+from tests.histories import history
+from tests.small import ROOT, small_settings
+from tests.test_tracking import artifacts, points, runs
+
+EPOCHS = 3
+SETTINGS = small_settings(epochs=EPOCHS)
+VOCABULARY = ("<eos>", "<unk>", "word")
+HISTORY = history([90.0, 80.0, 85.0])
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables, made once: that takes a second."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def trained_model(empty_store: Path) -> Path:
+    """results/models/gru as a training without DVC leaves it, params.yaml, and the folder of the model."""
+    shutil.copy(empty_store, "mlflow.db")
+    yaml = YAML(typ="safe", pure=True)
+    params = yaml.load((ROOT / "params.yaml").read_text())
+    params["train"] = SETTINGS.model_dump()
+    params["models"] = {"gru": {}}
+    with open("params.yaml", "w") as file:
+        yaml.dump(params, file)
+    folder = Path("results/models/gru")
+    write_history(folder / "history.csv", HISTORY)
+    write_metrics(folder)
+    return folder
+
+
+def write_metrics(folder: Path, valid: float = 80.0) -> None:
+    metrics = {"train_perplexity": 70.0, "valid_perplexity": valid, "test_perplexity": 81.5}
+    (folder / "metrics.json").write_text(json.dumps(metrics | {"best_epoch": 2, "parameters": 1234}))
+
+
+def write_weights(folder: Path, **overrides: object) -> None:
+    settings = small_settings(epochs=EPOCHS, **overrides)
+    weights = build_model(settings, len(VOCABULARY)).state_dict()
+    save_weights(folder / "model.safetensors", weights, settings, VOCABULARY, "f1a9")
+
+
+def lock(folder: Path, **overrides: object) -> None:
+    """Write dvc.lock as if DVC had trained what lies in the folder."""
+    outs = [{"path": path.as_posix(), "md5": md5(path)} for path in folder.iterdir() if path.name != "metrics.json"]
+    values = {"train": SETTINGS.model_dump(), f"models.{folder.name}": overrides}
+    stage = {"outs": outs, "params": {"params.yaml": values}}
+    with open("dvc.lock", "w") as file:
+        YAML(typ="safe", pure=True).dump({"stages": {f"train@{folder.name}": stage}}, file)
+
+
+def only_run() -> Run:
+    (run,) = runs()
+    return run
+
+
+def test_a_training_that_mlflow_never_saw_is_restored_whole_and_once() -> None:
+    assert restore() == ["gru"]
+    assert restore() == []
+    run = only_run()
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["restored"] == "true"
+    assert "fingerprint" not in run.data.tags
+    assert points(run, "perplexity/valid") == [(1, 90.0), (2, 80.0), (3, 85.0)]
+    assert points(run, "final/test_perplexity") == [(0, 81.5)]
+    assert artifacts(run) == {"history.csv", "metrics.json"}
+    assert run.data.params["hidden_size"] == "16"
+
+
+def test_what_arrives_later_completes_the_same_run(trained_model: Path) -> None:
+    (trained_model / "metrics.json").unlink()
+    assert restore() == ["gru"]
+    assert "final/test_perplexity" not in only_run().data.metrics
+    write_metrics(trained_model)
+    write_weights(trained_model)
+    assert restore() == ["gru"]
+    assert restore() == []
+    assert artifacts(only_run()) == {"history.csv", "metrics.json", "model.safetensors"}
+    assert only_run().data.metrics["final/test_perplexity"] == 81.5
+
+
+def test_a_file_that_arrived_in_part_is_sent_again(trained_model: Path) -> None:
+    restore()
+    (copy,) = Path("mlruns").rglob("history.csv")
+    whole = copy.read_bytes()
+    copy.write_bytes(whole[:50])
+    assert restore() == ["gru"]
+    assert copy.read_bytes() == whole
+
+
+def test_settings_are_those_of_the_training_whatever_params_yaml_says_now(trained_model: Path) -> None:
+    write_weights(trained_model, dropout=0.3)
+    restore()
+    run = only_run()
+    assert run.data.params["dropout"] == "0.3"
+    assert run.data.tags["fingerprint"] == "f1a9"
+
+
+def test_settings_that_dvc_knows_come_before_all_others(trained_model: Path) -> None:
+    lock(trained_model, dropout=0.4)
+    write_weights(trained_model, dropout=0.3)  # not those that DVC knows
+    restore()
+    run = only_run()
+    assert run.data.params["dropout"] == "0.4"
+    assert "fingerprint" not in run.data.tags
+    assert artifacts(run) == {"history.csv", "metrics.json"}
+
+
+def test_final_figures_of_a_training_before_this_one_are_left_out(trained_model: Path) -> None:
+    write_metrics(trained_model, valid=79.0)
+    restore()
+    assert "final/test_perplexity" not in only_run().data.metrics
+
+
+def test_an_unfinished_training_is_left_for_its_resumption(trained_model: Path) -> None:
+    write_history(trained_model / "history.csv", HISTORY[:2])
+    assert restore() == []
+    assert not runs()
+
+
+def test_a_training_that_goes_on_is_left_alone(trained_model: Path, capsys: pytest.CaptureFixture) -> None:
+    Path(".checkpoints").mkdir()
+    with FileLock(".checkpoints/gru-0123456789abcdef.lock"):
+        assert restore() == []
+    assert "gru is being trained: left alone" in capsys.readouterr().out
+    assert not runs()
+    assert restore() == ["gru"]
+
+
+def test_a_damaged_file_keeps_only_its_own_model_back(trained_model: Path, capsys: pytest.CaptureFixture) -> None:
+    for name, damaged in (("a", "history.csv"), ("b", "model.safetensors")):
+        shutil.copytree(trained_model, trained_model.parent / name)
+        (trained_model.parent / name / damaged).write_bytes(b"not what it was")
+    assert restore() == ["gru"]
+    output = capsys.readouterr().out
+    assert "a is left out: results/models/a/history.csv, line 1" in output
+    assert "b is left out: results/models/b/model.safetensors is not a whole model" in output
+
+
+@pytest.mark.parametrize("content", ["", "stages: [", "stages:\n  <<<<<<< HEAD\n", "- 1"])
+def test_a_damaged_dvc_lock_is_one_clear_line(content: str) -> None:
+    Path("dvc.lock").write_text(content)
+    with pytest.raises(UserError, match=r"dvc\.lock is damaged"):
+        restore()
+
+
+def test_nothing_trained_is_nothing_restored_into_a_store_made_for_it(tmp_path: Path) -> None:
+    shutil.rmtree("results")
+    (tmp_path / "mlflow.db").unlink()
+    command = [sys.executable, "-m", "pipeline.restore"]
+    result = subprocess.run(command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)
+    assert result.stdout + result.stderr == "MLflow: nothing to restore\n"
+    assert (tmp_path / "mlflow.db").exists()
