@@ -1,0 +1,94 @@
+"""Several trainings at once, through the real DVC: every run arrives whole in one whole store."""
+
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from pipeline.demo import workspace_environment
+from tests.test_pipeline import Repository
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+MODELS = ["lstm_dropout", "lstm", "gru_dropout", "gru"]
+EPOCHS = 4
+DVC = [sys.executable, "-m", "dvc"]
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    """A repository with its data in DVC's cache, nothing trained, and no MLflow store."""
+    repository = Repository(tmp_path / "repository")
+    repository.edit_params(lambda params: params["train"].update(epochs=EPOCHS))
+    repository.dvc("repro", "preprocess")
+    repository.commit("data")
+    assert not (repository.path / "mlflow.db").exists()
+    return repository
+
+
+def assert_whole(repository: Repository, run: Run, epochs: int = EPOCHS) -> None:
+    client = MlflowClient(f"sqlite:///{repository.path / 'mlflow.db'}")
+    for metric in ("perplexity/valid", "optimization/grad_norm"):
+        points = client.get_metric_history(run.info.run_id, metric)
+        assert [point.step for point in points] == list(range(1, epochs + 1))
+    assert run.info.status == "FINISHED"
+    assert run.data.params["epochs"] == str(epochs)
+    files = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert {"params.yaml", "history.csv", "model.safetensors", "curve.png"} <= files
+
+
+def assert_database_whole(repository: Repository) -> None:
+    database = sqlite3.connect(repository.path / "mlflow.db")
+    assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    database.close()
+
+
+def test_four_models_trained_at_once_in_a_fresh_clone_are_four_whole_runs(repository: Repository) -> None:
+    processes = [
+        subprocess.Popen(
+            [*DVC, "repro", "-s", f"train@{model}"],
+            cwd=repository.path,
+            env=workspace_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for model in MODELS
+    ]
+    for process in processes:
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+        assert "warning: MLflow" not in output
+    runs = repository.runs()
+    assert sorted(run.info.run_name for run in runs) == sorted(MODELS)
+    for run in runs:
+        assert_whole(repository, run)
+    assert_database_whole(repository)
+    assert repository.dvc("status", *(f"train@{model}" for model in MODELS)).strip().endswith("up to date.")
+
+
+def test_experiments_from_a_queue_and_a_throw_away_copy_all_reach_the_real_store(repository: Repository) -> None:
+    for model, epochs in (("lstm", 2), ("gru", 3)):
+        setting = f"+models.{model}.epochs={epochs}"
+        repository.dvc("exp", "run", "--queue", "-n", f"queued-{model}", "-S", setting, f"evaluate@{model}")
+    repository.dvc("queue", "start", "-j", "2")
+    try:
+        while "Queued" in (status := repository.dvc("queue", "status")) or "Running" in status:
+            time.sleep(2)
+    finally:
+        repository.dvc("queue", "stop", "--kill")
+    assert status.count("Success") == 2, status
+    repository.dvc("exp", "run", "--temp", "-n", "apart", "-S", "+models.gru_dropout.epochs=1", "evaluate@gru_dropout")
+
+    runs = {run.data.tags["dvc_experiment"]: run for run in repository.runs()}
+    assert set(runs) == {"queued-lstm", "queued-gru", "apart"}
+    for name, epochs in (("queued-lstm", 2), ("queued-gru", 3), ("apart", 1)):
+        assert_whole(repository, runs[name], epochs)
+        assert "final/test_perplexity" in runs[name].data.metrics
+    assert_database_whole(repository)
+    assert not list(repository.path.glob(".checkpoints/*.pt"))
