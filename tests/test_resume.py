@@ -10,27 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from mlflow import MlflowClient
-from ruamel.yaml import YAML
 
 from pipeline.checkpoint import exclusive, load_checkpoint, save_checkpoint
 from pipeline.console import UserError
-from pipeline.demo import RECIPE, build_workspace, workspace_environment
+from pipeline.demo import workspace_environment
 from pipeline.files import sha256
 from pipeline.history import read_history
 from tests.small import ROOT
-
-
-def workspace(path: Path, epochs: int) -> Path:
-    """A folder with a preprocessed sample corpus and the demo's models."""
-    build_workspace(path, RECIPE)
-    yaml = YAML(typ="safe", pure=True)
-    params = yaml.load((path / "params.yaml").read_text())
-    params["train"]["epochs"] = epochs
-    with (path / "params.yaml").open("w") as file:
-        yaml.dump(params, file)
-    for stage in ("download", "preprocess"):
-        subprocess.run([sys.executable, "-m", f"pipeline.{stage}"], cwd=path, env=workspace_environment(), check=True)
-    return path
+from tests.workspaces import workspace
 
 
 def start_training(folder: Path, model: str) -> subprocess.Popen:

@@ -18,12 +18,13 @@ from mlflow.entities import Run
 from pipeline.demo import workspace_environment
 from pipeline.history import read_history
 from pipeline.tracking import LiveRun
-from tests.test_resume import MODEL, workspace
 from tests.test_security import SECRETS, assert_nothing_leaked, contents
 from tests.test_tracking import FACTS, epochs
+from tests.workspaces import workspace
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
+MODEL = "lstm_dropout"
 EPOCHS = 25
 PASSWORD = "planted-in-the-address"
 
@@ -94,10 +95,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    project = workspace(tmp_path_factory.mktemp("project"))
-    params = (project / "params.yaml").read_text()
-    (project / "params.yaml").write_text(params.replace("epochs: 20", f"epochs: {EPOCHS}"))
-    return project
+    return workspace(tmp_path_factory.mktemp("project"), EPOCHS)
 
 
 def start(project: Path, stage: str, *arguments: str, uri: str, timeout: int = 10) -> subprocess.Popen:
