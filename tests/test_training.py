@@ -18,8 +18,8 @@ VOCAB = 30
 TEXT = torch.randint(VOCAB, (601,), generator=torch.Generator().manual_seed(0))
 
 
-def trained(settings: Settings, epochs: int = 3) -> Training:
-    training = Training(build_model(settings, VOCAB), settings)
+def trained(settings: Settings, epochs: int = 3, precision: torch.dtype = torch.float32) -> Training:
+    training = Training(build_model(settings, VOCAB), settings, precision)
     for _ in range(epochs):
         training.run_epoch(*batches(settings))
     return training
@@ -112,14 +112,26 @@ def test_the_gradient_is_clipped_to_its_norm() -> None:
     assert distance == pytest.approx(0.5 * 0.01, rel=1e-3)
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("cell", CELLS)
-def test_two_trainings_of_one_seed_are_equal_to_the_bit(cell: str) -> None:
+def test_two_trainings_of_one_seed_are_equal_to_the_bit(cell: str, precision: torch.dtype) -> None:
     settings = small_settings(cell=cell, dropout=0.4)
-    first, second = trained(settings), trained(settings)
+    first, second = (trained(settings, precision=precision) for _ in range(2))
     assert all(map(torch.equal, weights(first.model), weights(second.model)))
     assert [r.valid_perplexity for r in first.history] == [r.valid_perplexity for r in second.history]
-    other = trained(small_settings(cell=cell, dropout=0.4, seed=2))
+    other = trained(small_settings(cell=cell, dropout=0.4, seed=2), precision=precision)
     assert not torch.equal(first.model.output.weight, other.model.output.weight)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_products_in_bfloat16_train_as_well_and_leave_weights_and_evaluation_in_float32(cell: str) -> None:
+    settings = small_settings(cell=cell)
+    exact, rounded = trained(settings), trained(settings, precision=torch.bfloat16)
+    assert rounded.history[-1].valid_perplexity == pytest.approx(exact.history[-1].valid_perplexity, rel=0.01)
+    assert rounded.history[-1].valid_perplexity != exact.history[-1].valid_perplexity
+    assert all(weight.dtype is torch.float32 for weight in rounded.model.parameters())
+    loss = evaluate(rounded.model, batches(settings)[1])
+    assert perplexity(loss) == rounded.history[-1].valid_perplexity
 
 
 @pytest.mark.parametrize("cell", CELLS)
