@@ -3,7 +3,6 @@
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pipeline import figures
 from pipeline.conclusions import Conclusion, judge
@@ -106,7 +105,7 @@ def _conclusion_item(conclusion: Conclusion) -> str:
 
 def _settings(results: Sequence[Result]) -> list[str]:
     """The settings that all models share, listed once, and a table of the others."""
-    models = {result.name: flatten(result.settings.model_dump()) for result in results}
+    models = {result.name: {key: as_text(value) for key, value in result.settings.flat().items()} for result in results}
     names = list(dict.fromkeys(name for settings in models.values() for name in settings))
     values = {name: [settings.get(name, NONE) for settings in models.values()] for name in names}
     shared = [f"`{name}` {values[name][0]}" for name in names if len(set(values[name])) == 1]
@@ -117,21 +116,14 @@ def _settings(results: Sequence[Result]) -> list[str]:
     return blocks
 
 
+def as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int) -> str:
     """A Markdown table whose first columns are text, to the left, and the others numbers, to the right."""
     rule = ["---" if column < text_columns else "---:" for column in range(len(header))]
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as text under dotted names, such as `optimizer.momentum`."""
-    flat: dict[str, str] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value if isinstance(value, str) else json.dumps(value)
-    return flat
 
 
 def clock(seconds: float) -> str:

@@ -137,8 +137,8 @@ class Publisher:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
         if not run.data.params:
-            settings = _flatten(self.facts.settings.model_dump())
-            client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in settings])
+            settings = self.facts.settings.flat().items()
+            client.log_batch(run.info.run_id, params=[Param(name, str(value)) for name, value in settings])
         if (corpus := self.facts.corpus) and not (run.inputs and run.inputs.dataset_inputs):
             sizes = {split: len(getattr(corpus, split)) for split in SPLITS}
             dataset = Dataset(
@@ -399,14 +399,6 @@ def _git(*arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return result.stdout.strip() if result.returncode == 0 else ""
-
-
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _history_id(history: Sequence[EpochRecord]) -> str:

@@ -100,6 +100,15 @@ class Settings(Strict):
         """Whether anything is dropped in training."""
         return any((self.dropout, self.embedding_dropout, self.output_dropout, self.word_dropout))
 
+    def flat(self) -> dict[str, object]:
+        """Every setting by its dotted name, such as `optimizer.momentum`."""
+        flat: dict[str, object] = {}
+        for name, value in self.model_dump().items():
+            flat |= (
+                {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+            )
+        return flat
+
 
 class DynamicEvaluation(Strict):
     """How fast a model learns from the text that it is tested on, and how hard it is pulled back."""
