@@ -171,7 +171,9 @@ def main() -> None:
     arguments = parser.parse_args()
 
     models = load_params().models
-    first_of = {settings.cell: name for name, settings in reversed(models.items())}  # the first model of each cell
+    first_of: dict[str, str] = {}  # the first model of each cell
+    for name, settings in models.items():
+        first_of.setdefault(settings.cell, name)
     names = [("plain", name) for name in first_of.values()] + [("floor", name) for name in first_of.values()]
     names += [("product", name) for name in models]
     pools = {name: ProcessPoolExecutor(1, get_context("spawn")) for name in names}

@@ -50,7 +50,7 @@ def train_and_kill(folder: Path, model: str, kills: int, undisturbed_seconds: fl
     [
         pytest.param("lstm_dropout", 20, 2, marks=[pytest.mark.slow, pytest.mark.timeout(280)]),
         *(
-            pytest.param(model, 80, 10, marks=[pytest.mark.long, pytest.mark.timeout(1500)])
+            pytest.param(model, 60, 10, marks=[pytest.mark.long, pytest.mark.timeout(1500)])
             for model in ("lstm_dropout", "lstm", "gru_dropout", "gru")
         ),
     ],
