@@ -202,14 +202,14 @@ class Publisher:
 class LiveRun:
     """A training's run in MLflow, written by a thread of its own so that no server can hold the training up."""
 
-    def __init__(self, facts: RunFacts) -> None:
+    def __init__(self, facts: RunFacts, history: Sequence[EpochRecord] = ()) -> None:
+        """history: the epochs of a training that goes on, by which its run is known."""
         self._publisher = Publisher(facts, live=True)
-        self._history: Sequence[EpochRecord] = ()
         self._reports: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._behind = False
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
-        self.publish(())
+        self.publish(history)
 
     def publish(self, history: Sequence[EpochRecord]) -> None:
         """Bring the run up to the newest epoch; returns at once."""
@@ -247,9 +247,9 @@ class LiveRun:
 
 
 @contextmanager
-def live_run(facts: RunFacts) -> Iterator[LiveRun]:
+def live_run(facts: RunFacts, history: Sequence[EpochRecord] = ()) -> Iterator[LiveRun]:
     """A run that ends as KILLED when interrupted, and as FAILED with the reason on an error; its user ends it well."""
-    run = LiveRun(facts)
+    run = LiveRun(facts, history)
     try:
         yield run
     except KeyboardInterrupt:

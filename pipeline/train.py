@@ -51,20 +51,23 @@ def train(name: str) -> None:
         "precision": str(precision),
         "threads": str(torch.get_num_threads()),
     }
-    with exclusive(checkpoint), live_run(RunFacts(name, identity, settings, corpus, tags)) as tracked:
+    with exclusive(checkpoint):
         if saved := load_checkpoint(checkpoint):
             training.load_state_dict(saved)
             keep_results()
             say(f"{name}: going on after epoch {len(training.history)}")
         steps = len(train_batches)
-        with progress(settings.epochs * steps, name, "step", initial=len(training.history) * steps) as bar:
+        with (
+            live_run(RunFacts(name, identity, settings, corpus, tags), training.history) as tracked,
+            progress(settings.epochs * steps, name, "step", initial=len(training.history) * steps) as bar,
+        ):
             while not training.finished:
                 record = training.run_epoch(train_batches, valid_batches, bar.update)
                 save_checkpoint(checkpoint, training.state_dict())
                 keep_results()
                 tracked.publish(training.history)
                 say(epoch_line(name, record, settings.epochs, best=record == best_epoch(training.history)))
-        finish_run(tracked, name, training.history, [PARAMS, history_file, weights_file])
+            finish_run(tracked, name, training.history, [PARAMS, history_file, weights_file])
         checkpoint.unlink(missing_ok=True)
 
 

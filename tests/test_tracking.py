@@ -1,5 +1,6 @@
 """MLflow's content, read back through its client from a real store."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -75,8 +76,9 @@ def test_a_training_that_stops_early_says_why_and_its_resumption_goes_on_in_the_
     assert run.info.status == status
     assert str(fault) in run.data.tags["failure"]
 
-    with live_run(FACTS) as tracked:
-        tracked.publish(epochs(2))
+    with live_run(FACTS, epochs(2)) as tracked:
+        while all(run.info.status != "RUNNING" for run in runs()):  # opened before it has anything new to tell
+            time.sleep(0.1)
         tracked.publish(epochs(4))
         tracked.end("FINISHED")
     (run,) = runs()
