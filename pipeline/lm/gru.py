@@ -17,7 +17,7 @@ class GRU(nn.GRU):
         n = tanh(W_in x + b_in + r * (W_hn h' + b_hn))
         h = (1 - z) * n + z * h'
 
-    In training on a CPU, forward and backward are written out below; elsewhere PyTorch's own run.
+    On a CPU, forward and backward are those written out below; elsewhere PyTorch's own.
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
