@@ -141,8 +141,9 @@ def _validate(schema: type[S], document: dict, path: Path, prefix: tuple[str, ..
 def _describe(error: ErrorDetails, prefix: tuple[str, ...]) -> str:
     """One line for one mistake: the key, the value, what is allowed."""
     location = [str(part) for part in (*prefix, *error["loc"])]
-    if "schedule" in location[:-1]:
-        del location[location.index("schedule") + 1]  # the kind of schedule, which is no key
+    for group in ("optimizer", "schedule"):
+        if group in location[:-1]:
+            del location[location.index(group) + 1]  # the kind of optimizer or schedule, which is no key
     message = error["msg"][0].lower() + error["msg"][1:]
     if error["type"] == "union_tag_not_found":
         return f"{'.'.join(location)}.name is missing"

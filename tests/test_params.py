@@ -42,7 +42,7 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     ("train.precision", "float16", "'float32' or 'bfloat16'"),
     ("train.max_grad_norm", 0, "greater than 0"),
     ("train.optimizer", "sgd", "dictionary"),
-    ("train.optimizer.name", "adamm", "'sgd'"),
+    ("train.optimizer.name", "adamm", "'sgd', 'adamw'"),
     ("train.optimizer.momentum", 1.0, "less than 1"),
     ("train.optimizer.weight_decay", -1e-6, "greater than or equal to 0"),
     ("train.schedule.decay", 0, "greater than 0"),
@@ -172,6 +172,14 @@ def test_a_file_that_is_no_yaml_is_one_clear_line(text: str | bytes, problem: st
 def test_a_missing_file_says_where_to_run() -> None:
     with pytest.raises(UserError, match="run from the repository"):
         load_params()
+
+
+def test_an_optimizer_of_another_kind_is_checked_by_its_own_rules() -> None:
+    adamw = {"name": "adamw", "weight_decay": 0.01}
+    assert parse_params(with_value("models.gru.optimizer", adamw)).model("gru").optimizer.model_dump() == adamw
+    assert "train.optimizer.momentum: no such setting" in complaint(
+        with_value("train.optimizer", {"name": "adamw", "weight_decay": 0.01, "momentum": 0.8})
+    )
 
 
 def test_a_schedule_of_another_kind_is_checked_by_its_own_rules() -> None:

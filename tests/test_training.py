@@ -134,10 +134,27 @@ def test_products_in_bfloat16_train_as_well_and_leave_weights_and_evaluation_in_
     assert perplexity(loss) == rounded.history[-1].valid_perplexity
 
 
+def test_the_first_step_of_adamw_moves_every_weight_by_the_rate_at_most() -> None:
+    """Bias-corrected, its first update is the rate times the gradient's sign."""
+    settings = small_settings(optimizer={"name": "adamw", "weight_decay": 0.0}, learning_rate=0.01)
+    training = Training(build_model(settings, VOCAB), settings)
+    before = weights(training.model)
+    train, valid = Batches(TEXT[:21], 4, 5), Batches(TEXT[:21], 4, 5)  # one window: one update
+    training.run_epoch(train, valid)
+    moved = [(after - start).abs().max() for after, start in zip(weights(training.model), before, strict=True)]
+    assert [distance.item() for distance in moved] == pytest.approx([0.01] * len(moved), rel=1e-3)
+
+
+OPTIMIZERS = [{"name": "sgd", "momentum": 0.8, "weight_decay": 0.01}, {"name": "adamw", "weight_decay": 0.01}]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=["sgd", "adamw"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_restored_training_goes_on_to_the_same_weights_to_the_bit(cell: str) -> None:
+def test_a_restored_training_goes_on_to_the_same_weights_to_the_bit(cell: str, optimizer: dict) -> None:
     settings = small_settings(
         cell=cell,
+        optimizer=optimizer,
+        learning_rate=0.1,
         dropout=0.4,
         word_dropout=0.1,
         tied_weights=True,

@@ -28,11 +28,18 @@ class Strict(BaseModel):
         return values
 
 
-class Optimizer(Strict):
+class SGD(Strict):
     """Stochastic gradient descent with heavy-ball momentum and L2 weight decay, as in `torch.optim.SGD`."""
 
     name: Literal["sgd"]
     momentum: Probability
+    weight_decay: NonNegativeFloat
+
+
+class AdamW(Strict):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101), as in `torch.optim.AdamW`."""
+
+    name: Literal["adamw"]
     weight_decay: NonNegativeFloat
 
 
@@ -78,7 +85,7 @@ class Settings(Strict):
     bptt: PositiveInt
     random_windows: bool
     loss: Literal["mean", "sum_over_time"]
-    optimizer: Optimizer
+    optimizer: Annotated[SGD | AdamW, Field(discriminator="name")]
     learning_rate: PositiveFloat
     schedule: Annotated[Decay | Linear | Cosine, Field(discriminator="name")]
     max_grad_norm: PositiveFloat | None

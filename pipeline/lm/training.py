@@ -16,7 +16,7 @@ from pipeline.lm.evaluation import evaluate, perplexity
 from pipeline.lm.model import LanguageModel, detach
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.schedule import learning_rate
-from pipeline.lm.settings import Settings
+from pipeline.lm.settings import AdamW, Settings
 
 OnStep = Callable[[], object]
 
@@ -145,14 +145,11 @@ def check_finite(losses: Tensor) -> None:
 
 
 def build_optimizer(model: LanguageModel, settings: Settings) -> torch.optim.Optimizer:
-    """Plain SGD as in Zaremba et al. (2014), with what momentum and weight decay the settings add."""
-    return torch.optim.SGD(
-        model.parameters(),
-        lr=settings.learning_rate,
-        momentum=settings.optimizer.momentum,
-        weight_decay=settings.optimizer.weight_decay,
-        fused=True,
-    )
+    """SGD as in Zaremba et al. (2014), with what momentum and weight decay the settings add, or AdamW."""
+    chosen, rate = settings.optimizer, settings.learning_rate
+    if isinstance(chosen, AdamW):
+        return torch.optim.AdamW(model.parameters(), rate, weight_decay=chosen.weight_decay, fused=True)
+    return torch.optim.SGD(model.parameters(), rate, chosen.momentum, weight_decay=chosen.weight_decay, fused=True)
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
