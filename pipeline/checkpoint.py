@@ -22,6 +22,7 @@ from pipeline.files import atomic_write, project_root
 from pipeline.lm.settings import Settings
 
 LANGUAGE_MODEL_CODE = Path(__file__).parent / "lm"
+NOT_IN_TRAINING = {"__init__", "dynamic_evaluation", "generation", "scoring"}
 
 
 def fingerprint(settings: Settings, corpus_fingerprint: str) -> str:
@@ -30,9 +31,14 @@ def fingerprint(settings: Settings, corpus_fingerprint: str) -> str:
     digest.update(json.dumps(settings.model_dump(), sort_keys=True).encode())
     digest.update(corpus_fingerprint.encode())
     digest.update(torch.__version__.encode())
-    for module in sorted(LANGUAGE_MODEL_CODE.glob("*.py")):
+    for module in training_code():
         digest.update(module.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def training_code() -> list[Path]:
+    """The modules of the language model that a training runs."""
+    return sorted(path for path in LANGUAGE_MODEL_CODE.glob("*.py") if path.stem not in NOT_IN_TRAINING)
 
 
 def checkpoint_path(name: str, fingerprint: str) -> Path:

@@ -66,6 +66,7 @@ class Params(Strict):
     """The whole of `params.yaml`; `models` maps a model's name to its complete settings."""
 
     recipe: ModelName
+    processes: PositiveInt
     download: Download
     preprocess: Preprocess
     train: Settings

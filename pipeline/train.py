@@ -1,4 +1,7 @@
-"""Train one model of params.yaml. Interrupted, the same command goes on from the last finished epoch."""
+"""Train one model of params.yaml. Interrupted, the same command goes on from the last finished epoch.
+
+Several processes share the work where torchrun starts them, or by `processes` in params.yaml: the result is the same.
+"""
 
 import argparse
 from datetime import timedelta
@@ -15,10 +18,13 @@ from pipeline.files import MODELS, PARAMS
 from pipeline.history import best_epoch, write_history
 from pipeline.lm.batching import Batches
 from pipeline.lm.device import DeviceError, choose_device, choose_precision, describe, keep_freed_memory
+from pipeline.lm.distributed import rank, world_size
 from pipeline.lm.model import build_model, num_parameters
 from pipeline.lm.record import EpochRecord
+from pipeline.lm.settings import Settings
 from pipeline.lm.training import DivergedError, Training
 from pipeline.params import load_params
+from pipeline.processes import companions, from_first, launch, launched, process_group, same_fate
 from pipeline.tracking import LiveRun, RunFacts, live_run
 from pipeline.weights import save_weights
 
@@ -26,15 +32,20 @@ from pipeline.weights import save_weights
 def train(name: str) -> None:
     """Train a model to its last epoch, keeping its best weights and its history. Raises UserError."""
     keep_freed_memory()
-    params = load_params()
-    settings = params.model(name)
-    corpus = load_corpus()
-    device = choose_device(settings.device)
-    precision = choose_precision(settings.precision, device)
+    with same_fate():
+        params = load_params()
+        settings = params.model(name)
+        corpus = load_corpus()
+        device = choose_device(settings.device)
+        precision = choose_precision(settings.precision, device)
+        check_shares(name, settings)
     model = build_model(settings, len(corpus.vocabulary)).to(device)
     training = Training(model, settings, precision)
     train_batches = Batches(corpus.train.to(device), settings.batch_size, settings.bptt)
     valid_batches = Batches(corpus.valid.to(device), settings.batch_size, settings.bptt)
+    if rank() > 0:
+        follow(training, train_batches, valid_batches)
+        return
     say(f"{name}: {num_parameters(model):,} parameters; {describe(settings, device, precision)}")
 
     identity = fingerprint(settings, corpus.fingerprint)
@@ -49,10 +60,11 @@ def train(name: str) -> None:
         "recipe": params.recipe,
         "device": str(device),
         "precision": str(precision),
+        "processes": str(world_size()),
         "threads": str(torch.get_num_threads()),
     }
     with exclusive(checkpoint):
-        if saved := load_checkpoint(checkpoint):
+        if saved := from_first(load_checkpoint(checkpoint)):
             training.load_state_dict(saved)
             keep_results()
             say(f"{name}: going on after epoch {len(training.history)}")
@@ -60,6 +72,7 @@ def train(name: str) -> None:
         with (
             live_run(RunFacts(name, identity, settings, corpus, tags), training.history) as tracked,
             progress(settings.epochs * steps, name, "step", initial=len(training.history) * steps) as bar,
+            companions(),
         ):
             while not training.finished:
                 record = training.run_epoch(train_batches, valid_batches, bar.update)
@@ -69,6 +82,24 @@ def train(name: str) -> None:
                 say(epoch_line(name, record, settings.epochs, best=record == best_epoch(training.history)))
             finish_run(tracked, name, training.history, [PARAMS, history_file, weights_file])
         checkpoint.unlink(missing_ok=True)
+
+
+def follow(training: Training, train_batches: Batches, valid_batches: Batches) -> None:
+    """What every process but the first does: its share of each epoch, and nothing else."""
+    if saved := from_first(None):
+        training.load_state_dict(saved)
+    while not training.finished:
+        training.run_epoch(train_batches, valid_batches)
+
+
+def check_shares(name: str, settings: Settings) -> None:
+    """Raise UserError when the processes cannot share the batch evenly."""
+    if settings.batch_size % world_size():
+        divisors = [n for n in range(1, settings.batch_size + 1) if settings.batch_size % n == 0]
+        raise UserError(
+            f"{name}: {world_size()} processes cannot share a batch_size of {settings.batch_size} evenly: "
+            f"set processes to one of {', '.join(map(str, divisors))}, or another batch_size"
+        )
 
 
 def finish_run(tracked: LiveRun, name: str, history: list[EpochRecord], files: list[Path]) -> None:
@@ -92,10 +123,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.train", description=__doc__)
     parser.add_argument("model", help="a name under `models` in params.yaml, such as lstm_dropout")
     arguments = parser.parse_args()
-    try:
-        train(arguments.model)
-    except (DeviceError, DivergedError) as error:
-        raise UserError(f"{arguments.model}: {error}") from None
+    if not launched() and (processes := load_params().processes) > 1:
+        launch(processes, "pipeline.train", arguments.model)
+        return
+    with process_group():
+        try:
+            train(arguments.model)
+        except (DeviceError, DivergedError) as error:
+            raise UserError(f"{arguments.model}: {error}") from None
 
 
 if __name__ == "__main__":

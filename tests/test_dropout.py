@@ -9,7 +9,7 @@ from pipeline.lm.dropout import Dropout, WordDropout
 @pytest.mark.parametrize("rate", [0.1, 0.4, 0.9])
 def test_the_share_asked_for_is_zeroed_and_the_rest_scaled(rate: float) -> None:
     torch.manual_seed(1)
-    dropped = Dropout(rate)(torch.ones(100, 1000))
+    dropped = Dropout(rate)(torch.ones(1, 100, 1000))
     assert (dropped == 0).float().mean().item() == pytest.approx(rate, abs=0.005)
     kept = dropped[dropped != 0]
     torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - rate)))
@@ -18,25 +18,25 @@ def test_the_share_asked_for_is_zeroed_and_the_rest_scaled(rate: float) -> None:
 def test_every_number_is_dropped_on_its_own() -> None:
     """Four masks come out of each draw of 64 bits: they must not hang together."""
     torch.manual_seed(1)
-    kept = (Dropout(0.5)(torch.ones(50_000, 4)) != 0).double()
+    kept = (Dropout(0.5)(torch.ones(1, 50_000, 4)) != 0).double()[0]
     torch.testing.assert_close(torch.corrcoef(kept.t()), torch.eye(4, dtype=torch.float64), atol=0.02, rtol=0)
 
 
 def test_the_gradient_takes_the_same_way() -> None:
-    x = torch.ones(1001, requires_grad=True)
+    x = torch.ones(1, 7, 143, requires_grad=True)
     dropped = Dropout(0.3)(x)
     dropped.sum().backward()
     assert torch.equal(x.grad, dropped)
 
 
 def test_masks_follow_the_seed() -> None:
-    first, again, other = (torch.manual_seed(seed) and Dropout(0.5)(torch.ones(100)) for seed in (1, 1, 2))
+    first, again, other = (torch.manual_seed(seed) and Dropout(0.5)(torch.ones(1, 1, 100)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 def test_nothing_is_dropped_in_evaluation_or_at_rate_0() -> None:
-    x = torch.randn(10)
+    x = torch.randn(1, 1, 10)
     assert torch.equal(Dropout(0.5).eval()(x), x)
     assert torch.equal(Dropout(0.0)(x), x)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline.checkpoint import training_code
 from tests.small import ROOT
 
 STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -38,9 +39,12 @@ def test_a_stage_depends_on_every_module_that_can_change_its_result_and_on_no_ot
     needed = imported(f"pipeline/{stage}.py")
     if stage != "report":
         needed -= VIEWS
-    if "pipeline/lm" in listed:
-        needed = {module if not module.startswith("pipeline/lm/") else "pipeline/lm" for module in needed}
     assert listed == needed
+
+
+def test_the_fingerprint_is_of_the_language_models_code_that_a_training_runs() -> None:
+    needed = {module for module in imported("pipeline/train.py") if module.startswith("pipeline/lm/")}
+    assert {module.relative_to(ROOT).as_posix() for module in training_code()} == needed
 
 
 def test_imports_run_one_way() -> None:

@@ -78,12 +78,12 @@ def test_tied_weights_are_one_and_learn_from_both_uses() -> None:
     assert tied.output.weight is tied.embedding.weight
     assert num_parameters(build_model(small_settings(), VOCAB)) - num_parameters(tied) == VOCAB * 16
     tokens = torch.randint(VOCAB, (20, 3))
-    tied.loss(tokens, tokens)[0].backward()
+    tied(tokens, targets=tokens)[0].backward()
     both = tied.embedding.weight.grad
     embedded = tied.embedding(tokens).detach().requires_grad_()
     tied.embedding.register_forward_hook(lambda *_: embedded)
     tied.zero_grad()
-    tied.loss(tokens, tokens)[0].backward()
+    tied(tokens, targets=tokens)[0].backward()
     of_softmax = tied.embedding.weight.grad
     of_embedding = torch.zeros_like(both).index_add_(0, tokens.flatten(), embedded.grad.flatten(0, 1))
     torch.testing.assert_close(both, of_softmax + of_embedding)

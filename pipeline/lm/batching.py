@@ -6,11 +6,13 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.lm.distributed import own_columns
+
 IGNORED = -100  # the target of a padded place; `F.cross_entropy` leaves it out
 
 
 class Window(NamedTuple):
-    """inputs, targets [time, batch]; num_tokens counts the targets that are not padding."""
+    """inputs, targets [time, batch]; num_tokens counts the targets that are not padding, in all columns."""
 
     inputs: Tensor
     targets: Tensor
@@ -31,18 +33,23 @@ class Batches:
                  g .                h .      <- padding, ignored by the loss
 
     inputs, targets [time, batch] int64. Iterating yields windows of at most `bptt` steps, the last one shorter.
+    Of processes that share a training, each has its columns; tokens are counted in all of them.
     """
 
     def __init__(self, tokens: Tensor, batch_size: int, bptt: int) -> None:
-        """tokens [length] int64, at least two of them; raises ValueError when there are fewer."""
+        """tokens [length] int64, at least two of them.
+
+        Raises ValueError when there are fewer, or when the processes cannot share the columns evenly.
+        """
         if len(tokens) < 2:
             raise ValueError("a text needs at least two tokens: one to read and one to predict")
         self.batch_size = batch_size
         self.bptt = bptt
-        self.inputs = batchify(tokens[:-1], batch_size, padding=0)
-        self.targets = batchify(tokens[1:], batch_size, padding=IGNORED)
+        targets = batchify(tokens[1:], batch_size, padding=IGNORED)
+        self.inputs = own_columns(batchify(tokens[:-1], batch_size, padding=0))
+        self.targets = own_columns(targets)
         self.num_tokens = len(tokens) - 1
-        self._row_tokens = (self.targets != IGNORED).sum(dim=1).tolist()
+        self._row_tokens = (targets != IGNORED).sum(dim=1).tolist()
 
     def __len__(self) -> int:
         """The number of windows."""

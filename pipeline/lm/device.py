@@ -4,8 +4,10 @@ import ctypes
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
+from pipeline.lm.distributed import world_size
 from pipeline.lm.settings import Settings
 
 
@@ -14,12 +16,20 @@ class DeviceError(Exception):
 
 
 def choose_device(wanted: str) -> torch.device:
-    """`auto` is CUDA where there is one, else the CPU. Raises DeviceError when CUDA is asked for and missing."""
+    """`auto` is CUDA where there is one, else the CPU; of processes that share a training, each has a GPU of its own.
+
+    Raises DeviceError when CUDA is asked for and missing, or has fewer GPUs than there are processes.
+    """
     if wanted == "cuda" and not torch.cuda.is_available():
         raise DeviceError("device is cuda, but PyTorch finds no CUDA here; set device: auto or cpu")
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
+    if wanted == "cpu":
+        return torch.device("cpu")
+    gpu, gpus = dist.get_node_local_rank(fallback_rank=0), torch.cuda.device_count()
+    if gpu >= gpus:
+        raise DeviceError(f"there are more processes than GPUs, of which this machine has {gpus}: set device: cpu")
+    return torch.device("cuda", gpu)
 
 
 def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
@@ -64,6 +74,8 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 def describe(settings: Settings, device: torch.device, precision: torch.dtype) -> str:
     """One line on what was chosen and why."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    if world_size() > 1:
+        name = f"{world_size()} processes, each on {name}"
     products = str(precision).removeprefix("torch.")
     why = ""
     if settings.precision == "auto":

@@ -35,7 +35,7 @@ def gradient_scale(
     windows = Batches(train, STATISTICS_BATCH_SIZE, bptt)
     state = None
     for inputs, targets, num_tokens in windows:
-        loss, state = model.loss(inputs, targets, detach(state))
+        loss, state = model(inputs, detach(state), targets)
         gradients = torch.autograd.grad(loss / num_tokens, parameters)
         for square, gradient in zip(squares, gradients, strict=True):
             square.addcmul_(gradient, gradient)
@@ -64,7 +64,7 @@ def evaluate_dynamically(
     total_loss = torch.zeros((), dtype=torch.float64, device=text.device)
     state = None
     for inputs, targets, num_tokens in windows:
-        loss, state = learner.loss(inputs, targets, detach(state))
+        loss, state = learner(inputs, detach(state), targets)
         total_loss += loss.detach()
         gradients = torch.autograd.grad(loss / num_tokens, parameters)
         with torch.no_grad():

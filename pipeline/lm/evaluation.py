@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pipeline.lm.batching import IGNORED, Batches
+from pipeline.lm.distributed import total
 
 
 @torch.no_grad()
@@ -23,7 +24,7 @@ def evaluate(model: nn.Module, batches: Batches, on_window: Callable[[], object]
         logits, state = model(inputs, state)
         total_loss += F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
         on_window()
-    return total_loss.item() / batches.num_tokens
+    return total(total_loss).item() / batches.num_tokens
 
 
 def perplexity(loss: float) -> float:

@@ -41,17 +41,17 @@ class LanguageModel(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -settings.init_range, settings.init_range)
 
-    def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def forward(
+        self, tokens: Tensor, state: State | None = None, targets: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """tokens [time, batch], state of the window before (None: zeros) -> logits [time, batch, vocab], state.
 
+        With targets [time, batch], the loss in nats, summed over those that are not padding, in place of the logits.
         A layer's state is [1, batch, hidden], or a pair of that shape.
         """
         features, state = self.features(tokens, state)
-        return self.output(features), state
-
-    def loss(self, tokens: Tensor, targets: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """tokens, targets [time, batch], state -> loss in nats, summed over the targets that are not padding, state."""
-        features, state = self.features(tokens, state)
+        if targets is None:
+            return self.output(features), state
         loss = linear_cross_entropy(features.flatten(0, 1), self.output.weight, self.output.bias, targets.flatten())
         return loss, state
 

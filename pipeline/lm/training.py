@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.lm.batching import Batches
 from pipeline.lm.device import products_in
+from pipeline.lm.distributed import data_parallel, total, world_size
 from pipeline.lm.evaluation import evaluate, perplexity
 from pipeline.lm.model import LanguageModel, detach
 from pipeline.lm.record import EpochRecord
@@ -36,6 +37,7 @@ class Training:
 
     def __init__(self, model: LanguageModel, settings: Settings, precision: torch.dtype = torch.float32) -> None:
         self.model = model
+        self.data_parallel = data_parallel(model)
         self.settings = settings
         self.precision = precision
         self.optimizer = build_optimizer(model, settings)
@@ -54,7 +56,7 @@ class Training:
         start = time.perf_counter()
         try:
             train_loss, grad_norm = train_epoch(
-                self.model, self.optimizer, train, self.settings, epoch, self.precision, on_step
+                self.data_parallel, self.optimizer, train, self.settings, epoch, self.precision, on_step
             )
         except DivergedError as error:
             raise DivergedError(f"{error} of epoch {epoch}: lower learning_rate or max_grad_norm") from None
@@ -98,7 +100,7 @@ class Training:
 
 
 def train_epoch(
-    model: LanguageModel,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
     train: Batches,
     settings: Settings,
@@ -123,17 +125,17 @@ def train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, epoch - 1 + step / len(windows))
         with products_in(precision, device):
-            loss, state = model.loss(inputs, targets, detach(state))  # summed over the window's tokens
+            loss, state = model(inputs, detach(state), targets)  # summed over the window's tokens
         divisor = num_tokens if settings.loss == "mean" else train.batch_size
         optimizer.zero_grad()
-        (loss / divisor).backward()
+        (loss * world_size() / divisor).backward()  # processes that share the batch average their gradients
         grad_norms[step] = nn.utils.clip_grad_norm_(model.parameters(), max_norm)
         optimizer.step()
         losses[step] = loss.detach()
         on_step()
         if step % STEPS_BETWEEN_CHECKS == 0 or step == len(windows) - 1:
-            check_finite(losses)
-    return losses.sum(dtype=torch.float64).item() / train.num_tokens, grad_norms.mean().item()
+            check_finite(total(losses))
+    return total(losses).sum(dtype=torch.float64).item() / train.num_tokens, grad_norms.mean().item()
 
 
 def check_finite(losses: Tensor) -> None:

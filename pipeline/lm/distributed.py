@@ -1,0 +1,44 @@
+"""One training shared by several processes: each has some of the batch's columns, and all make the same update.
+
+The processes are those of `torch.distributed`'s default group. A process on its own is the first of one.
+"""
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def rank() -> int:
+    """Which of the processes this is, counted from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes share the training."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def own_columns(x: Tensor) -> Tensor:
+    """What this process has of the whole batch: x [time, batch, ...] -> [time, batch / world_size, ...].
+
+    Raises ValueError when the batch cannot be shared evenly.
+    """
+    if x.shape[1] % world_size():
+        raise ValueError(f"{x.shape[1]} columns cannot be shared evenly by {world_size()} processes")
+    return x.chunk(world_size(), dim=1)[rank()]
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum over all processes, the same in each to the bit; x itself for a process on its own."""
+    if world_size() > 1:
+        x = x.clone()
+        dist.all_reduce(x)
+    return x
+
+
+def data_parallel(model: nn.Module) -> nn.Module:
+    """The model, with gradients averaged over the processes in backward, and the first one's weights for all."""
+    if world_size() == 1:
+        return model
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
+    return DistributedDataParallel(model, device_ids=list(devices) or None, gradient_as_bucket_view=True)

@@ -1,0 +1,125 @@
+"""Processes that share a training make the updates that one on its own makes, and end together."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+import torch.distributed as dist
+from mlflow import MlflowClient
+from torch import multiprocessing
+
+from pipeline.demo import workspace_environment
+from pipeline.history import read_history
+from pipeline.lm.batching import Batches
+from pipeline.lm.model import build_model
+from pipeline.lm.settings import Settings
+from pipeline.lm.training import Training
+from pipeline.params import load_params
+from tests.small import ROOT
+from tests.workspaces import workspace
+
+VOCAB = 50
+STEPS = 50
+
+
+def settings_of(name: str) -> Settings:
+    """A model of params.yaml, with fewer units, whatever can be dropped dropped, and a batch that does not come out."""
+    small = {"hidden_size": 24, "embedding_size": 16, "precision": "float32", "device": "cpu", "epochs": 2}
+    settings = load_params(ROOT / "params.yaml").model(name)
+    return settings.model_copy(update=small | {"word_dropout": settings.dropout / 2, "random_windows": True})
+
+
+def trajectory(settings: Settings) -> tuple[torch.Tensor, list[tuple[float, float, float]]]:
+    """Weights after every step [steps, parameters], and train and valid perplexity and gradient norm of two epochs."""
+    text = torch.randint(VOCAB, (settings.batch_size * settings.bptt * STEPS // 2,), generator=torch.Generator())
+    train, valid = (Batches(part, settings.batch_size, settings.bptt) for part in (text, text[:1234]))
+    training = Training(build_model(settings, VOCAB), settings)
+    weights: list[torch.Tensor] = []
+
+    def note() -> None:
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in training.model.parameters()]))
+
+    records = [training.run_epoch(train, valid, note) for _ in range(settings.epochs)]
+    return torch.stack(weights), [(r.train_perplexity, r.valid_perplexity, r.grad_norm) for r in records]
+
+
+def share(rank: int, processes: int, names: list[str], folder: Path) -> None:
+    """One of several processes that train models together."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=processes)
+    torch.save([trajectory(settings_of(name)) for name in names], folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_make_the_updates_of_one_step_by_step(tmp_path: Path) -> None:
+    names = ["lstm_dropout", "lstm", "gru_dropout", "gru"]
+    multiprocessing.spawn(share, (2, names, tmp_path), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    for name, (weights, records), (others, their_records) in zip(names, first, second, strict=True):
+        assert torch.equal(weights, others), name
+        assert records == their_records, name
+        alone, alone_records = trajectory(settings_of(name))
+        assert len(weights) >= STEPS
+        torch.testing.assert_close(weights, alone, rtol=0, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        assert records == [pytest.approx(record, rel=1e-5) for record in alone_records], name
+
+
+def set_processes(folder: Path, number: int) -> None:
+    params = folder / "params.yaml"
+    params.write_text(re.sub(r"(?m)^processes: \d+", f"processes: {number}", params.read_text()))
+
+
+def start(folder: Path, model: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "pipeline.train", model]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=folder, env=workspace_environment(), **streams)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_dies_ends_the_others_and_one_process_alone_can_go_on(tmp_path: Path, victim: int) -> None:
+    folder = workspace(tmp_path / "project", epochs=4)
+    alone = workspace(tmp_path / "alone", epochs=4)
+    set_processes(folder, 2)
+    training = start(folder, "gru_dropout")
+    printed = ""
+    while "epoch 1/4" not in printed:
+        printed += training.stdout.readline()
+    psutil.Process(training.pid).children()[victim].kill()
+    died = time.monotonic()
+    printed += training.communicate(timeout=60)[0]
+    assert training.returncode == 1
+    assert time.monotonic() - died < 45
+    assert printed.count("error: ") == 1
+    assert f"error: process {victim} of 2 was ended by SIGKILL: the same command goes on" in printed
+    assert "Traceback" not in printed
+
+    set_processes(folder, 1)
+    for place in (folder, alone):
+        again = start(place, "gru_dropout")
+        printed = again.communicate(timeout=60)[0]
+        assert again.returncode == 0, printed
+        assert ("going on after epoch" in printed) == (place == folder)
+    one, two = (read_history(place / "results/models/gru_dropout/history.csv") for place in (alone, folder))
+    valid = [record.valid_perplexity for record in one]
+    assert [record.valid_perplexity for record in two] == pytest.approx(valid, rel=1e-3)  # in bfloat16, maybe
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("recurrent-lm").experiment_id])
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "perplexity/valid")] == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_a_batch_that_cannot_be_shared_evenly_is_one_line(tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "project", epochs=1)
+    set_processes(folder, 3)
+    training = start(folder, "lstm")
+    printed = training.communicate(timeout=60)[0]
+    assert training.returncode == 1
+    assert printed.count("error: ") == 1
+    assert "lstm: 3 processes cannot share a batch_size of 20 evenly" in printed
+    assert "Traceback" not in printed
