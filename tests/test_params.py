@@ -70,6 +70,7 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     ("download.files.test.name", "../../etc/passwd", "match"),
     ("preprocess.expected.train_tokens", 0, "greater than or equal to 1"),
     ("recipe", "My recipe", "match"),
+    ("processes", 0, "greater than or equal to 1"),
     ("evaluate.dynamic", "yes", "dictionary"),
     ("report.published.lstm.test", "low", "number"),
 ]
@@ -146,7 +147,7 @@ def test_a_model_name_that_no_folder_should_have_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("document", [None, [], "text", 3])
 def test_a_document_that_is_no_mapping_is_refused(document: Any) -> None:
-    assert "expected the sections recipe, download, preprocess, train, models, evaluate, report" in complaint(document)
+    assert "expected the sections recipe, processes, download, preprocess, train, models, evaluate, report" in complaint(document)
 
 
 @pytest.mark.parametrize(
