@@ -122,6 +122,39 @@ def learning_rates(histories: Mapping[str, History], path: Path) -> None:
         figure.legend(loc="outside right upper")
 
 
+def recipes(runs: Mapping[str, tuple[History, float]], published: Mapping[str, float], path: Path) -> None:
+    """Draw each run's valid perplexity by epoch and its test perplexity at the best epoch, beside published ones.
+
+    runs: history and test perplexity by label; published: test perplexity by label
+    """
+    with _figure(path, width=WIDTH, height=4.8) as figure:
+        axes = figure.subplots()
+        histories = [history for history, _ in runs.values()]
+        low = min([test for _, test in runs.values()] + list(published.values()))
+        for index, (label, (history, test)) in enumerate(runs.items()):
+            best, color = best_epoch(history), _color(index)
+            axes.plot(*_points(history, "valid_perplexity"), color=color, linewidth=1.2)
+            axes.plot([best.epoch] * 2, [best.valid_perplexity, test], color=color, linewidth=0.8, linestyle=":")
+            axes.plot(best.epoch, test, _marker(index), color=color, label=f"{label}: {test:.1f}", **BEST)
+        for label, test in published.items():
+            axes.axhline(test, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
+            behind = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            axes.annotate(f"{test:g}  {label}", (1, test), (4, 0), textcoords="offset points", va="center", bbox=behind)
+        axes.set_yscale("log")
+        axes.set_ylim(low / 1.05, 3 * low)
+        axes.yaxis.set_major_locator(FixedLocator(_round_numbers(*axes.get_ylim())))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.set_xscale("log")
+        axes.set_xlim(1, 1.05 * max(map(len, histories)))
+        axes.xaxis.set_major_locator(FixedLocator(_round_numbers(*axes.get_xlim())))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("perplexity: lines valid, marks test")
+        axes.legend(loc="upper right", title="test perplexity", alignment="left")
+
+
 @contextmanager
 def _figure(path: Path, width: float, height: float) -> Iterator[Figure]:
     """A figure of a size in inches, saved when the block ends, in the format that the path's suffix names."""

@@ -81,6 +81,11 @@ def test_a_single_run_is_drawn_as_png() -> None:
     assert Path("curve.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_recipes_are_drawn_with_their_test_perplexity_beside_published_ones() -> None:
+    figures.recipes({"small": (MODELS["gru"], 105.27)}, {"a paper": 114.5}, Path("recipes.svg"))
+    assert texts(Path("recipes.svg").read_bytes()) >= {"small: 105.3", "114.5  a paper"}
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=10).map(sorted), st.floats(0, 0.3))
 def test_labels_are_spread_in_order_inside_the_frame_and_apart(heights: list[float], gap: float) -> None:
     placed = figures.spread(heights, gap)

@@ -147,7 +147,10 @@ def test_a_model_name_that_no_folder_should_have_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("document", [None, [], "text", 3])
 def test_a_document_that_is_no_mapping_is_refused(document: Any) -> None:
-    assert "expected the sections recipe, processes, download, preprocess, train, models, evaluate, report" in complaint(document)
+    assert (
+        "expected the sections recipe, processes, download, preprocess, train, models, evaluate, report"
+        in complaint(document)
+    )
 
 
 @pytest.mark.parametrize(

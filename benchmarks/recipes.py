@@ -1,0 +1,37 @@
+"""Draw docs/recipes/recipes.svg: the recipes' kept runs beside published results.
+
+A run is kept as docs/recipes/<recipe>-<model>.csv and .json: its history.csv and metrics.json.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipeline import figures
+from pipeline.history import read_history
+
+RUNS = Path("docs/recipes")
+
+# Test perplexity, static, 2 layers of 200 units; docs/recipes.md has the sources.
+PUBLISHED = {
+    "Zaremba et al. 2014, no dropout": 114.5,
+    "the published table, LSTM with dropout": 106.74,
+    "Inan et al. 2017, tied, augmented loss": 82.7,
+}
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    runs = {}
+    for path in sorted(RUNS.glob("*.json")):
+        test = json.loads(path.read_text())["test_perplexity"]
+        runs[path.stem.replace("-", ", ").replace("_", " ")] = read_history(path.with_suffix(".csv")), test
+    figures.recipes(runs, PUBLISHED, RUNS / "recipes.svg")
+    print(f"{RUNS / 'recipes.svg'}: {', '.join(runs)}")
+
+
+if __name__ == "__main__":
+    main()
