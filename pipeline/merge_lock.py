@@ -1,0 +1,67 @@
+"""Resolve git's conflict in dvc.lock, stage by stage.
+
+Two machines that train different models both append to dvc.lock, and git, which merges lines, sees a conflict. A stage
+that only one side ran, or that both ran to the same end, is no conflict: it is taken as it is, and nothing trains
+again. Run it after the `git pull`, `git merge` or `git rebase` that stopped.
+"""
+
+import argparse
+import subprocess
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.console import UserError, run, say
+from pipeline.files import atomic_write
+from pipeline.restore import LOCK
+
+ANCESTOR, OURS, THEIRS = 1, 2, 3  # git's numbers of the sides of a conflict (gitrevisions)
+
+
+def merge(ancestor: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """Three-way merge of the stages of a dvc.lock, each taken whole.
+
+    Raises UserError when the two sides ran a stage to different ends.
+    """
+    differing = sorted(
+        name
+        for name in ours.keys() | theirs.keys()
+        if ours.get(name) != theirs.get(name) and ancestor.get(name) not in (ours.get(name), theirs.get(name))
+    )
+    if differing:
+        raise UserError(
+            f"both sides changed {', '.join(differing)}: take a side by `git checkout --ours {LOCK}` or `--theirs`, "
+            "then `dvc repro` runs what it lacks"
+        )
+    changed = {name: stage for name, stage in theirs.items() if stage != ancestor.get(name)}
+    deleted = ancestor.keys() - theirs.keys()
+    return {name: stage for name, stage in (ours | changed).items() if name not in deleted}
+
+
+def read_side(side: int) -> dict[str, Any]:
+    """A side of the conflict, as DVC wrote it. Raises UserError where there is no conflict."""
+    content = subprocess.run(["git", "show", f":{side}:./{LOCK}"], capture_output=True, check=False)
+    if content.returncode:
+        if side == ANCESTOR:
+            return {}
+        raise UserError(f"git has no conflict in {LOCK}: nothing to merge")
+    try:
+        return YAML(typ="safe", pure=True).load(content.stdout)
+    except YAMLError:
+        raise UserError(f"{LOCK} is damaged: take a side by `git checkout --ours {LOCK}` or `--theirs`") from None
+
+
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m pipeline.merge_lock", description=__doc__).parse_args()
+    ours, theirs, ancestor = read_side(OURS), read_side(THEIRS), read_side(ANCESTOR)
+    stages = merge(ancestor.get("stages", {}), ours["stages"], theirs["stages"])
+    yaml = YAML()
+    with atomic_write(LOCK) as file:
+        yaml.dump(ours | {"stages": stages}, file)
+    subprocess.run(["git", "add", LOCK], check=True)
+    say(f"{LOCK} has the stages of both sides: `git commit`, then `dvc pull` brings what they made")
+
+
+if __name__ == "__main__":
+    run(main)
