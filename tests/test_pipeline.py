@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,12 @@ yaml = YAML(typ="safe", pure=True)
 
 
 class Repository:
-    """A git and DVC repository with the project's code, the sample corpus and small models."""
+    """A git and DVC repository with the project's code, the sample corpus and small models.
+
+    environment: variables that its commands get besides
+    """
+
+    environment: Mapping[str, str] = {}
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -37,9 +43,8 @@ class Repository:
 
     def run(self, *command: str, check: bool = True) -> str:
         """What a command prints, run as a person would in the repository's root with the environment activated."""
-        result = subprocess.run(
-            command, cwd=self.path, env=workspace_environment(), capture_output=True, text=True, check=False
-        )
+        environment = workspace_environment() | self.environment
+        result = subprocess.run(command, cwd=self.path, env=environment, capture_output=True, text=True, check=False)
         assert not check or result.returncode == 0, result.stdout + result.stderr
         return result.stdout + result.stderr
 
@@ -57,6 +62,8 @@ class Repository:
         self.git("clone", "-q", str(self.path), str(path))
         clone = copy(self)
         clone.path = path
+        clone.git("config", "user.name", "Tester")
+        clone.git("config", "user.email", "tester@example.com")
         return clone
 
     def share_cache_of(self, other: "Repository") -> None:

@@ -1,0 +1,134 @@
+"""Real services on loopback, each with a free port and nothing kept: what the tests of shared stores run against."""
+
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+from pipeline.console import UserError
+
+START_SECONDS = 180  # MLflow's server makes its tables first; on a busy machine that took 90
+STOP_SECONDS = 10
+USER = "nobody"  # PostgreSQL refuses to run as root
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """A fresh PostgreSQL server. Gives the address of its database, with a password made for it.
+
+    Started as root it runs as another user, hence its folder, which root's own temporary folders would hide from it.
+    Raises UserError where PostgreSQL is not installed.
+    """
+    initdb, server = _postgresql_program("initdb"), _postgresql_program("postgres")
+    port, password = _free_port(), secrets.token_hex(8)
+    user = {"user": USER, "group": pwd.getpwnam(USER).pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+    with TemporaryDirectory(prefix="postgresql-") as name:
+        folder = Path(name)
+        (folder / "password").write_text(password)
+        if user:
+            for path in (folder, folder / "password"):
+                shutil.chown(path, user["user"], user["group"])
+        options = ["--pgdata=data", "--username=tester", "--pwfile=password", "--auth=scram-sha-256", "--encoding=UTF8"]
+        subprocess.run(
+            [initdb, *options, "--locale=C", "--no-sync"],
+            cwd=folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            **user,
+        )
+        settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off"}
+        command = [server, "-D", "data", *(f"--{key}={value}" for key, value in settings.items())]
+        ready = [_postgresql_program("pg_isready"), "--quiet", "--host=127.0.0.1", f"--port={port}"]
+        with _running(
+            command,
+            lambda: subprocess.run(ready, check=False).returncode == 0,
+            end=signal.SIGINT,  # SIGTERM would wait for every client to leave
+            cwd=folder,
+            **user,
+        ):
+            yield f"postgresql://tester:{password}@127.0.0.1:{port}/postgres"
+
+
+@contextmanager
+def s3() -> Iterator[str]:
+    """An S3-compatible server, moto's, which keeps all in memory and takes any keys. Gives its endpoint."""
+    port = _free_port()
+    endpoint = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
+    with _running(command, lambda: _answers(endpoint), stderr=subprocess.DEVNULL):  # a line a request
+        yield endpoint
+
+
+@contextmanager
+def mlflow_server(database: str, artifacts: str, environment: Mapping[str, str]) -> Iterator[str]:
+    """MLflow's server, which hands artifacts on, so that its clients need no keys. Gives its address.
+
+    database: address of its tables
+    artifacts: where it keeps artifacts, such as s3://bucket/folder
+    environment: variables beside this process's, such as the keys to the artifacts
+    """
+    port = _free_port()
+    options = {"backend-store-uri": database, "artifacts-destination": artifacts, "workers": 1}
+    options |= {"host": "127.0.0.1", "port": port}
+    command = [sys.executable, "-m", "mlflow", "server", *(f"--{key}={value}" for key, value in options.items())]
+    jobs = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # workers of which this project has no use
+    variables = os.environ | jobs | environment
+    with _running(command, lambda: _answers(f"http://127.0.0.1:{port}/health"), env=variables):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def _running(
+    command: Sequence[str], ready: Callable[[], bool], *, end: signal.Signals = signal.SIGTERM, **options: object
+) -> Iterator[None]:
+    """Run a service until the caller is done with it; then end it and whatever it started, for sure."""
+    process = subprocess.Popen(command, start_new_session=True, **options)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"did not start: {' '.join(command)}")
+            time.sleep(0.1)
+        yield
+    finally:
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, end)
+            process.wait(STOP_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urlopen(address, timeout=5):
+            return True
+    except HTTPError:
+        return True
+    except OSError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def _postgresql_program(name: str) -> str:
+    """Debian keeps them out of the PATH."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *map(str, folders)])
+    if program := shutil.which(name, path=path):
+        return program
+    raise UserError(f"PostgreSQL's {name} is not installed: apt install postgresql")
