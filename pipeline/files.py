@@ -16,6 +16,7 @@ PROCESSED = Path("data/processed")
 CORPUS_METRICS = Path("results/corpus.json")
 MODELS = Path("results/models")
 REPORT = Path("results/report")
+SWEEPS = Path("results/sweeps")
 
 
 def project_root() -> Path:

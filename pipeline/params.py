@@ -83,7 +83,7 @@ class Params(Strict):
 
 def load_params(path: Path = PARAMS) -> Params:
     """Read and validate a params file. Raises UserError, one line, at the first mistake."""
-    return parse_params(_read_yaml(path), path)
+    return parse_params(read_yaml(path), path)
 
 
 def parse_params(document: Any, path: Path = PARAMS) -> Params:
@@ -92,18 +92,18 @@ def parse_params(document: Any, path: Path = PARAMS) -> Params:
         raise UserError(f"{path}: expected the sections {', '.join(Params.model_fields)}")
     train, models = document.get("train"), document.get("models")
     if isinstance(train, dict):
-        _validate(Settings, train, path, ("train",))
+        validate(Settings, train, path, ("train",))
         if isinstance(models, dict):
             overridden = {}
             for name, overrides in models.items():
                 if not isinstance(overrides, dict):
                     raise UserError(f"{path}: models.{name} = {overrides!r}: expected settings, such as {{cell: gru}}")
-                overridden[name] = _overlay(train, overrides)
+                overridden[name] = overlay(train, overrides)
             document = document | {"models": overridden}
-    return _validate(Params, document, path)
+    return validate(Params, document, path)
 
 
-def _read_yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
     """Parse as DVC does (YAML 1.2: `1e-3` is a number, a key given twice is an error)."""
     try:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
@@ -120,7 +120,7 @@ def _read_yaml(path: Path) -> Any:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def _overlay(shared: dict, overrides: dict) -> dict:
+def overlay(shared: dict, overrides: dict) -> dict:
     """Lay a model's settings over the shared ones; a nested group that names another kind replaces the shared one."""
     merged = dict(shared)
     for key, value in overrides.items():
@@ -132,7 +132,8 @@ def _overlay(shared: dict, overrides: dict) -> dict:
     return merged
 
 
-def _validate(schema: type[S], document: dict, path: Path, prefix: tuple[str, ...] = ()) -> S:
+def validate(schema: type[S], document: dict, path: Path, prefix: tuple[str, ...] = ()) -> S:
+    """A section of a file by its schema. Raises UserError that names the file and, after the prefix, the key."""
     try:
         return schema.model_validate(document)
     except ValidationError as error:
