@@ -17,7 +17,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -35,7 +35,9 @@ from pipeline.lm.settings import Settings
 DEFAULT_EXPERIMENT = "recurrent-lm"
 GRACE_SECONDS = 30.0  # how long the end of a training waits for a slow server
 METRICS_A_REQUEST = 900  # MLflow takes at most 1,000
+RUNS_A_REQUEST = 50_000  # as many as MLflow gives
 REMEDY = "the next stage or `make ui` writes what it lacks"
+SWEEP_REMEDY = "`python -m pipeline.sweep ... --report` writes what it lacks"
 
 # Metrics that share the part before the slash share a section of charts in MLflow's page.
 EPOCH_METRICS = {
@@ -55,6 +57,7 @@ class RunFacts:
     fingerprint: as `checkpoint.fingerprint` gives it; None where only the history is at hand, for it follows from the
         corpus and the code of the training, too
     corpus: None where it is not at hand
+    remedy: what writes later whatever MLflow lacks of the run
     """
 
     model: str
@@ -62,6 +65,7 @@ class RunFacts:
     settings: Settings
     corpus: Corpus | None = None
     tags: dict[str, str] = field(default_factory=dict)
+    remedy: str = REMEDY
 
 
 class Publisher:
@@ -85,10 +89,13 @@ class Publisher:
         status: str = "RUNNING",
         *,
         failure: str = "",
+        tags: Mapping[str, str] | None = None,
         files: Sequence[Path] = (),
         metrics: Mapping[str, float] | None = None,
     ) -> tuple[str, bool]:
         """Write what the run lacks: epochs, files, final metrics, status. Returns its id, and whether it lacked any.
+
+        tags: to be set at the end, as the status is
 
         Raises whatever MLflow raises; the next call then looks again at what the run has, for a request that failed
         may have arrived all the same.
@@ -100,7 +107,7 @@ class Publisher:
                 self._write_epochs(history),
                 self._write_files(files),
                 self._write_final(metrics or {}),
-                status != "RUNNING" and self._end(history, status, failure),
+                status != "RUNNING" and self._end(history, status, failure, tags or {}),
             ]
         except Exception:
             self._run = None
@@ -181,13 +188,13 @@ class Publisher:
             self._client.log_metric(run_id, f"final/{name}", value)
         return True
 
-    def _end(self, history: Sequence[EpochRecord], status: str, failure: str) -> bool:
+    def _end(self, history: Sequence[EpochRecord], status: str, failure: str, tags: Mapping[str, str]) -> bool:
         self._stop_monitor()
         run_id, info, history_id = self._run.info.run_id, self._run.info, _history_id(history)
         if not self.live and info.status == status and self._run.data.tags.get("history") == history_id:
             return False
-        if failure:
-            self._client.set_tag(run_id, "failure", failure)
+        for name, value in (dict(tags) | ({"failure": failure} if failure else {})).items():
+            self._client.set_tag(run_id, name, value)
         if status == "FINISHED":
             self._client.set_tag(run_id, "history", history_id)
         self._client.set_terminated(run_id, status, None if self.live else _milliseconds(history[-1].finished_at))
@@ -216,12 +223,15 @@ class LiveRun:
         self._history = tuple(history)
         self._reports.put({"history": self._history, "status": "RUNNING"})
 
-    def end(self, status: str, *, failure: str = "", files: Sequence[Path] = ()) -> None:
+    def end(
+        self, status: str, *, failure: str = "", tags: Mapping[str, str] | None = None, files: Sequence[Path] = ()
+    ) -> None:
         """Write all that is left and end the run; waits for a slow server, but not for ever."""
-        self._reports.put({"history": self._history, "status": status, "failure": failure, "files": files})
+        end = {"status": status, "failure": failure, "tags": tags, "files": files}
+        self._reports.put({"history": self._history} | end)
         self._thread.join(GRACE_SECONDS)
         if self._thread.is_alive() or self._behind:
-            say(f"warning: MLflow is behind at the end of this training: {REMEDY}")
+            say(f"warning: MLflow is behind at the end of this training: {self._publisher.facts.remedy}")
 
     def _work(self) -> None:
         while True:
@@ -233,7 +243,7 @@ class LiveRun:
                 self._behind = False
             except Exception as error:  # whatever goes wrong in MLflow, the training goes on
                 if not self._behind:
-                    say(f"warning: {_behind(error)}")
+                    say(f"warning: {_behind(error, self._publisher.facts.remedy)}")
                 self._behind = True
             if report["status"] != "RUNNING":
                 return
@@ -287,6 +297,74 @@ def publish_evaluation(
     except UserError as error:  # the figures are in the files
         say(f"warning: {error}")
         return None
+
+
+@dataclass(frozen=True)
+class EndedRun:
+    """A training that has ended, and the tags that say how."""
+
+    facts: RunFacts
+    history: Sequence[EpochRecord]
+    tags: Mapping[str, str]
+    failure: str
+
+
+def open_sweep(study: str, name: str) -> str | None:
+    """The id of the run under which the runs of a sweep's trials stand, made where there is none.
+
+    One process at a time calls this. None when MLflow cannot be written to: `close_sweep` makes up for it.
+    """
+    try:
+        client, experiment_id = connect()
+        run = _sweep_run(client, experiment_id, study, name)
+        client.update_run(run.info.run_id, "RUNNING")
+        return str(run.info.run_id)
+    except Exception as error:
+        say(f"warning: {_behind(error, SWEEP_REMEDY)}")
+        return None
+
+
+def close_sweep(
+    study: str,
+    name: str,
+    trials: Iterable[EndedRun],
+    files: Sequence[Path],
+    metrics: Mapping[str, float],
+) -> None:
+    """Write what MLflow lacks of a sweep whose trials have all ended; one process at a time calls this.
+
+    trials: those that finished an epoch
+    """
+    try:
+        client, experiment_id = connect()
+        parent = _sweep_run(client, experiment_id, study, name)
+        of_this_sweep = f"tags.sweep = '{study}'"
+        runs = client.search_runs([experiment_id], of_this_sweep, max_results=RUNS_A_REQUEST)
+        ended = {run.data.tags["trial"] for run in runs if "trial_state" in run.data.tags}
+        for trial in trials:
+            if trial.facts.tags["trial"] not in ended:
+                status = "FAILED" if trial.failure else "FINISHED"
+                Publisher(trial.facts).publish(trial.history, status, failure=trial.failure, tags=trial.tags)
+        for run in client.search_runs([experiment_id], of_this_sweep, max_results=RUNS_A_REQUEST):
+            if "mlflow.parentRunId" not in run.data.tags:  # made while the parent could not be
+                client.set_tag(run.info.run_id, "mlflow.parentRunId", parent.info.run_id)
+            if run.info.status == "RUNNING":
+                client.set_tag(run.info.run_id, "failure", "its worker died, and the trial was run again")
+                client.set_terminated(run.info.run_id, "KILLED")
+        for path in files:
+            client.log_artifact(parent.info.run_id, str(path))
+        for metric, value in metrics.items():
+            if parent.data.metrics.get(metric) != value:
+                client.log_metric(parent.info.run_id, metric, value)
+        client.set_terminated(parent.info.run_id)
+    except Exception as error:  # all of it is in the study and in the files
+        say(f"warning: {_behind(error, SWEEP_REMEDY)}")
+
+
+def _sweep_run(client: Any, experiment_id: str, study: str, name: str) -> Any:
+    for run in client.search_runs([experiment_id], f"tags.sweep_parent = '{study}'"):
+        return run
+    return client.create_run(experiment_id, None, {"sweep_parent": study} | _circumstances(), name)
 
 
 def prepare_store() -> None:
@@ -410,8 +488,8 @@ def _milliseconds(moment: str) -> int:
     return int(datetime.fromisoformat(moment).timestamp() * 1000)
 
 
-def _behind(error: Exception) -> str:
-    return f"MLflow is behind: {explain(error)}: {REMEDY}"
+def _behind(error: Exception, remedy: str = REMEDY) -> str:
+    return f"MLflow is behind: {explain(error)}: {remedy}"
 
 
 def explain(error: Exception) -> str:
