@@ -1,5 +1,6 @@
 """The figures: the same bytes for the same numbers, and every model in them."""
 
+import math
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping
@@ -94,3 +95,37 @@ def test_labels_are_spread_in_order_inside_the_frame_and_apart(heights: list[flo
     assert all(above - below >= apart for below, above in pairwise(placed))
     if all(above - below >= gap for below, above in pairwise(heights)):
         assert placed == pytest.approx(heights)
+
+
+TRIALS = {
+    "cell": ["lstm", "gru", "lstm", "gru"],
+    "learning_rate": [0.5, 30.0, 0.001, 2.0],
+    "optimizer.momentum": [0.8, 0.0, None, 0.8],
+}
+
+
+def draw_trials(columns: Mapping[str, list], perplexities: list[float], complete: list[bool]) -> bytes:
+    figures.parallel_coordinates(columns, {"learning_rate"}, perplexities, complete, Path("trials.svg"))
+    return Path("trials.svg").read_bytes()
+
+
+def test_a_sweep_is_drawn_with_every_setting_and_value_that_has_a_name() -> None:
+    svg = draw_trials(TRIALS, [100.0, 120.0, 150.0, math.inf], [True, True, False, False])
+    assert texts(svg) >= {*TRIALS, "valid perplexity", "lstm", "gru", "0.8", "none", "worse", "best", "complete"}
+    assert svg == draw_trials(TRIALS, [100.0, 120.0, 150.0, math.inf], [True, True, False, False])
+    assert svg != draw_trials(TRIALS, [100.0, 120.0, 151.0, math.inf], [True, True, False, False])
+
+
+@given(st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=12), st.booleans())
+def test_the_heights_of_a_scale_keep_the_order_of_its_numbers(numbers: list[float], logarithmic: bool) -> None:
+    heights, marks = figures._scale(numbers, logarithmic, most_names=1)
+    for (low, lower), (high, higher) in pairwise(sorted(zip(numbers, heights, strict=True))):
+        assert lower <= higher or low == high
+    assert all(-1e-9 <= place <= 1 + 1e-9 for place in marks)
+
+
+@pytest.mark.parametrize("perplexities", [[100.0], [math.inf], [50.0, 50.0], [50.0, 1e30]])
+def test_unusual_sweeps_are_drawn(perplexities: list[float]) -> None:
+    columns = {name: values[: len(perplexities)] for name, values in TRIALS.items()}
+    svg = draw_trials(columns, perplexities, [True, False][: len(perplexities)])
+    assert ElementTree.fromstring(svg).tag.endswith("svg")
