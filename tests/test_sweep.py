@@ -1,0 +1,489 @@
+"""Sweeps: what a file may ask for, and a budget that is met exactly, whatever happens to the workers."""
+
+import csv
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from ruamel.yaml import YAML
+
+from pipeline import sweep as command
+from pipeline.console import UserError
+from pipeline.demo import workspace_environment
+from pipeline.lm.training import Training
+from pipeline.params import load_params
+from pipeline.study import Study, TakenOverError, Trial
+from pipeline.sweep_file import Choice, OneOf, Range, Sweep, combinations, load_sweep, overrides
+from tests.histories import history
+from tests.small import ROOT
+from tests.workspaces import workspace
+
+UPDATE = {
+    "one_of": {
+        "sgd": {
+            "optimizer": {"name": "sgd", "momentum": [0.0, 0.8], "weight_decay": 0.0},
+            "learning_rate": {"low": 0.2, "high": 2.0, "log": True},
+        },
+        "adamw": {"optimizer": {"name": "adamw", "weight_decay": 0.01}, "learning_rate": {"low": 0.001, "high": 0.01}},
+    }
+}
+SETTINGS = {"epochs": 2, "hidden_size": 16, "embedding_size": 16, "cell": ["lstm", "gru"], "update": UPDATE}
+SWEEP = {
+    "params": "params.yaml",
+    "model": "lstm",
+    "trials": 4,
+    "sampler": {"name": "tpe", "seed": 1},
+    "pruner": {"percentile": 50.0, "startup_trials": 1, "min_epochs": 1},
+    "grace_seconds": 4,
+    "settings": SETTINGS,
+}
+
+
+def write_sweep(folder: Path = Path(), name: str = "small", **changes: Any) -> Path:
+    path = folder / f"{name}.yaml"
+    with path.open("w") as file:
+        YAML(typ="safe", pure=True).dump(SWEEP | changes, file)
+    return path
+
+
+@pytest.fixture
+def params() -> None:
+    """The demo's params.yaml in the working folder."""
+    shutil.copy(ROOT / "recipes/demo.yaml", "params.yaml")
+
+
+@pytest.fixture
+def sweep(params: None) -> Sweep:
+    return load_sweep(write_sweep())
+
+
+@pytest.fixture
+def study(sweep: Sweep) -> Study:
+    return Study(sweep, "small")
+
+
+# What a file may ask for
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "lsmt"}, "model = 'lsmt': params.yaml has lstm_dropout, lstm, gru_dropout, gru"),
+        ({"trials": 0}, "trials = 0: input should be greater than or equal to 1"),
+        ({"budget": 3}, "budget: no such setting; known here: params, model, trials"),
+        ({"sampler": {"name": "grid", "seed": 1}}, "sampler.name = 'grid': input should be 'tpe' or 'random'"),
+        ({"settings": {"epochs": 3}}, "settings: nothing to search"),
+        ({"settings": {"droput": [0.1, 0.2]}}, "settings.droput: no such setting; did you mean dropout?"),
+        ({"settings": {"cell": ["lstm", "rnn"]}}, "settings.cell = 'rnn': input should be 'lstm', 'gru'"),
+        ({"settings": {"cell": ["lstm"]}}, "settings.cell = ['lstm']: a choice is between two or more different"),
+        ({"settings": {"cell": ["lstm", "lstm"]}}, "a choice is between two or more different values"),
+        ({"settings": {"schedule": [{"name": "decay"}, {}]}}, "settings.schedule: a list is of plain values"),
+        ({"settings": {"dropout": {"low": 0.0, "high": 1.5}}}, "settings.dropout = 1.5: input should be less than 1"),
+        ({"settings": {"dropout": {"low": 0.5, "high": 0.1}}}, "settings.dropout.high = 0.1: has to be greater than"),
+        ({"settings": {"dropout": {"low": 0.0, "high": 0.5, "log": True}}}, "settings.dropout.log = True: low has to"),
+        ({"settings": {"dropout": {"lo": 0.0, "high": 0.5}}}, "settings.dropout.lo: no such setting; did you mean low"),
+        ({"settings": {"update": {"one_of": {"sgd": {}}}}}, "settings.update.one_of: expected two or more names"),
+        (
+            {"settings": {"update": UPDATE | {"high": 3}}},
+            "settings.update: nothing stands beside one_of, but high does",
+        ),
+        (
+            {"settings": {"optimizer": {"name": "adamw", "momentum": [0.1, 0.2]}}},
+            "settings.optimizer.momentum: no such setting",
+        ),
+        (  # only together are they wrong
+            {"settings": {"tied_weights": [False, True], "hidden_size": [48, 64]}},
+            "settings.tied_weights = True: embedding_size and hidden_size have to be equal",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_is_trained(changes: dict, message: str, params: None) -> None:
+    with pytest.raises(UserError) as fault:
+        load_sweep(write_sweep(**changes))
+    assert str(fault.value).startswith("small.yaml: ")
+    assert message in str(fault.value)
+    assert "\n" not in str(fault.value)
+
+
+def test_the_study_that_is_delivered_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for path in Path("sweeps").glob("*.yaml"):
+        assert load_sweep(path).trials > 0
+
+
+def test_the_ends_of_a_space_are_all_its_combinations(sweep: Sweep) -> None:
+    found = list(combinations(sweep.space))
+    assert len(found) == 2 * (2 * 2 + 2)
+    assert {flat["learning_rate"] for flat in found if flat["optimizer.name"] == "adamw"} == {0.001, 0.01}
+
+
+@given(data=st.data())
+def test_whatever_is_picked_is_a_model_with_that_and_nothing_else_changed(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "space"
+    folder.mkdir(exist_ok=True)
+    sweep = load_sweep(write_sweep(folder, params=str(ROOT / "recipes/demo.yaml")))
+
+    def pick(place: str, node: Range | Choice | OneOf) -> Any:
+        match node:
+            case Range():
+                return data.draw(st.floats(node.low, node.high), place)
+            case Choice():
+                return data.draw(st.sampled_from(node.values), place)
+        return data.draw(st.sampled_from(list(node.bundles)), place)
+
+    picked: dict[str, Any] = {}
+    flat = overrides(sweep.space, lambda place, node: picked.setdefault(place, pick(place, node)))
+    settings = sweep.settings(lambda place, _: picked[place]).flat()
+    changed = {name for name, value in settings.items() if sweep.base.flat().get(name) != value}
+    assert changed <= set(flat)
+    assert all(settings[name] == value for name, value in flat.items())
+    tried = sweep.tried(lambda place, _: picked[place])
+    assert tried["update"] == picked["update"]
+    assert tried["learning_rate"] == picked[f"update.{picked['update']}.learning_rate"]
+
+
+def test_an_edited_sweep_is_another_study_and_more_trials_are_the_same(params: None) -> None:
+    name = load_sweep(write_sweep()).study_name("corpus")
+    assert load_sweep(write_sweep(trials=9)).study_name("corpus") == name
+    edited = load_sweep(write_sweep(settings=SETTINGS | {"epochs": 3}))
+    assert len({name, edited.study_name("corpus"), load_sweep(write_sweep()).study_name("other")}) == 3
+
+
+# The budget
+
+
+def finish(trial: Trial, sweep: Sweep, valid: list[float]) -> None:
+    """As a worker does, but for the training."""
+    with trial:
+        sweep.settings(trial.pick)
+        trial.report(history(valid))
+        trial.end("complete", history(valid))
+
+
+def claim(study: Study) -> Trial:
+    trial = study.claim()
+    assert trial is not None
+    return trial
+
+
+def test_each_trial_of_the_budget_is_claimed_once(study: Study, sweep: Sweep) -> None:
+    other = Study(sweep, "small")
+    trials = [claim(worker) for worker in (study, other, study, other)]
+    assert [trial.number for trial in trials] == [1, 2, 3, 4]
+    assert study.claim() is None
+    assert not study.is_finished()
+    for trial in trials:
+        finish(trial, sweep, [100.0 - trial.number, 200.0])
+    assert [(trial.state, trial.valid_perplexity) for trial in other.ended()] == [
+        ("complete", 99.0),
+        ("complete", 98.0),
+        ("complete", 97.0),
+        ("complete", 96.0),
+    ]
+    assert study.is_finished()
+    assert study.claim() is None
+    assert len(Study(replace(sweep, trials=6), "small").ended()) == 4  # and more may be asked for later
+    assert claim(Study(replace(sweep, trials=6), "small")).number == 5
+
+
+def test_what_a_trial_tries_does_not_depend_on_the_worker(sweep: Sweep) -> None:
+    first, second = Study(sweep, "one"), Study(sweep, "two")
+    claim(second)
+    skipped = claim(first), claim(first)
+    assert sweep.settings(skipped[1].pick) == sweep.settings(claim(second).pick)
+    assert sweep.settings(skipped[0].pick) != sweep.settings(skipped[1].pick)
+
+
+@pytest.mark.parametrize("reason", [KeyboardInterrupt, ZeroDivisionError])
+def test_an_interrupted_trial_is_the_next_one_and_tries_the_same(
+    reason: type[BaseException], study: Study, sweep: Sweep
+) -> None:
+    tried = []
+
+    def be_interrupted() -> None:
+        with claim(study) as trial:
+            tried.append(sweep.settings(trial.pick))
+            trial.report(history([100.0]))
+            raise reason
+
+    with pytest.raises(reason):
+        be_interrupted()
+    again = claim(study)
+    assert again.number == 1
+    assert sweep.settings(again.pick) == tried[0]
+    assert [claim(study).number for _ in range(3)] == [2, 3, 4]
+    assert study.claim() is None
+
+
+def test_a_silent_workers_trial_is_taken_over_and_counts_once(sweep: Sweep) -> None:
+    sweep = replace(sweep, trials=1, grace_seconds=1)
+    silent, other = Study(sweep, "small"), Study(sweep, "small")
+    trial = claim(silent)  # its heart never beats again, as a killed worker's does not
+    settings = sweep.settings(trial.pick)
+    assert other.claim() is None
+    time.sleep(2.5)  # the database tells seconds
+    again = claim(other)
+    assert (again.number, sweep.settings(again.pick)) == (1, settings)
+    for late in (lambda: trial.report(history([50.0])), lambda: trial.end("pruned", history([50.0]))):
+        with pytest.raises(TakenOverError):
+            late()
+    finish(again, sweep, [100.0])
+    with pytest.raises(TakenOverError):
+        trial.end("complete", history([50.0]))
+    assert [trial.valid_perplexity for trial in silent.ended()] == [100.0]
+
+
+@pytest.mark.slow
+def test_a_heart_that_beats_keeps_a_trial(sweep: Sweep) -> None:
+    sweep = replace(sweep, trials=1, grace_seconds=8)
+    with claim(Study(sweep, "small")) as trial:
+        time.sleep(10.5)
+        assert Study(sweep, "small").claim() is None
+        trial.end("complete", history([100.0]))
+
+
+def test_a_trial_worse_than_the_median_is_pruned_and_one_that_diverges_is_done_with(study: Study, sweep: Sweep) -> None:
+    finish(claim(study), sweep, [100.0, 90.0])
+    with claim(study) as worse:
+        sweep.settings(worse.pick)
+        assert worse.report(history([101.0]))
+        worse.end("pruned", history([101.0]))
+    with claim(study) as better:
+        sweep.settings(better.pick)
+        assert not better.report(history([99.0]))
+        better.end("diverged", history([99.0]), "the loss is nan at step 3 of epoch 2")
+    with claim(study) as at_once:
+        sweep.settings(at_once.pick)
+        at_once.end("diverged", [], "the loss is nan at step 3 of epoch 1")
+    assert [(t.state, t.valid_perplexity, len(t.history)) for t in study.ended()] == [
+        ("complete", 90.0, 2),
+        ("pruned", 101.0, 1),
+        ("diverged", 99.0, 1),
+        ("diverged", float("inf"), 0),
+    ]
+    assert study.is_finished()
+
+
+def test_the_importance_is_of_what_made_the_difference(sweep: Sweep) -> None:
+    sweep = replace(sweep, trials=16, sampler=sweep.sampler.model_copy(update={"name": "random"}))
+    study = Study(sweep, "small")
+    assert study.importance() == {}
+    while trial := study.claim():
+        finish(trial, sweep, [100.0 if sweep.settings(trial.pick).cell == "lstm" else 50.0])
+    importance = study.importance()
+    assert next(iter(importance)) == "cell"
+    assert sum(importance.values()) == pytest.approx(1)
+
+
+# The database
+
+
+@pytest.mark.parametrize(
+    ("storage", "message"),
+    [
+        ("somewhere", "--storage: not a database's URL: expected sqlite:///FILE or postgresql://"),
+        ("mysql://root@localhost/x", "--storage: expected sqlite:///FILE or postgresql://"),
+        ("sqlite://", "--storage: expected sqlite:///FILE"),
+        ("sqlite:///none/x.db", "--storage: no folder none"),
+        ("postgresql://me:planted-93f1@127.0.0.1:1/x", "the sweep's database: "),
+    ],
+)
+def test_a_database_that_cannot_be_had_is_one_line_without_the_password(
+    storage: str, message: str, sweep: Sweep
+) -> None:
+    with pytest.raises(UserError, match=re.escape(message)) as fault:
+        Study(sweep, "small", storage)
+    assert "planted" not in str(fault.value)
+    assert "\n" not in str(fault.value)
+
+
+def test_a_missing_driver_is_one_line(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(UserError, match=r"has no driver here: pip install -r requirements-stores\.txt"):
+        Study(sweep, "small", "postgresql://me@127.0.0.1:1/x")
+
+
+def test_a_table_that_is_damaged_is_one_line(sweep: Sweep) -> None:
+    Path("sweeps.db").write_text("no database at all, but a text that someone left here" * 9)
+    with pytest.raises(UserError, match="the sweep's database: file is not a database"):
+        Study(sweep, "small")
+
+
+# Whole sweeps
+
+
+def runs_of(folder: Path) -> tuple[Run, list[Run]]:
+    """The sweep's run, and its trials' by their numbers."""
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("recurrent-lm").experiment_id])
+    (parent,) = [run for run in runs if "sweep_parent" in run.data.tags]
+    trials = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(trials) == len(runs) - 1
+    return parent, sorted(trials, key=lambda run: int(run.data.tags["trial"]))
+
+
+def assert_complete(folder: Path, trials: int) -> None:
+    """Every trial has ended once: in the study, in the table, and in MLflow."""
+    with (folder / "results/sweeps/small/trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    states = {int(row["trial"]): row["state"] for row in rows}
+    assert len(rows) == trials
+    assert set(states) == set(range(1, trials + 1))
+    parent, runs = runs_of(folder)
+    assert parent.info.status == "FINISHED"
+    ended = [run for run in runs if "trial_state" in run.data.tags]
+    assert {int(run.data.tags["trial"]): run.data.tags["trial_state"] for run in ended} == states
+    assert len(ended) == trials
+    assert all(run.info.status == "KILLED" for run in runs if run not in ended)
+    for row in rows:
+        run = ended[int(row["trial"]) - 1]
+        assert run.data.params["cell"] == row["cell"]
+        assert float(run.data.params["learning_rate"]) == pytest.approx(float(row["learning_rate"]))
+    assert not list((folder / ".checkpoints").glob("*"))
+
+
+@pytest.fixture
+def run_sweep(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., str]:
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["sweep", *arguments])
+        command.main()
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_after_an_interrupt_and_ends_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_sweep: Callable[..., str]
+) -> None:
+    folder = workspace(tmp_path / "workspace", epochs=2)
+    monkeypatch.chdir(folder)
+    write_sweep()
+    assert "no trial has ended" in run_sweep("small.yaml", "--report")
+    run_epoch = Training.run_epoch
+    epochs: list[int] = []
+
+    def run_epoch_until_interrupted(training: Training, *arguments: Any) -> Any:
+        if epochs == [1, 2, 1]:  # in the midst of the second trial
+            raise KeyboardInterrupt
+        epochs.append(len(training.history) + 1)
+        return run_epoch(training, *arguments)
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(Training, "run_epoch", run_epoch_until_interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep("small.yaml")
+    assert runs_of(folder)[1][1].info.status == "KILLED"
+    partial = run_sweep("small.yaml", "--report")
+    assert "1 of 4 trials have ended" in partial
+
+    out = run_sweep("small.yaml")
+    assert "1 of 4 trials have ended" in out
+    if "trial 2/4: going on after epoch 1" not in out:
+        assert "trial 2/4: pruned" in out
+    assert_complete(folder, 4)
+    assert len(runs_of(folder)[1]) == 4
+    parent, _ = runs_of(folder)
+    files = {file.path for file in MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").list_artifacts(parent.info.run_id)}
+    assert files == {"trials.csv", "importance.csv", "parallel_coordinates.svg", "small.yaml"}
+
+    monkeypatch.setattr(Training, "run_epoch", None)
+    again = run_sweep("small.yaml")
+    assert "4 of 4 trials have ended" in again
+    assert "make repro RECIPE=small" in again
+    assert_complete(folder, 4)
+
+    best = load_params(Path("results/sweeps/small/small.yaml"))
+    (winner,) = re.findall(r"best: trial (\d+), valid perplexity ([\d.]+)", again)
+    assert best.recipe == "small"
+    run = runs_of(folder)[1][int(winner[0]) - 1]
+    assert {name: str(value) for name, value in best.model("best").flat().items()} == run.data.params
+    assert f"{parent.data.metrics['final/valid_perplexity']:.2f}" == winner[1]
+
+
+@pytest.mark.slow
+def test_what_mlflow_missed_is_written_by_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_sweep: Callable[..., str]
+) -> None:
+    folder = workspace(tmp_path / "workspace", epochs=1)
+    monkeypatch.chdir(folder)
+    write_sweep(trials=2)
+    with monkeypatch.context() as down:
+        down.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+        assert "`python -m pipeline.sweep ... --report` writes what it lacks" in run_sweep("small.yaml")
+    run_sweep("small.yaml", "--report")
+    assert_complete(folder, 2)
+    assert [run.data.metrics["perplexity/valid"] > 1 for run in runs_of(folder)[1]] == [True, True]
+
+
+def start_worker(folder: Path, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.sweep", "small.yaml", *arguments],
+        cwd=folder,
+        env=workspace_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def lines_until(worker: subprocess.Popen, pattern: str) -> Iterator[str]:
+    assert worker.stdout is not None
+    for line in worker.stdout:
+        yield line
+        if re.search(pattern, line):
+            return
+    raise AssertionError(f"no line matches {pattern}")
+
+
+def check_that_killing_a_worker_loses_no_trial(folder: Path, trials: int, *arguments: str) -> None:
+    write_sweep(folder, trials=trials, pruner=None, grace_seconds=20, settings=SETTINGS | {"epochs": 3})
+    killed, survivor = start_worker(folder, *arguments), start_worker(folder, *arguments)
+    seen = list(lines_until(killed, r"trial \d+/\d+: epoch 2"))
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    (number,) = re.findall(r"trial (\d+)/\d+: epoch 2", seen[-1])
+    output, _ = survivor.communicate()
+    assert survivor.returncode == 0, output
+
+    done = re.findall(r"trial (\d+)/\d+: complete", "".join(seen) + output)
+    assert Counter(done) == {str(number): 1 for number in range(1, trials + 1)}
+    assert f"trial {number}/{trials}: going on after epoch" in output
+    assert "planted" not in output
+    assert_complete(folder, trials)
+    _, runs = runs_of(folder)
+    assert len(runs) == trials  # the killed worker's run was gone on with, too
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_killing_one_of_two_workers_loses_no_trial_and_runs_none_twice(tmp_path: Path) -> None:
+    check_that_killing_a_worker_loses_no_trial(workspace(tmp_path / "workspace", epochs=3), 6)
+
+
+@pytest.mark.stores
+@pytest.mark.timeout(600)
+def test_the_same_on_postgresql(tmp_path: Path) -> None:
+    from tests.services import postgresql
+
+    folder = workspace(tmp_path / "workspace", epochs=3)
+    with postgresql() as url:
+        check_that_killing_a_worker_loses_no_trial(folder, 12, "--storage", url)
+        secret = url.split(":")[2].split("@")[0]
+        assert not [path for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+    assert not (folder / "sweeps.db").exists()
