@@ -39,11 +39,15 @@ class AdaptiveModel(LanguageModel):
         cutoffs = [vocab_size // 20, vocab_size // 5]
         self.output = nn.AdaptiveLogSoftmaxWithLoss(settings.hidden_size, vocab_size, cutoffs)
 
-    def loss(self, tokens: Tensor, targets: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def forward(
+        self, tokens: Tensor, state: State | None = None, targets: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         features, state = self.features(tokens, state)
+        features = features.flatten(0, 1).float()
         with torch.autocast("cpu", enabled=False):
-            mean = self.output(features.flatten(0, 1).float(), targets.flatten()).loss
-        return mean * targets.numel(), state
+            if targets is None:
+                return self.output.log_prob(features), state
+            return self.output(features, targets.flatten()).loss * targets.numel(), state
 
 
 def zipf_words(vocab_size: int, length: int) -> Tensor:
