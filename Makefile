@@ -29,7 +29,7 @@ ui: .venv/.complete ## Compare runs in MLflow, on this machine only (PORT=5000, 
 demo: .venv/.complete ## Run the whole pipeline on a small invented corpus, in .demo
 	python -m pipeline.demo
 
-test: .venv/.complete ## Run the tests (ARGS="-m long" for those that take minutes)
+test: .venv/.complete ## Run the tests (ARGS="-m long" for those that take minutes, "-m stores" for PostgreSQL and S3)
 	python -m pytest $(ARGS)
 
 bench: .venv/.complete ## Time a training step of each model beside the plain loop and the floor (ARGS="--rounds 5")
@@ -54,7 +54,7 @@ set -o pipefail; dvc repro preprocess && dvc stage list --name-only | grep '^tra
 	xargs -n 1 -P $(JOBS) dvc repro --single-item 2>&1 | cat
 endef
 
-.venv/.complete: requirements.txt requirements-dev.txt constraints.txt
+.venv/.complete: requirements.txt requirements-stores.txt requirements-dev.txt constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
 	    "error: Python 3.11 or newer is needed, $(PYTHON) is %d.%d: try make PYTHON=python3.11" % v[:2])'
 	@echo "Installing the packages into .venv: this takes some minutes the first time"
