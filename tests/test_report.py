@@ -35,6 +35,7 @@ def params(models: Mapping[str, dict[str, Any]] = FOUR, published: dict[str, Any
     source = {"name": "x.txt", "sha256": "0" * 64}
     document = {
         "recipe": "test",
+        "processes": 1,
         "download": {
             "timeout_seconds": 1,
             "sources": ["x"],
