@@ -142,9 +142,9 @@ def recipes(runs: Mapping[str, tuple[History, float]], published: Mapping[str, f
             axes.plot([best.epoch] * 2, [best.valid_perplexity, test], color=color, linewidth=0.8, linestyle=":")
             axes.plot(best.epoch, test, _marker(index), color=color, label=f"{label}: {test:.1f}", **BEST)
         for label, test in published.items():
-            axes.axhline(test, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
-            behind = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-            axes.annotate(f"{test:g}  {label}", (1, test), (4, 0), textcoords="offset points", va="center", bbox=behind)
+            axes.axhline(test, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0.9)
+            style: dict[str, Any] = {"zorder": 1, "bbox": {"facecolor": "white", "linewidth": 0, "pad": 1}}
+            axes.annotate(f"{test:g}  {label}", (1, test), (4, 0), textcoords="offset points", va="center", **style)
         axes.set_yscale("log")
         axes.set_ylim(low / 1.05, 3 * low)
         axes.yaxis.set_major_locator(FixedLocator(_round_numbers(*axes.get_ylim())))
