@@ -81,6 +81,7 @@ def start(folder: Path, model: str) -> subprocess.Popen:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_dies_ends_the_others_and_one_process_alone_can_go_on(tmp_path: Path, victim: int) -> None:
     folder = workspace(tmp_path / "project", epochs=4)
