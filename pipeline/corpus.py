@@ -35,7 +35,7 @@ class Corpus:
         digest = hashlib.sha256("\n".join(self.vocabulary).encode())
         for ids in (self.train, self.valid, self.test):
             digest.update(f"\n\n{len(ids)}\n".encode())
-            digest.update(ids.numpy().astype("<i8", copy=False))
+            digest.update(ids.numpy().astype("<i8", copy=False).data)
         return digest.hexdigest()
 
 
