@@ -83,7 +83,7 @@ def run_trial(trial: Trial, sweep: Sweep, study: Study, corpus: Corpus, parent: 
                     record = training.run_epoch(train_batches, valid_batches, bar.update)
                     save_checkpoint(checkpoint, training.state_dict())
                     tracked.publish(history)
-                    say(f"{title}: epoch {record.epoch}/{settings.epochs}  valid {record.valid_perplexity:8.2f}")
+                    say(f"{title}: epoch {record.epoch}/{settings.epochs}  valid {record.valid_perplexity:.6g}")
             except DivergedError as error:
                 state, failure = "diverged", str(error)
             tracked.end("FAILED" if failure else "FINISHED", failure=failure, tags={"trial_state": state})

@@ -88,7 +88,9 @@ def _aligned(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _short(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else f"{value}"
+    if not isinstance(value, float):
+        return f"{value}"
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
 def _draw(sweep: Sweep, trials: Sequence[EndedTrial], path: Path) -> None:
