@@ -36,7 +36,10 @@ def train(name: str) -> None:
         params = load_params()
         settings = params.model(name)
         corpus = load_corpus()
-        device = choose_device(settings.device)
+        try:
+            device = choose_device(settings.device)
+        except DeviceError as error:
+            raise UserError(f"{name}: {error}") from None
         precision = choose_precision(settings.precision, device)
         check_shares(name, settings)
     model = build_model(settings, len(corpus.vocabulary)).to(device)
@@ -129,7 +132,7 @@ def main() -> None:
     with process_group():
         try:
             train(arguments.model)
-        except (DeviceError, DivergedError) as error:
+        except DivergedError as error:
             raise UserError(f"{arguments.model}: {error}") from None
 
 
