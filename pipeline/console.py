@@ -18,8 +18,8 @@ class UserError(Exception):
 def run(main: Callable[[], None], interrupted: str = "interrupted: the same command goes on from here") -> None:
     """Run a command, turning faults that the user can mend into one line on stderr and exit code 1.
 
-    SIGTERM ends it as Ctrl-C does, so that whatever is going on is closed in good order. A reader that has seen enough,
-    such as `head`, ends it too.
+    SIGTERM ends it as Ctrl-C does, so that whatever is going on is closed in good order; once the command is over, both
+    end what is left of the process at once. A reader that has seen enough, such as `head`, ends it too.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -37,6 +37,9 @@ def run(main: Callable[[], None], interrupted: str = "interrupted: the same comm
             raise
         place = f": {error.filename}" if error.filename else ""
         sys.exit(f"error: {error.strerror}{place}: free some space or mend the permissions, then run it again")
+    finally:
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ending, signal.SIG_DFL)
 
 
 def say(message: str) -> None:

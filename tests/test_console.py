@@ -2,11 +2,37 @@
 
 import errno
 import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 
 import pytest
 
 from pipeline.console import UserError, run
 from pipeline.lm.device import DeviceError, choose_device
+from tests.small import ROOT
+
+ENDING = """
+import atexit, sys, time
+from pipeline.console import run
+
+def last_words():
+    print("ending", flush=True)
+    time.sleep(30)
+
+atexit.register(last_words)
+run(lambda: sys.exit(0))
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """Leave the tests' process its handlers of signals."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def message_of(error: BaseException, capsys: pytest.CaptureFixture[str]) -> tuple[str, object]:
@@ -32,6 +58,16 @@ def test_what_the_system_refuses_is_named_with_the_file(number: int, capsys: pyt
 
 def test_an_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     assert message_of(KeyboardInterrupt(), capsys) == ("interrupted: the same command goes on from here", 130)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_a_command_that_is_over_ends_it_without_a_word(number: signal.Signals) -> None:
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", ENDING], cwd=ROOT, **streams) as command:
+        assert command.stdout.readline() == b"ending\n"
+        command.send_signal(number)
+        assert command.communicate(timeout=20) == (b"", b"")
+        assert command.returncode == -number
 
 
 def test_a_fault_of_ours_is_not_hidden() -> None:
