@@ -65,7 +65,7 @@ def _results_table(results: Sequence[Result], published: Published) -> str:
         metrics, reference = result.metrics, published.get(result.name)
         row = {
             "model": f"`{result.name}`",
-            "cell": result.settings.cell.upper(),
+            "cell": cell_name(result.settings.cell),
             "dropout": f"{result.settings.dropout:g}",
             "parameters": f"{metrics.parameters:,}",
             "train": f"{metrics.train_perplexity:.2f}",
@@ -114,6 +114,12 @@ def _settings(results: Sequence[Result]) -> list[str]:
     if differing:
         blocks.append(table(["", *(f"`{name}`" for name in models)], differing, text_columns=1))
     return blocks
+
+
+def cell_name(cell: str) -> str:
+    """As people write it: `gru_textbook` is GRU (textbook)."""
+    kind, _, variant = cell.partition("_")
+    return f"{kind.upper()} ({variant})" if variant else kind.upper()
 
 
 def as_text(value: object) -> str:

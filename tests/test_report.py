@@ -89,6 +89,11 @@ def test_the_table_has_the_numbers_of_every_model() -> None:
     assert row(text, "gru")[7:] == ["2 of 3", "0:03:01", "-", "-"]
 
 
+def test_a_variant_of_a_cell_is_named_as_such() -> None:
+    params(FOUR | {"gru": {"cell": "gru_textbook"}})
+    assert row(report(), "gru")[1] == "GRU (textbook)"
+
+
 def test_every_row_of_a_table_has_as_many_cells_as_its_header() -> None:
     blocks = [block.splitlines() for block in report().split("\n\n") if block.startswith("|")]
     assert len(blocks) == 2
