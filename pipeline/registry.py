@@ -1,4 +1,4 @@
-"""MLflow's registry, from which trained models are loaded and served; beside `tracking`, whose connection it uses.
+"""MLflow's registry, from which trained models are loaded and served.
 
 Every training becomes a version of `ptb-<model>`, linked to its run. The alias `champion` is on the best one.
 """
@@ -10,7 +10,8 @@ from typing import Any
 
 from pipeline.console import warn
 from pipeline.corpus import EOS
-from pipeline.tracking import RunFacts, connect, explain
+from pipeline.mlflow_store import connect, explain
+from pipeline.tracking import RunFacts
 
 CHAMPION = "champion"
 SERVED_MODEL = Path(__file__).parent / "served_model.py"

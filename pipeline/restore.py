@@ -23,9 +23,10 @@ from pipeline.files import MODELS, PARAMS, project_root
 from pipeline.history import best_epoch, read_history
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.settings import Settings, Strict
+from pipeline.mlflow_store import prepare_store
 from pipeline.params import Params, load_params, parse_params
 from pipeline.results import Metrics
-from pipeline.tracking import RunFacts, prepare_store, publish_finished
+from pipeline.tracking import RunFacts, publish_finished
 
 LOCK = Path("dvc.lock")
 SAME_WEIGHTS = 1e-4  # how far the same weights' perplexity may differ between two devices

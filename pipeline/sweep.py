@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from pipeline import tracking
 from pipeline.checkpoint import checkpoint_path, exclusive, fingerprint, load_checkpoint, save_checkpoint
 from pipeline.console import UserError, progress, run, say
 from pipeline.corpus import Corpus, load_corpus
@@ -24,6 +23,8 @@ from pipeline.lm.training import DivergedError, Training
 from pipeline.study import EndedTrial, State, Study, TakenOverError, Trial
 from pipeline.sweep_file import Sweep, load_sweep
 from pipeline.sweep_report import in_words, standing, write_report
+from pipeline.sweep_tracking import REMEDY, EndedRun, close_sweep, open_sweep
+from pipeline.tracking import RunFacts, live_run
 
 SECONDS_BETWEEN_LOOKS = 2
 
@@ -36,7 +37,7 @@ def work(sweep: Sweep, study: Study, corpus: Corpus) -> None:
     device = choose_device(sweep.base.device)
     say(describe(sweep.base, device, choose_precision(sweep.base.precision, device)))
     with study.alone():
-        parent = tracking.open_sweep(study.name, sweep.name)
+        parent = open_sweep(study.name, sweep.name)
     waiting = False
     while not study.is_finished():
         if trial := study.claim():
@@ -74,7 +75,7 @@ def run_trial(trial: Trial, sweep: Sweep, study: Study, corpus: Corpus, parent: 
             say(f"{title}: going on after epoch {len(training.history)}")
         history = training.history
         with (
-            tracking.live_run(facts, history) as tracked,
+            live_run(facts, history) as tracked,
             progress(settings.epochs * steps, title, "step", initial=len(history) * steps) as bar,
         ):
             failure = ""
@@ -101,7 +102,7 @@ def verdict(trial: Trial, training: Training) -> State | None:
 def close(sweep: Sweep, study: Study, corpus: Corpus, trials: Sequence[EndedTrial], files: Sequence[Path]) -> None:
     """Bring MLflow up to date with a sweep that has ended, and delete what was kept for going on with it."""
     ended = [
-        tracking.EndedRun(
+        EndedRun(
             run_facts(sweep, study, trial.number, sweep.settings(trial.pick), corpus),
             trial.history,
             {"trial_state": trial.state},
@@ -113,7 +114,7 @@ def close(sweep: Sweep, study: Study, corpus: Corpus, trials: Sequence[EndedTria
     perplexities = [trial.valid_perplexity for trial in trials if trial.state == "complete"]
     best = {"final/valid_perplexity": min(perplexities)} if perplexities else {}
     with study.alone():
-        tracking.close_sweep(study.name, sweep.name, ended, files, best)
+        close_sweep(study.name, sweep.name, ended, files, best)
         for kept in (project_root() / ".checkpoints").glob(f"sweep-{study.name}-*"):
             kept.unlink(missing_ok=True)
 
@@ -126,14 +127,14 @@ def run_facts(
     corpus: Corpus,
     parent: str | None = None,
     circumstances: dict[str, str] | None = None,
-) -> tracking.RunFacts:
+) -> RunFacts:
     """What MLflow is told of a trial; two trials of equal settings remain two runs."""
     tags = {"recipe": sweep.name, "sweep": study.name, "trial": str(number)} | (circumstances or {})
     if parent:
         tags["mlflow.parentRunId"] = parent
     identity = f"{fingerprint(settings, corpus.fingerprint)}-{study.name}-{number}"
     name = f"{sweep.name}-{number:0{len(str(sweep.trials))}}"
-    return tracking.RunFacts(name, identity, settings, corpus, tags, tracking.SWEEP_REMEDY)
+    return RunFacts(name, identity, settings, corpus, tags, REMEDY)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""MLflow, for watching and comparing runs.
+"""Trainings as runs in MLflow, for watching and comparing.
 
-Beside this module, only `registry` and the model that it registers, `served_model`, import MLflow.
+Beside this module, only `mlflow_store`, `registry` and the model that it registers, `served_model`, import MLflow.
 
 The files in `results/` are the truth and MLflow is a view of them. Whatever is written here can be written again: a
 run is found by its tags and given only what it lacks. A tracking server that is slow or down never stops a training;
@@ -10,15 +10,13 @@ what it missed is written at the next chance: the next epoch, the evaluation, or
 import getpass
 import hashlib
 import json
-import logging
 import os
 import queue
-import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -31,13 +29,10 @@ from pipeline.corpus import Corpus
 from pipeline.files import PROCESSED, SPLITS, project_root
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.settings import Settings
+from pipeline.mlflow_store import REMEDY, behind, connect
 
-DEFAULT_EXPERIMENT = "recurrent-lm"
 GRACE_SECONDS = 30.0  # how long the end of a training waits for a slow server
 METRICS_A_REQUEST = 900  # MLflow takes at most 1,000
-RUNS_A_REQUEST = 50_000  # as many as MLflow gives
-REMEDY = "the next stage or `make ui` writes what it lacks"
-SWEEP_REMEDY = "`python -m pipeline.sweep ... --report` writes what it lacks"
 
 # Metrics that share the part before the slash share a section of charts in MLflow's page.
 EPOCH_METRICS = {
@@ -135,7 +130,7 @@ class Publisher:
             tags["fingerprint"] = facts.fingerprint
         if facts.corpus:
             tags["data_sha256"] = facts.corpus.fingerprint
-        tags |= facts.tags | _circumstances() if self.live else {"restored": "true"} | facts.tags
+        tags |= facts.tags | circumstances() if self.live else {"restored": "true"} | facts.tags
         start = None if self.live else _milliseconds(history[0].finished_at) - round(history[0].seconds * 1000)
         return client.create_run(experiment_id, start, tags, facts.model)
 
@@ -243,7 +238,7 @@ class LiveRun:
                 self._behind = False
             except Exception as error:  # whatever goes wrong in MLflow, the training goes on
                 if not self._behind:
-                    say(f"warning: {_behind(error, self._publisher.facts.remedy)}")
+                    say(f"warning: {behind(error, self._publisher.facts.remedy)}")
                 self._behind = True
             if report["status"] != "RUNNING":
                 return
@@ -281,7 +276,7 @@ def publish_finished(
         with FileLock(project_root() / f".mlflow.{facts.model}.lock"):
             return Publisher(facts).publish(history, "FINISHED", files=files, metrics=metrics)
     except Exception as error:
-        raise UserError(_behind(error)) from None
+        raise UserError(behind(error)) from None
 
 
 def publish_evaluation(
@@ -297,125 +292,6 @@ def publish_evaluation(
     except UserError as error:  # the figures are in the files
         say(f"warning: {error}")
         return None
-
-
-@dataclass(frozen=True)
-class EndedRun:
-    """A training that has ended, and the tags that say how."""
-
-    facts: RunFacts
-    history: Sequence[EpochRecord]
-    tags: Mapping[str, str]
-    failure: str
-
-
-def open_sweep(study: str, name: str) -> str | None:
-    """The id of the run under which the runs of a sweep's trials stand, made where there is none.
-
-    One process at a time calls this. None when MLflow cannot be written to: `close_sweep` makes up for it.
-    """
-    try:
-        client, experiment_id = connect()
-        run = _sweep_run(client, experiment_id, study, name)
-        client.update_run(run.info.run_id, "RUNNING")
-        return str(run.info.run_id)
-    except Exception as error:
-        say(f"warning: {_behind(error, SWEEP_REMEDY)}")
-        return None
-
-
-def close_sweep(
-    study: str,
-    name: str,
-    trials: Iterable[EndedRun],
-    files: Sequence[Path],
-    metrics: Mapping[str, float],
-) -> None:
-    """Write what MLflow lacks of a sweep whose trials have all ended; one process at a time calls this.
-
-    trials: those that finished an epoch
-    """
-    try:
-        client, experiment_id = connect()
-        parent = _sweep_run(client, experiment_id, study, name)
-        of_this_sweep = f"tags.sweep = '{study}'"
-        runs = client.search_runs([experiment_id], of_this_sweep, max_results=RUNS_A_REQUEST)
-        ended = {run.data.tags["trial"] for run in runs if "trial_state" in run.data.tags}
-        for trial in trials:
-            if trial.facts.tags["trial"] not in ended:
-                status = "FAILED" if trial.failure else "FINISHED"
-                Publisher(trial.facts).publish(trial.history, status, failure=trial.failure, tags=trial.tags)
-        for run in client.search_runs([experiment_id], of_this_sweep, max_results=RUNS_A_REQUEST):
-            if "mlflow.parentRunId" not in run.data.tags:  # made while the parent could not be
-                client.set_tag(run.info.run_id, "mlflow.parentRunId", parent.info.run_id)
-            if run.info.status == "RUNNING":
-                client.set_tag(run.info.run_id, "failure", "its worker died, and the trial was run again")
-                client.set_terminated(run.info.run_id, "KILLED")
-        for path in files:
-            client.log_artifact(parent.info.run_id, str(path))
-        for metric, value in metrics.items():
-            if parent.data.metrics.get(metric) != value:
-                client.log_metric(parent.info.run_id, metric, value)
-        client.set_terminated(parent.info.run_id)
-    except Exception as error:  # all of it is in the study and in the files
-        say(f"warning: {_behind(error, SWEEP_REMEDY)}")
-
-
-def _sweep_run(client: Any, experiment_id: str, study: str, name: str) -> Any:
-    for run in client.search_runs([experiment_id], f"tags.sweep_parent = '{study}'"):
-        return run
-    return client.create_run(experiment_id, None, {"sweep_parent": study} | _circumstances(), name)
-
-
-def prepare_store() -> None:
-    """Make the default store where there is none, or see that the server answers. Raises UserError."""
-    try:
-        connect()
-    except Exception as error:
-        raise UserError(_behind(error)) from None
-
-
-def connect() -> tuple[Any, str]:
-    """MLflow's client and our experiment's id.
-
-    The default store is made by one process at a time: several at once would corrupt a fresh database. Its places are
-    absolute, because `dvc exp run --temp` works in a copy that is thrown away.
-    """
-    root = project_root()
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # the address may hold a password
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the next epoch tries again
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    from mlflow import MlflowClient
-
-    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # its messages name the server with its password
-    server = os.environ.get("MLFLOW_TRACKING_URI")
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
-    with nullcontext() if server else FileLock(root / ".mlflow.lock"):
-        if not server and not (root / "mlflow.db").exists():
-            _create_database(root / "mlflow.db")
-        client = MlflowClient(server or f"sqlite:///{root / 'mlflow.db'}")
-        experiment = client.get_experiment_by_name(name)
-        if experiment:
-            return client, experiment.experiment_id
-        try:
-            return client, client.create_experiment(name, None if server else (root / "mlruns").as_uri())
-        except Exception:  # another process was faster
-            if experiment := client.get_experiment_by_name(name):
-                return client, experiment.experiment_id
-            raise
-
-
-def _create_database(path: Path) -> None:
-    """Make the default store's tables under another name first: killed half-way, they could never be opened again."""
-    from mlflow import MlflowClient
-
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    partial.with_name(f"{partial.name}-journal").unlink(missing_ok=True)
-    MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
-    os.replace(partial, path)
 
 
 def _find_run(client: Any, experiment_id: str, facts: RunFacts, history: Sequence[EpochRecord]) -> Any | None:
@@ -449,7 +325,7 @@ def _start_monitor(run_id: str, client: Any) -> Any:
     return monitor
 
 
-def _circumstances() -> dict[str, str]:
+def circumstances() -> dict[str, str]:
     """Who ran what, from which commit, in which DVC stage and experiment."""
     commit = _git("rev-parse", "HEAD")
     tags = {
@@ -486,16 +362,3 @@ def _history_id(history: Sequence[EpochRecord]) -> str:
 
 def _milliseconds(moment: str) -> int:
     return int(datetime.fromisoformat(moment).timestamp() * 1000)
-
-
-def _behind(error: Exception, remedy: str = REMEDY) -> str:
-    return f"MLflow is behind: {explain(error)}: {remedy}"
-
-
-def explain(error: Exception) -> str:
-    """What went wrong in MLflow: one line, without the password that a server's address may hold."""
-    if isinstance(error.__context__, OSError) and (server := os.environ.get("MLFLOW_TRACKING_URI")):
-        reason = f"{server} does not answer"
-    else:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return re.sub(r"//[^/\s]*@", "//", reason)[:200]

@@ -78,7 +78,7 @@ def test_a_training_killed_at_random_moments_ends_as_if_it_never_was(
 
 @pytest.mark.slow
 def test_a_process_killed_while_it_makes_the_mlflow_store_leaves_none_that_is_broken(tmp_path: Path) -> None:
-    program = "from pipeline.tracking import connect; connect()"
+    program = "from pipeline.mlflow_store import connect; connect()"
     command, environment = [sys.executable, "-c", program], workspace_environment() | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, cwd=tmp_path, env=environment)
     while not list(tmp_path.glob("*mlflow.db*")) and process.poll() is None:
