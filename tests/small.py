@@ -26,6 +26,7 @@ def small_settings(**overrides: Any) -> Settings:
         "output_dropout": None,
         "word_dropout": 0.0,
         "locked_dropout": False,
+        "weight_dropout": 0.0,
         "init_range": 0.1,
         "epochs": 3,
         "batch_size": 4,

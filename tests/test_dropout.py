@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from pipeline.lm.dropout import Dropout, WordDropout
+from pipeline.lm.dropout import Dropout, WeightDropout, WordDropout, dropout_mask
+from pipeline.lm.model import CELLS
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.4, 0.9])
@@ -59,3 +60,38 @@ def test_a_dropped_word_is_gone_wherever_it_stands() -> None:
     zeroed = sum(values == {0.0} for values in factor.values())
     assert zeroed / len(factor) == pytest.approx(0.3, abs=0.05)
     assert torch.equal(WordDropout(0.3, 1000).eval()(torch.ones(40, 50, 4), tokens), torch.ones(40, 50, 4))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_with_dropped_weights_a_layer_is_the_one_that_has_them_at_zero(cell: str) -> None:
+    torch.manual_seed(1)
+    layer = CELLS[cell](6, 8)
+    x = torch.randn(5, 3, 6)
+    with torch.no_grad():
+        state = layer(torch.randn(1, 3, 6))[1]
+    dropout = WeightDropout(0.4)
+    torch.manual_seed(2)
+    outputs, _ = dropout(layer, x, state)
+    outputs.sum().backward()
+
+    same = CELLS[cell](6, 8)
+    same.load_state_dict(layer.state_dict())
+    recurrent = [name for name, _ in layer.named_parameters() if name in WeightDropout.RECURRENT]
+    assert sum(layer.get_parameter(name).numel() for name in recurrent) == 8 * 8 * (4 if cell == "lstm" else 3)
+    torch.manual_seed(2)
+    masks = {name: dropout_mask(layer.get_parameter(name).shape, 0.4, x.device) for name in recurrent}
+    with torch.no_grad():
+        for name, mask in masks.items():
+            same.get_parameter(name).mul_(mask)
+    expected, _ = same(x, state)
+    torch.testing.assert_close(outputs, expected)
+    expected.sum().backward()
+    for name, mask in masks.items():
+        torch.testing.assert_close(layer.get_parameter(name).grad, same.get_parameter(name).grad * mask)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_no_weight_is_dropped_in_evaluation_or_at_rate_0(cell: str) -> None:
+    layer, x = CELLS[cell](6, 8), torch.randn(5, 3, 6)
+    for dropout in (WeightDropout(0.4).eval(), WeightDropout(0.0)):
+        assert torch.equal(dropout(layer, x, None)[0], layer(x)[0])

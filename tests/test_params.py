@@ -48,7 +48,7 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     ("train.schedule.decay", 0, "greater than 0"),
     ("train.schedule.decay", 1.1, "less than or equal to 1"),
     ("train.schedule.constant_epochs", -1, "greater than or equal to 0"),
-    ("train.schedule.name", "exponential", "'decay', 'linear', 'cosine'"),
+    ("train.schedule.name", "exponential", "'decay', 'linear'"),
     ("train.tied_weights", "yes", "boolean"),
     ("train.embedding_dropout", 1.0, "less than 1"),
     ("train.word_dropout", None, "number"),
@@ -187,7 +187,7 @@ def test_an_optimizer_of_another_kind_is_checked_by_its_own_rules() -> None:
 
 
 def test_a_schedule_of_another_kind_is_checked_by_its_own_rules() -> None:
-    assert parse_params(with_value("models.gru.schedule", {"name": "cosine", "warmup": 0.1})).model("gru").schedule
+    assert parse_params(with_value("models.gru.schedule", {"name": "linear", "warmup": 0.1})).model("gru").schedule
     message = complaint(with_value("train.schedule", {"name": "linear", "warmup": 1.0}))
     assert "train.schedule.warmup = 1.0: input should be less than 1" in message
     assert "train.schedule.name is missing" in complaint(with_value("train.schedule", {"decay": 0.5}))

@@ -1,9 +1,11 @@
 """Dropout with masks that cost little on a CPU."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from pipeline.lm.distributed import own_columns, world_size
 
@@ -47,6 +49,27 @@ class WordDropout(nn.Module):
             return embedded
         mask = dropout_mask(torch.Size([self.vocab_size]), self.rate, embedded.device)
         return embedded * mask[tokens].unsqueeze(-1)
+
+
+class WeightDropout(nn.Module):
+    """In training, zero each recurrent weight with probability `rate` for a whole window, and scale the others.
+
+    DropConnect on the products with the state: Merity, Keskar and Socher (2018), arXiv:1708.02182, section 2.
+    """
+
+    RECURRENT = ("weight_hh_l0", "gates.weight", "candidate.weight")  # nn.LSTM and nn.GRU; TextbookGRU
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, layer: nn.Module, x: Tensor, state: Any) -> Any:
+        """A recurrent layer's outputs and state, from its input x [time, batch, features] and the state before."""
+        if not self.training or self.rate == 0:
+            return layer(x, state)
+        weights = {name: weight for name, weight in layer.named_parameters() if name in self.RECURRENT}
+        dropped = {name: w * dropout_mask(w.shape, self.rate, w.device) for name, w in weights.items()}
+        return functional_call(layer, dropped, (x, state))
 
 
 def dropout_mask(shape: torch.Size, rate: float, device: torch.device) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pipeline.lm.dropout import Dropout, WordDropout
+from pipeline.lm.dropout import Dropout, WeightDropout, WordDropout
 from pipeline.lm.gru import GRU
 from pipeline.lm.gru_textbook import TextbookGRU
 from pipeline.lm.loss import linear_cross_entropy
@@ -21,8 +21,9 @@ class LanguageModel(nn.Module):
     """Embedding, stacked recurrent layers, softmax layer; dropout on the non-recurrent connections only.
 
     That is, between embedding and first layer, between layers, and between last layer and softmax (Zaremba et al.,
-    equation 7 and figure 2): the state carried through time is never dropped. Tied, embedding and softmax layer share
-    their weights (Press and Wolf 2017, arXiv:1608.05859; Inan et al. 2017, arXiv:1611.01462).
+    equation 7 and figure 2): the state carried through time is never dropped, though the weights that it is multiplied
+    with may be (`weight_dropout`). Tied, embedding and softmax layer share their weights (Press and Wolf 2017,
+    arXiv:1608.05859; Inan et al. 2017, arXiv:1611.01462).
     """
 
     def __init__(self, settings: Settings, vocab_size: int) -> None:
@@ -38,6 +39,7 @@ class LanguageModel(nn.Module):
         rates[-1] = settings.dropout if settings.output_dropout is None else settings.output_dropout
         self.dropouts = nn.ModuleList(Dropout(rate, settings.locked_dropout) for rate in rates)
         self.word_dropout = WordDropout(settings.word_dropout, vocab_size)
+        self.weight_dropout = WeightDropout(settings.weight_dropout)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -settings.init_range, settings.init_range)
 
@@ -62,7 +64,7 @@ class LanguageModel(nn.Module):
         states: Sequence[LayerState | None] = state or [None] * len(self.layers)
         new_state: State = []
         for layer, dropout, before in zip(self.layers, self.dropouts[1:], states, strict=True):
-            x, after = layer(x, before)  # [time, batch, hidden]
+            x, after = self.weight_dropout(layer, x, before)  # [time, batch, hidden]
             x = dropout(x)
             new_state.append(after)
         return x, new_state

@@ -2,7 +2,7 @@
 
 import math
 
-from pipeline.lm.settings import Decay, Linear, Settings
+from pipeline.lm.settings import Decay, Settings
 
 
 def learning_rate(settings: Settings, epochs_done: float) -> float:
@@ -13,7 +13,4 @@ def learning_rate(settings: Settings, epochs_done: float) -> float:
     done = epochs_done / settings.epochs
     if done < schedule.warmup:
         return settings.learning_rate * done / schedule.warmup
-    falling = (done - schedule.warmup) / (1 - schedule.warmup)
-    return settings.learning_rate * (
-        1 - falling if isinstance(schedule, Linear) else (1 + math.cos(math.pi * falling)) / 2
-    )
+    return settings.learning_rate * (1 - (done - schedule.warmup) / (1 - schedule.warmup))

@@ -58,13 +58,6 @@ class Linear(Strict):
     warmup: Probability
 
 
-class Cosine(Strict):
-    """As `linear`, but falling along half a cosine (Loshchilov and Hutter 2017, arXiv:1608.03983, without restarts)."""
-
-    name: Literal["cosine"]
-    warmup: Probability
-
-
 class Settings(Strict):
     """Everything that decides how one model is built and trained, beside the corpus."""
 
@@ -78,6 +71,7 @@ class Settings(Strict):
     output_dropout: Probability | None
     word_dropout: Probability
     locked_dropout: bool
+    weight_dropout: Probability = 0.0  # what the files of models have that were saved before it was there
     init_range: PositiveFloat
 
     epochs: PositiveInt
@@ -87,7 +81,7 @@ class Settings(Strict):
     loss: Literal["mean", "sum_over_time"]
     optimizer: Annotated[SGD | AdamW, Field(discriminator="name")]
     learning_rate: PositiveFloat
-    schedule: Annotated[Decay | Linear | Cosine, Field(discriminator="name")]
+    schedule: Annotated[Decay | Linear, Field(discriminator="name")]
     max_grad_norm: PositiveFloat | None
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
@@ -105,7 +99,7 @@ class Settings(Strict):
     @property
     def drops(self) -> bool:
         """Whether anything is dropped in training."""
-        return any((self.dropout, self.embedding_dropout, self.output_dropout, self.word_dropout))
+        return any((self.dropout, self.embedding_dropout, self.output_dropout, self.word_dropout, self.weight_dropout))
 
     def flat(self) -> dict[str, object]:
         """Every setting by its dotted name, such as `optimizer.momentum`."""
