@@ -15,7 +15,14 @@ from pipeline import figures
 from pipeline.history import read_history
 
 RUNS = Path("docs/recipes")
-DRAWN = ("zaremba-lstm", "default-lstm_dropout", "fast-lstm_dropout", "best-gru_dropout", "best-lstm_dropout")
+DRAWN = (
+    "zaremba-lstm",
+    "zaremba-lstm_dropout",
+    "default-lstm_dropout",
+    "fast-lstm_dropout",
+    "best-gru_dropout",
+    "best-lstm_dropout",
+)
 
 # Test perplexity, static, 2 layers of 200 units; docs/recipes.md has the sources.
 PUBLISHED = {
