@@ -24,7 +24,6 @@ def small_settings(**overrides: Any) -> Settings:
         "dropout": 0.0,
         "embedding_dropout": None,
         "output_dropout": None,
-        "word_dropout": 0.0,
         "locked_dropout": False,
         "weight_dropout": 0.0,
         "init_range": 0.1,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.lm.dropout import Dropout, WeightDropout, WordDropout, dropout_mask
+from pipeline.lm.dropout import Dropout, WeightDropout, dropout_mask
 from pipeline.lm.model import CELLS
 
 
@@ -47,19 +47,6 @@ def test_locked_all_times_share_a_mask() -> None:
     dropped = Dropout(0.4, locked=True)(torch.ones(7, 50, 100))
     assert all(torch.equal(step, dropped[0]) for step in dropped)
     assert (dropped == 0).float().mean().item() == pytest.approx(0.4, abs=0.03)
-
-
-def test_a_dropped_word_is_gone_wherever_it_stands() -> None:
-    torch.manual_seed(1)
-    tokens = torch.randint(1000, (40, 50))
-    dropped = WordDropout(0.3, vocab_size=1000)(torch.ones(40, 50, 4), tokens)
-    factor = {int(token): set() for token in tokens.flatten()}
-    for token, features in zip(tokens.flatten().tolist(), dropped.flatten(0, 1).tolist(), strict=True):
-        factor[token].update(features)
-    assert all(len(values) == 1 for values in factor.values())
-    zeroed = sum(values == {0.0} for values in factor.values())
-    assert zeroed / len(factor) == pytest.approx(0.3, abs=0.05)
-    assert torch.equal(WordDropout(0.3, 1000).eval()(torch.ones(40, 50, 4), tokens), torch.ones(40, 50, 4))
 
 
 @pytest.mark.parametrize("cell", CELLS)

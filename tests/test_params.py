@@ -51,7 +51,7 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     ("train.schedule.name", "exponential", "'decay', 'linear'"),
     ("train.tied_weights", "yes", "boolean"),
     ("train.embedding_dropout", 1.0, "less than 1"),
-    ("train.word_dropout", None, "number"),
+    ("train.weight_dropout", None, "number"),
     ("train.seed", -1, "greater than or equal to 0"),
     ("train.seed", 2**32, "less than"),
     ("train", None, "dictionary"),

@@ -150,7 +150,6 @@ def test_a_restored_training_goes_on_to_the_same_weights_to_the_bit(cell: str, o
         optimizer=optimizer,
         learning_rate=0.1,
         dropout=0.4,
-        word_dropout=0.1,
         weight_dropout=0.2,
         tied_weights=True,
         random_windows=True,

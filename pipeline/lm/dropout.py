@@ -32,25 +32,6 @@ class Dropout(nn.Module):
         return x * own_columns(dropout_mask(whole, self.rate, x.device))
 
 
-class WordDropout(nn.Module):
-    """In training, zero whole words: each of the vocabulary with probability `rate`, wherever it stands.
-
-    The dropout of embeddings in Gal and Ghahramani (2016), arXiv:1512.05287, section 4.2.
-    """
-
-    def __init__(self, rate: float, vocab_size: int) -> None:
-        super().__init__()
-        self.rate = rate
-        self.vocab_size = vocab_size
-
-    def forward(self, embedded: Tensor, tokens: Tensor) -> Tensor:
-        """embedded [time, batch, features] of tokens [time, batch] -> the same shape."""
-        if not self.training or self.rate == 0:
-            return embedded
-        mask = dropout_mask(torch.Size([self.vocab_size]), self.rate, embedded.device)
-        return embedded * mask[tokens].unsqueeze(-1)
-
-
 class WeightDropout(nn.Module):
     """In training, zero each recurrent weight with probability `rate` for a whole window, and scale the others.
 

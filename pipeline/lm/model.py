@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pipeline.lm.dropout import Dropout, WeightDropout, WordDropout
+from pipeline.lm.dropout import Dropout, WeightDropout
 from pipeline.lm.gru import GRU
 from pipeline.lm.gru_textbook import TextbookGRU
 from pipeline.lm.loss import linear_cross_entropy
@@ -38,7 +38,6 @@ class LanguageModel(nn.Module):
         rates[0] = settings.dropout if settings.embedding_dropout is None else settings.embedding_dropout
         rates[-1] = settings.dropout if settings.output_dropout is None else settings.output_dropout
         self.dropouts = nn.ModuleList(Dropout(rate, settings.locked_dropout) for rate in rates)
-        self.word_dropout = WordDropout(settings.word_dropout, vocab_size)
         self.weight_dropout = WeightDropout(settings.weight_dropout)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -settings.init_range, settings.init_range)
@@ -59,8 +58,7 @@ class LanguageModel(nn.Module):
 
     def features(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens [time, batch], state -> what the softmax layer reads [time, batch, hidden], state."""
-        x = self.word_dropout(self.embedding(tokens), tokens)
-        x = self.dropouts[0](x)  # [time, batch, embedding]
+        x = self.dropouts[0](self.embedding(tokens))  # [time, batch, embedding]
         states: Sequence[LayerState | None] = state or [None] * len(self.layers)
         new_state: State = []
         for layer, dropout, before in zip(self.layers, self.dropouts[1:], states, strict=True):

@@ -69,9 +69,8 @@ class Settings(Strict):
     dropout: Probability
     embedding_dropout: Probability | None
     output_dropout: Probability | None
-    word_dropout: Probability
     locked_dropout: bool
-    weight_dropout: Probability = 0.0  # what the files of models have that were saved before it was there
+    weight_dropout: Probability
     init_range: PositiveFloat
 
     epochs: PositiveInt
@@ -99,7 +98,7 @@ class Settings(Strict):
     @property
     def drops(self) -> bool:
         """Whether anything is dropped in training."""
-        return any((self.dropout, self.embedding_dropout, self.output_dropout, self.word_dropout, self.weight_dropout))
+        return any((self.dropout, self.embedding_dropout, self.output_dropout, self.weight_dropout))
 
     def flat(self) -> dict[str, object]:
         """Every setting by its dotted name, such as `optimizer.momentum`."""
