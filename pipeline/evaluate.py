@@ -39,7 +39,7 @@ def evaluate_model(name: str) -> dict[str, float]:
     with progress(sum(map(len, splits.values())), f"evaluate {name}", "window") as bar:
         for split, batches in splits.items():
             metrics[f"{split}_perplexity"] = perplexity(evaluate(model, batches, bar.update))
-    if dynamic := params.evaluate.dynamic:
+    if dynamic := (params.evaluate.dynamic or {}).get(name):
         metrics |= dynamic_perplexities(name, model, corpus, dynamic)
     metrics["best_epoch"] = best_epoch(history).epoch
     metrics["parameters"] = num_parameters(model)

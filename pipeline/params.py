@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, StringConstraints, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -55,7 +55,9 @@ class Perplexities(Strict):
 
 
 class Evaluate(Strict):
-    dynamic: DynamicEvaluation | None
+    """`dynamic` says how, for each model that is to be evaluated dynamically as well."""
+
+    dynamic: dict[ModelName, DynamicEvaluation] | None
 
 
 class Report(Strict):
@@ -73,6 +75,16 @@ class Params(Strict):
     models: Annotated[dict[ModelName, Settings], Field(min_length=1)]
     evaluate: Evaluate
     report: Report
+
+    @field_validator("evaluate")
+    @classmethod
+    def _evaluated_models_are_there(cls, evaluate: Evaluate, info: ValidationInfo) -> Evaluate:
+        models = info.data.get("models", evaluate.dynamic or {})
+        for name in evaluate.dynamic or {}:
+            if name not in models:
+                context = {"key": f"dynamic.{name}", "names": ", ".join(models)}
+                raise PydanticCustomError("unknown_key", "no such model; there are {names}", context)
+        return evaluate
 
     def model(self, name: str) -> Settings:
         """The settings of one model. Raises UserError when `params.yaml` has no such model."""

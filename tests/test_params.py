@@ -200,6 +200,17 @@ def test_tied_weights_need_layers_of_one_size() -> None:
     assert "models.gru.tied_weights = True: embedding_size and hidden_size have to be equal" in complaint(document)
 
 
+def test_dynamic_evaluation_is_of_models_that_there_are() -> None:
+    how = {"learning_rate": 0.002, "decay": 0.02, "epsilon": 0.001, "bptt": 5}
+    dynamic = parse_params(with_value("evaluate.dynamic", {"gru": how})).evaluate.dynamic
+    assert dynamic is not None
+    assert dynamic["gru"].model_dump() == how
+    message = complaint(with_value("evaluate.dynamic", {"gruu": how}))
+    assert "evaluate.dynamic.gruu: no such model; there are lstm_dropout, lstm, gru_dropout, gru" in message
+    message = complaint(with_value("evaluate.dynamic", {"gru": how | {"decay": -1}}))
+    assert "evaluate.dynamic.gru.decay = -1: " in message
+
+
 def test_an_unknown_model_lists_those_there_are() -> None:
     with pytest.raises(UserError, match=r"no model 'lstmm'.*lstm_dropout, lstm, gru_dropout, gru"):
         load_params(ROOT / "params.yaml").model("lstmm")

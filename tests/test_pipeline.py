@@ -179,6 +179,20 @@ def test_an_edit_of_one_model_reruns_only_that_model(repository: Repository) -> 
     assert repository.stages_run(repository.dvc("repro")) == set()  # restored from DVC's cache
 
 
+def test_only_a_model_that_is_named_for_it_is_evaluated_dynamically(repository: Repository) -> None:
+    how = {"learning_rate": 0.0001, "decay": 0.01, "epsilon": 0.001, "bptt": 5}
+    repository.edit_params(lambda params: params["evaluate"].update(dynamic={"gru": how}))
+    assert repository.stages_run(repository.dvc("repro", "evaluate@gru", "evaluate@lstm")) == {
+        "evaluate@gru",
+        "evaluate@lstm",
+    }
+    static, dynamic = (repository.metrics("gru")[f"test_perplexity{kind}"] for kind in ("", "_dynamic"))
+    assert 0.5 * static < dynamic < 1.1 * static
+    assert dynamic != static
+    assert "test_perplexity_dynamic" not in repository.metrics("lstm")
+    repository.git("checkout", "-q", ".")
+
+
 def test_what_dvc_restores_from_a_run_cache_that_is_shared_reaches_mlflow(
     repository: Repository, tmp_path: Path
 ) -> None:
