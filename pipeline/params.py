@@ -166,6 +166,8 @@ def _describe(error: ErrorDetails, prefix: tuple[str, ...]) -> str:
         return f"{'.'.join(location)}.name = {context['tag']!r}: input should be one of {context['expected_tags']}"
     if error["type"] == "unknown_key":
         return f"{'.'.join([*location, error['ctx']['key']])}: {message}"
+    if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{'.'.join(location)} = {error['input']!r}: expected a group of settings, {{name: value, ...}}"
     if error["type"] == "missing":
         return f"{'.'.join(location)} is missing"
     if location and location[-1] == "[key]":

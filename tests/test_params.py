@@ -41,7 +41,7 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     ("train.device", "gpu", "'cpu' or 'cuda'"),
     ("train.precision", "float16", "'float32' or 'bfloat16'"),
     ("train.max_grad_norm", 0, "greater than 0"),
-    ("train.optimizer", "sgd", "dictionary"),
+    ("train.optimizer", "sgd", "a group of settings"),
     ("train.optimizer.name", "adamm", "'sgd', 'adamw'"),
     ("train.optimizer.momentum", 1.0, "less than 1"),
     ("train.optimizer.weight_decay", -1e-6, "greater than or equal to 0"),
@@ -54,15 +54,15 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     ("train.weight_dropout", None, "number"),
     ("train.seed", -1, "greater than or equal to 0"),
     ("train.seed", 2**32, "less than"),
-    ("train", None, "dictionary"),
-    ("train", [], "dictionary"),
-    ("models", None, "dictionary"),
+    ("train", None, "a group of settings"),
+    ("train", [], "a group of settings"),
+    ("models", None, "a group of settings"),
     ("models", {}, "at least 1"),
-    ("models", ["lstm"], "dictionary"),
+    ("models", ["lstm"], "a group of settings"),
     ("models.gru", None, "expected settings"),
     ("models.gru", "gru", "expected settings"),
     ("models.gru.dropout", 1.0, "less than 1"),
-    ("models.gru.optimizer", "sgd", "dictionary"),
+    ("models.gru.optimizer", "sgd", "a group of settings"),
     ("download.sources", [], "at least 1"),
     ("download.sources", "data/ptb", "list"),
     ("download.timeout_seconds", 0, "greater than 0"),
@@ -71,7 +71,7 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     ("preprocess.expected.train_tokens", 0, "greater than or equal to 1"),
     ("recipe", "My recipe", "match"),
     ("processes", 0, "greater than or equal to 1"),
-    ("evaluate.dynamic", "yes", "dictionary"),
+    ("evaluate.dynamic", "yes", "a group of settings"),
     ("report.published.lstm.test", "low", "number"),
 ]
 UNKNOWN_KEYS = [
@@ -209,6 +209,8 @@ def test_dynamic_evaluation_is_of_models_that_there_are() -> None:
     assert "evaluate.dynamic.gruu: no such model; there are lstm_dropout, lstm, gru_dropout, gru" in message
     message = complaint(with_value("evaluate.dynamic", {"gru": how | {"decay": -1}}))
     assert "evaluate.dynamic.gru.decay = -1: " in message
+    message = complaint(with_value("evaluate.dynamic", how))
+    assert "evaluate.dynamic.learning_rate = 0.002: expected a group of settings, {name: value, ...}" in message
 
 
 def test_an_unknown_model_lists_those_there_are() -> None:
