@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -76,15 +76,13 @@ class Params(Strict):
     evaluate: Evaluate
     report: Report
 
-    @field_validator("evaluate")
-    @classmethod
-    def _evaluated_models_are_there(cls, evaluate: Evaluate, info: ValidationInfo) -> Evaluate:
-        models = info.data.get("models", evaluate.dynamic or {})
-        for name in evaluate.dynamic or {}:
-            if name not in models:
-                context = {"key": f"dynamic.{name}", "names": ", ".join(models)}
+    @model_validator(mode="after")
+    def _evaluated_models_are_there(self) -> "Params":
+        for name in self.evaluate.dynamic or {}:
+            if name not in self.models:
+                context = {"key": f"evaluate.dynamic.{name}", "names": ", ".join(self.models)}
                 raise PydanticCustomError("unknown_key", "no such model; there are {names}", context)
-        return evaluate
+        return self
 
     def model(self, name: str) -> Settings:
         """The settings of one model. Raises UserError when `params.yaml` has no such model."""
@@ -106,11 +104,10 @@ def parse_params(document: Any, path: Path = PARAMS) -> Params:
     if isinstance(train, dict):
         validate(Settings, train, path, ("train",))
         if isinstance(models, dict):
-            overridden = {}
-            for name, overrides in models.items():
-                if not isinstance(overrides, dict):
-                    raise UserError(f"{path}: models.{name} = {overrides!r}: expected settings, such as {{cell: gru}}")
-                overridden[name] = overlay(train, overrides)
+            overridden = {
+                name: overlay(train, overrides) if isinstance(overrides, dict) else overrides
+                for name, overrides in models.items()
+            }
             document = document | {"models": overridden}
     return validate(Params, document, path)
 
