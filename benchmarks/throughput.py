@@ -3,7 +3,7 @@
 For both cells, on random tokens in the shapes of params.yaml:
 
 - plain: nn modules, float32, `F.cross_entropy`, `SGD`, the loss read at every step, as one would write it first;
-- product: `train_epoch` of pipeline.lm with each model's own settings;
+- product: `Training.train_epoch` of pipeline.lm with each model's own settings;
 - floor: the step's matrix products alone, in the product's precision.
 
 Each contestant has a process of its own. They take turns for several rounds, and each one's median counts, so that a
@@ -30,13 +30,12 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.console import progress
 from pipeline.lm.batching import Batches
 from pipeline.lm.device import choose_device, choose_precision, describe, keep_freed_memory
-from pipeline.lm.model import build_model
 from pipeline.lm.settings import Settings
-from pipeline.lm.training import Training, train_epoch
-from pipeline.params import load_params
+from pipeline.lm.training import Training
+from pipeline.project.console import progress
+from pipeline.project.params import load_params
 
 VOCAB_SIZE = 10_000
 PYTORCH_CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "gru_textbook": nn.GRU}
@@ -67,7 +66,7 @@ def plain_loop(settings: Settings, steps: int) -> Contestant:
     device = choose_device(settings.device)
     model = PlainModel(settings).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=settings.optimizer.momentum)
-    batches = random_batches(settings, steps, device)
+    batches = Batches(random_text(settings, steps).to(device), settings.batch_size, settings.bptt)
 
     def contestant() -> float:
         start, total, state = time.perf_counter(), 0.0, None
@@ -89,14 +88,12 @@ def plain_loop(settings: Settings, steps: int) -> Contestant:
 def product(settings: Settings, steps: int) -> Contestant:
     """The product's own epoch."""
     keep_freed_memory()
-    device = choose_device(settings.device)
-    precision = choose_precision(settings.precision, device)
-    training = Training(build_model(settings, VOCAB_SIZE).to(device), settings, precision)
-    batches = random_batches(settings, steps, device)
+    text = random_text(settings, steps)
+    training = Training(settings, text, text[:2], VOCAB_SIZE)
 
     def contestant() -> float:
         start = time.perf_counter()
-        train_epoch(training.model, training.optimizer, batches, settings, precision=precision)
+        training.train_epoch(epoch=1)
         return (time.perf_counter() - start) / steps
 
     return contestant
@@ -140,11 +137,10 @@ def matrix_products(settings: Settings) -> Iterator[tuple[int, int, int]]:
     yield from [(tokens, hidden, VOCAB_SIZE), (tokens, VOCAB_SIZE, hidden), (VOCAB_SIZE, tokens, hidden)]
 
 
-def random_batches(settings: Settings, steps: int, device: torch.device) -> Batches:
-    """So many whole windows of random tokens."""
+def random_text(settings: Settings, steps: int) -> Tensor:
+    """Tokens for so many whole windows."""
     length = steps * settings.bptt * settings.batch_size + 1
-    tokens = torch.randint(VOCAB_SIZE, (length,), generator=torch.Generator().manual_seed(1))
-    return Batches(tokens.to(device), settings.batch_size, settings.bptt)
+    return torch.randint(VOCAB_SIZE, (length,), generator=torch.Generator().manual_seed(1))
 
 
 MAKERS = {"plain": plain_loop, "product": product, "floor": floor}

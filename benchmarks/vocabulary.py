@@ -24,8 +24,8 @@ from pipeline.lm.batching import Batches
 from pipeline.lm.device import choose_precision, keep_freed_memory
 from pipeline.lm.model import LanguageModel, State, build_model, num_parameters
 from pipeline.lm.settings import Settings
-from pipeline.lm.training import Training, train_epoch
-from pipeline.params import load_params
+from pipeline.lm.training import build_optimizer, train_step
+from pipeline.project.params import load_params
 
 CPU = torch.device("cpu")
 
@@ -64,13 +64,13 @@ def measure(build: Callable[[Settings, int], LanguageModel], vocab_size: int, st
     settings = next(iter(load_params().models.values()))
     model = build(settings, vocab_size)
     precision = choose_precision(settings.precision, CPU)
-    optimizer = Training(model, settings, precision).optimizer
+    optimizer = build_optimizer(model, settings)
     tokens = zipf_words(vocab_size, settings.bptt * settings.batch_size + 1)
-    batches = Batches(tokens, settings.batch_size, settings.bptt)
+    (window,) = Batches(tokens, settings.batch_size, settings.bptt)
     seconds = []
     for _ in range(steps):
         start = time.perf_counter()
-        train_epoch(model, optimizer, batches, settings, precision=precision)
+        train_step(model, optimizer, window, None, settings, precision)
         seconds.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     return min(seconds), num_parameters(model), peak

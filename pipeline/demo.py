@@ -11,9 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipeline import sample
-from pipeline.console import run, say
-from pipeline.files import PARAMS, REPORT, atomic_write
+from pipeline.corpus import sample
+from pipeline.project.console import run, say
+from pipeline.project.files import PARAMS, REPORT, atomic_write
 
 PROJECT = Path(__file__).resolve().parents[1]
 WORKSPACE = PROJECT / ".demo"

@@ -21,9 +21,10 @@ from typing import IO
 import requests
 import urllib3
 
-from pipeline.console import UserError, progress, run, say
-from pipeline.files import PARAMS, RAW, SPLITS, atomic_write, project_root
-from pipeline.params import Download, Files, SourceFile, load_params
+from pipeline.project.console import UserError, progress, run, say
+from pipeline.project.files import PARAMS, RAW, SPLITS, atomic_write, project_root
+from pipeline.project.params import load_params
+from pipeline.project.schema import Download, Files, SourceFile
 
 MAX_BYTES = 2**30  # at one address, and in one unpacked archive: whatever is longer is not the corpus
 DEADLINE_FACTOR = 20  # one address may take that many times `timeout_seconds`, which bounds each single wait

@@ -11,11 +11,11 @@ from typing import TypeVar
 
 import torch
 
-from pipeline.console import progress, run, say, warn
-from pipeline.corpus import UNK
-from pipeline.lm.generation import generate
-from pipeline.sentences import Encoder
-from pipeline.trained import load_trained
+from pipeline.corpus.vocabulary import Encoder
+from pipeline.corpus.words import UNK
+from pipeline.inference.generation import generate
+from pipeline.inference.trained import load_trained
+from pipeline.project.console import progress, run, say, warn
 
 BATCH_SIZE = 64
 

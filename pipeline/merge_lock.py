@@ -12,9 +12,9 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pipeline.console import UserError, run, say
-from pipeline.files import atomic_write
-from pipeline.restore import LOCK
+from pipeline.artifacts.dvc_lock import LOCK
+from pipeline.project.console import UserError, run, say
+from pipeline.project.files import atomic_write
 
 ANCESTOR, OURS, THEIRS = 1, 2, 3  # git's numbers of the sides of a conflict (gitrevisions)
 

@@ -5,9 +5,9 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline.console import UserError, run, say
-from pipeline.files import PARAMS, RECIPES, atomic_write
-from pipeline.params import load_params
+from pipeline.project.console import UserError, run, say
+from pipeline.project.files import PARAMS, RECIPES, atomic_write
+from pipeline.project.params import load_params
 
 
 def use_recipe(name: str) -> None:

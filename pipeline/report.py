@@ -4,13 +4,15 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 
-from pipeline import figures
-from pipeline.conclusions import Conclusion, judge
-from pipeline.console import run, say
-from pipeline.files import REPORT, atomic_write
-from pipeline.history import write_histories
-from pipeline.params import CorpusSizes, Perplexities, load_params
-from pipeline.results import Result, read_corpus_sizes, read_results
+from pipeline.artifacts.history import write_histories
+from pipeline.artifacts.metrics import read_corpus_sizes
+from pipeline.project.console import run, say
+from pipeline.project.files import REPORT, atomic_write
+from pipeline.project.params import load_params
+from pipeline.project.schema import CorpusSizes, Perplexities
+from pipeline.reporting import curves
+from pipeline.reporting.conclusions import Conclusion, judge
+from pipeline.reporting.results import Result, read_results
 
 NONE = "-"
 
@@ -23,9 +25,9 @@ def write_report() -> list[Result]:
     results = read_results(params.models)
     text = render(results, read_corpus_sizes(), params.report.published or {})
     histories = {result.name: result.history for result in results}
-    figures.comparison(histories, REPORT / "comparison.svg")
-    figures.curves(histories, REPORT / "curves.svg")
-    figures.learning_rates(histories, REPORT / "learning_rates.svg")
+    curves.comparison(histories, REPORT / "comparison.svg")
+    curves.curves(histories, REPORT / "curves.svg")
+    curves.learning_rates(histories, REPORT / "learning_rates.svg")
     write_histories(REPORT / "histories.csv", histories)
     with atomic_write(REPORT / "report.md") as file:
         file.write(text)

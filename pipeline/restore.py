@@ -1,59 +1,27 @@
-"""Bring MLflow up to date with every finished training in `results/models`.
+"""Bring MLflow up to date with every finished training run in `results/models`.
 
 What DVC or git restored ran elsewhere or before; what ended while the tracking server was down never reached it. MLflow
 gets both from `history.csv` and `metrics.json`, and from the weights where they are at hand: nothing else is needed, so
-a fresh clone will do. A run that has to be made carries the times of its training and the tag `restored`. A training
-that goes on at this moment is left alone.
+a fresh clone will do. A run that has to be made carries the times of its training and the tag `restored`. A model that
+is being trained at this moment is left alone.
 """
 
 import argparse
-import hashlib
-import math
 from pathlib import Path
-from typing import Any
 
-from filelock import FileLock, Timeout
-from pydantic import BaseModel, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-from safetensors import SafetensorError, safe_open
-
-from pipeline.console import UserError, run, say
-from pipeline.files import MODELS, PARAMS, project_root
-from pipeline.history import best_epoch, read_history
+from pipeline.artifacts.checkpoint import is_being_trained
+from pipeline.artifacts.dvc_lock import LockedStage, read_lock
+from pipeline.artifacts.history import history_path, read_history
+from pipeline.artifacts.metrics import mismatch, read_metrics
+from pipeline.artifacts.weights import read_description, weights_path
 from pipeline.lm.record import EpochRecord
-from pipeline.lm.settings import Settings, Strict
-from pipeline.mlflow_store import prepare_store
-from pipeline.params import Params, load_params, parse_params
-from pipeline.results import Metrics
-from pipeline.tracking import RunFacts, publish_finished
-
-LOCK = Path("dvc.lock")
-SAME_WEIGHTS = 1e-4  # how far the same weights' perplexity may differ between two devices
-
-
-class LockedOutput(BaseModel):
-    path: Path
-    md5: str | None = None
-
-
-class LockedStage(BaseModel):
-    """A stage in dvc.lock: what it ran on and what it made, as far as it matters here."""
-
-    params: dict[str, dict[str, Any]] = {}
-    outs: list[LockedOutput] = []
-
-
-class Lock(BaseModel):
-    stages: dict[str, LockedStage]
-
-
-class Description(Strict):
-    """What `save_weights` notes beside the weights."""
-
-    settings: Settings
-    vocabulary: list[str]
-    fingerprint: str
+from pipeline.project.console import UserError, run, say
+from pipeline.project.files import MODELS
+from pipeline.project.params import load_params
+from pipeline.project.schema import Params
+from pipeline.tracking.facts import RunFacts
+from pipeline.tracking.publisher import publish_finished
+from pipeline.tracking.store import prepare_store
 
 
 def restore() -> list[str]:
@@ -63,7 +31,7 @@ def restore() -> list[str]:
     restored = []
     for history_file in sorted(MODELS.glob("*/history.csv")):
         name = history_file.parent.name
-        if is_training(name):
+        if is_being_trained(name):
             say(f"{name} is being trained: left alone")
             continue
         try:
@@ -73,7 +41,7 @@ def restore() -> list[str]:
             continue
         if history[-1].epoch != facts.settings.epochs:
             continue  # interrupted: it is published when it goes on
-        _, lacked = publish_finished(facts, history, files, read_metrics(name, history))
+        _, lacked = publish_finished(facts, history, files, final_figures(name, history))
         if lacked:
             restored.append(name)
     return restored
@@ -85,76 +53,29 @@ def find_training(name: str, stage: LockedStage, params: Params) -> tuple[RunFac
     Files that are as dvc.lock has them were trained with the settings there. Otherwise the training ran without DVC,
     and its weights name its settings, or failing these params.yaml.
     """
-    history_file, weights_file = MODELS / name / "history.csv", MODELS / name / "model.safetensors"
+    history_file, weights_file = history_path(name), weights_path(name)
     history = read_history(history_file)
     files = [file for file in (history_file, weights_file) if file.exists()]
-    digests = {out.path: out.md5 for out in stage.outs}
-    locked = [file for file in files if md5(file) == digests.get(file)]
+    locked = [file for file in files if stage.made(file)]
     if history_file in locked:
         files = locked
     weights = read_description(weights_file) if weights_file in files else None
     if history_file in locked:
-        settings = locked_settings(name, stage, params)
+        settings = stage.settings(name)
+    elif weights:
+        settings = weights.settings
     else:
-        settings = weights.settings if weights else params.model(name)
+        settings = params.model(name)
     return RunFacts(name, weights.fingerprint if weights else None, settings), history, files
 
 
-def read_lock() -> dict[str, LockedStage]:
-    """The stages that DVC has run. Raises UserError when dvc.lock is damaged."""
+def final_figures(name: str, history: list[EpochRecord]) -> dict[str, float] | None:
+    """The final figures, or None where the model has none or only those of a training run before this one."""
     try:
-        return Lock.model_validate(YAML(typ="safe").load(LOCK.read_text(encoding="utf-8"))).stages
-    except FileNotFoundError:
-        return {}
-    except (YAMLError, UnicodeDecodeError, ValidationError):
-        raise UserError(f"{LOCK} is damaged: restore it with git, or delete it and run `dvc repro`") from None
-
-
-def locked_settings(name: str, stage: LockedStage, params: Params) -> Settings:
-    """The settings that a model was trained with, as dvc.lock has them. Raises UserError."""
-    try:
-        values = stage.params[PARAMS.name]
-        sections = {"train": values["train"], "models": {name: values[f"models.{name}"]}}
-    except KeyError:
-        raise UserError(f"{LOCK} does not name its settings: run `dvc repro train@{name}`") from None
-    return parse_params(params.model_dump() | sections, LOCK).model(name)
-
-
-def read_description(path: Path) -> Description:
-    """Read it without PyTorch, which takes seconds to import. Raises UserError."""
-    try:
-        with safe_open(path, framework="np") as file:
-            return Description.model_validate_json(file.metadata()["model"])
-    except (SafetensorError, ValidationError, KeyError, TypeError):
-        raise UserError(f"{path} is not a whole model of this project: run `dvc checkout {path}`") from None
-
-
-def read_metrics(name: str, history: list[EpochRecord]) -> dict[str, float] | None:
-    """The final figures, or None where the model has none or only those of a training before this one."""
-    try:
-        metrics = Metrics.model_validate_json((MODELS / name / "metrics.json").read_bytes())
-    except (FileNotFoundError, ValidationError):
+        metrics = read_metrics(name)
+    except UserError:
         return None
-    best = best_epoch(history)
-    same = math.isclose(metrics.valid_perplexity, best.valid_perplexity, rel_tol=SAME_WEIGHTS)
-    return metrics.model_dump(exclude_none=True) if metrics.best_epoch == best.epoch and same else None
-
-
-def is_training(name: str) -> bool:
-    """Whether a process holds one of the model's checkpoints."""
-    for path in (project_root() / ".checkpoints").glob(f"{name}-*.lock"):
-        try:
-            with FileLock(path, blocking=False):
-                pass
-        except Timeout:
-            return True
-    return False
-
-
-def md5(path: Path) -> str:
-    """The digest by which DVC knows a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
+    return None if mismatch(metrics, history) else metrics.figures()
 
 
 def main() -> None:

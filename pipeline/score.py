@@ -15,13 +15,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.console import UserError, progress, run, say, warn
-from pipeline.corpus import EOS, UNK
+from pipeline.corpus.words import EOS, UNK, read_lines
+from pipeline.inference.sentences import SentenceScore, score_sentences
+from pipeline.inference.trained import load_trained
 from pipeline.lm.evaluation import perplexity
-from pipeline.sentences import SentenceScore, read_sentences, score_sentences
-from pipeline.trained import load_trained
+from pipeline.project.console import UserError, progress, run, say, warn
 
 MANY_UNKNOWN = 0.5
+NAME_A_TEXT = "name a text, a sentence a line, or - for stdin"
 
 
 class Total:
@@ -83,7 +84,7 @@ def score(name: str, path: Path | None, *, words: bool, as_json: bool) -> None:
     records = []
     header = f"{'line':>7}  {'tokens':>6}  {'unknown':>7}  {'perplexity':>10}" + ("     bits  word" if words else "")
     with progress(_size(path), f"score with {name}", "B") as bar:
-        for number, scored in enumerate(score_sentences(trained, read_sentences(path, bar.update)), start=1):
+        for number, scored in enumerate(score_sentences(trained, read_lines(path, NAME_A_TEXT, bar.update)), start=1):
             total.add(scored)
             if as_json:
                 records.append(as_record(number, scored, words))

@@ -9,22 +9,21 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from pipeline.checkpoint import checkpoint_path, exclusive, fingerprint, load_checkpoint, save_checkpoint
-from pipeline.console import UserError, progress, run, say
-from pipeline.corpus import Corpus, load_corpus
-from pipeline.files import project_root
-from pipeline.lm.batching import Batches
-from pipeline.lm.device import DeviceError, choose_device, choose_precision, describe, keep_freed_memory
-from pipeline.lm.model import build_model
+from pipeline.artifacts.checkpoint import delete_checkpoints, fingerprint
+from pipeline.artifacts.resumable import resumable
+from pipeline.corpus.ids import Corpus, load_corpus
+from pipeline.lm.device import choose_device, choose_precision, describe, keep_freed_memory
+from pipeline.lm.errors import DivergedError
 from pipeline.lm.settings import Settings
-from pipeline.lm.training import DivergedError, Training
-from pipeline.study import EndedTrial, State, Study, TakenOverError, Trial
-from pipeline.sweep_file import Sweep, load_sweep
-from pipeline.sweep_report import in_words, standing, write_report
-from pipeline.sweep_tracking import REMEDY, EndedRun, close_sweep, open_sweep
-from pipeline.tracking import RunFacts, live_run
+from pipeline.lm.training import Training
+from pipeline.project.console import naming, progress, run, say
+from pipeline.search.report import in_words, standing, write_report
+from pipeline.search.study import Study
+from pipeline.search.sweep_file import Sweep, load_sweep
+from pipeline.search.trial import EndedTrial, State, TakenOverError, Trial
+from pipeline.tracking.facts import RunFacts
+from pipeline.tracking.live import live_run
+from pipeline.tracking.sweeps import REMEDY, EndedRun, close_sweep, open_sweep
 
 SECONDS_BETWEEN_LOOKS = 2
 
@@ -58,22 +57,13 @@ def work(sweep: Sweep, study: Study, corpus: Corpus) -> None:
 def run_trial(trial: Trial, sweep: Sweep, study: Study, corpus: Corpus, parent: str | None) -> State:
     """Train one combination of settings until it is done, pruned or diverged. Raises TakenOverError, UserError."""
     settings = sweep.settings(trial.pick)
-    device = choose_device(settings.device)
-    precision = choose_precision(settings.precision, device)
-    training = Training(build_model(settings, len(corpus.vocabulary)).to(device), settings, precision)
-    train_batches = Batches(corpus.train.to(device), settings.batch_size, settings.bptt)
-    valid_batches = Batches(corpus.valid.to(device), settings.batch_size, settings.bptt)
-    title, steps = f"trial {trial.number}/{sweep.trials}", len(train_batches)
+    title = f"trial {trial.number}/{sweep.trials}"
     say(f"{title}: {in_words(sweep.tried(trial.pick))}")
-
-    checkpoint = checkpoint_path(f"sweep-{study.name}-{trial.number}", fingerprint(settings, corpus.fingerprint))
-    circumstances = {"device": str(device), "precision": str(precision), "threads": str(torch.get_num_threads())}
-    facts = run_facts(sweep, study, trial.number, settings, corpus, parent, circumstances)
-    with exclusive(checkpoint):
-        if saved := load_checkpoint(checkpoint):
-            training.load_state_dict(saved)
-            say(f"{title}: going on after epoch {len(training.history)}")
-        history = training.history
+    with resumable(f"{checkpoints_of(study)}-{trial.number}", settings, corpus) as training:
+        history, steps = training.history, len(training.train)
+        if history:
+            say(f"{title}: going on after epoch {len(history)}")
+        facts = run_facts(sweep, study, trial.number, settings, corpus, parent, training.circumstances())
         with (
             live_run(facts, history) as tracked,
             progress(settings.epochs * steps, title, "step", initial=len(history) * steps) as bar,
@@ -81,15 +71,13 @@ def run_trial(trial: Trial, sweep: Sweep, study: Study, corpus: Corpus, parent: 
             failure = ""
             try:
                 while not (state := verdict(trial, training)):
-                    record = training.run_epoch(train_batches, valid_batches, bar.update)
-                    save_checkpoint(checkpoint, training.state_dict())
+                    record = training.run_epoch(bar.update)
                     tracked.publish(history)
                     say(f"{title}: epoch {record.epoch}/{settings.epochs}  valid {record.valid_perplexity:.6g}")
             except DivergedError as error:
                 state, failure = "diverged", str(error)
             tracked.end("FAILED" if failure else "FINISHED", failure=failure, tags={"trial_state": state})
         trial.end(state, history, failure)  # last, for then no other worker minds this trial any more
-        checkpoint.unlink(missing_ok=True)
     return state
 
 
@@ -115,8 +103,12 @@ def close(sweep: Sweep, study: Study, corpus: Corpus, trials: Sequence[EndedTria
     best = {"final/valid_perplexity": min(perplexities)} if perplexities else {}
     with study.alone():
         close_sweep(study.name, sweep.name, ended, files, best)
-        for kept in (project_root() / ".checkpoints").glob(f"sweep-{study.name}-*"):
-            kept.unlink(missing_ok=True)
+        delete_checkpoints(f"{checkpoints_of(study)}-")
+
+
+def checkpoints_of(study: Study) -> str:
+    """What the names of its trials' checkpoints begin with."""
+    return f"sweep-{study.name}"
 
 
 def run_facts(
@@ -155,10 +147,8 @@ def main() -> None:
     with study.faults():
         say(f"{sweep.name}: {standing(sweep, study.ended())}; the study {study.name} in {study.place}")
         if not arguments.report:
-            try:
+            with naming(str(sweep.path)):
                 work(sweep, study, corpus)
-            except DeviceError as error:
-                raise UserError(f"{sweep.path}: {error}") from None
         trials = study.ended()
         files = write_report(sweep, trials, study.importance())
         if study.is_finished():

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from pipeline.console import UserError
+from pipeline.project.console import UserError
 
 START_SECONDS = 180  # MLflow's server makes its tables first; on a busy machine that took 90
 STOP_SECONDS = 10

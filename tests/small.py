@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import MODELS
+from pipeline.artifacts.weights import save_weights
 from pipeline.lm.model import build_model
 from pipeline.lm.settings import Settings
-from pipeline.weights import save_weights
+from pipeline.project.files import MODELS
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.console import UserError, run
-from pipeline.lm.device import DeviceError, choose_device
+from pipeline.lm.device import choose_device
+from pipeline.lm.errors import DeviceError
+from pipeline.project.console import UserError, run
 from tests.small import ROOT
 
 ENDING = """
 import atexit, sys, time
-from pipeline.console import run
+from pipeline.project.console import run
 
 def last_words():
     print("ending", flush=True)

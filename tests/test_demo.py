@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 from pipeline.demo import PROJECT, RECIPE, build_workspace, workspace_environment
-from pipeline.files import SPLITS
-from pipeline.params import load_params
+from pipeline.project.files import SPLITS
+from pipeline.project.params import load_params
 
 
 def dvc(folder, *arguments):

@@ -13,13 +13,11 @@ import torch.distributed as dist
 from mlflow import MlflowClient
 from torch import multiprocessing
 
+from pipeline.artifacts.history import read_history
 from pipeline.demo import workspace_environment
-from pipeline.history import read_history
-from pipeline.lm.batching import Batches
-from pipeline.lm.model import build_model
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training
-from pipeline.params import load_params
+from pipeline.project.params import load_params
 from tests.small import ROOT
 from tests.workspaces import workspace
 
@@ -38,14 +36,13 @@ def settings_of(name: str) -> Settings:
 def trajectory(settings: Settings) -> tuple[torch.Tensor, list[tuple[float, float, float]]]:
     """Weights after every step [steps, parameters], and train and valid perplexity and gradient norm of two epochs."""
     text = torch.randint(VOCAB, (settings.batch_size * settings.bptt * STEPS // 2,), generator=torch.Generator())
-    train, valid = (Batches(part, settings.batch_size, settings.bptt) for part in (text, text[:1234]))
-    training = Training(build_model(settings, VOCAB), settings)
+    training = Training(settings, text, text[:1234], VOCAB)
     weights: list[torch.Tensor] = []
 
     def note() -> None:
         weights.append(torch.cat([parameter.detach().flatten() for parameter in training.model.parameters()]))
 
-    records = [training.run_epoch(train, valid, note) for _ in range(settings.epochs)]
+    records = [training.run_epoch(note) for _ in range(settings.epochs)]
     return torch.stack(weights), [(r.train_perplexity, r.valid_perplexity, r.grad_norm) for r in records]
 
 

@@ -18,9 +18,9 @@ from threading import Thread
 import pytest
 
 from pipeline import download, sample
-from pipeline.console import UserError
-from pipeline.files import PARAMS, RAW, SPLITS
-from pipeline.params import Download
+from pipeline.project.console import UserError
+from pipeline.project.files import PARAMS, RAW, SPLITS
+from pipeline.project.schema import Download
 
 DEMO = Path(__file__).parents[1] / "recipes/demo.yaml"
 TEXTS = {split: f" a text of the {split} split \n".encode() * 2000 for split in SPLITS}

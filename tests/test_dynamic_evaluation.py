@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from pipeline.inference.dynamic_evaluation import evaluate_dynamically, gradient_scale
 from pipeline.lm.batching import Batches
-from pipeline.lm.dynamic_evaluation import evaluate_dynamically, gradient_scale
 from pipeline.lm.evaluation import evaluate
 from pipeline.lm.model import LanguageModel, build_model
 from pipeline.lm.settings import DynamicEvaluation

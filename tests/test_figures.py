@@ -2,6 +2,7 @@
 
 import math
 import re
+import runpy
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -11,11 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import figures
+from pipeline.reporting import curves, parallel_coordinates
+from pipeline.reporting.style import History
 from tests.histories import history
+from tests.small import ROOT
 
-Drawing = Callable[[Mapping[str, figures.History], Path], None]
-DRAWINGS: list[Drawing] = [figures.curves, figures.comparison, figures.learning_rates]
+Drawing = Callable[[Mapping[str, History], Path], None]
+DRAWINGS: list[Drawing] = [curves.curves, curves.comparison, curves.learning_rates]
 MODELS = {
     "lstm_dropout": history([150.0 - epoch for epoch in range(40)]),
     "lstm": history([120.0 + abs(epoch - 15) for epoch in range(40)]),
@@ -23,7 +26,7 @@ MODELS = {
 }
 
 
-def draw(drawing: Drawing, models: Mapping[str, figures.History], name: str = "figure.svg") -> bytes:
+def draw(drawing: Drawing, models: Mapping[str, History], name: str = "figure.svg") -> bytes:
     drawing(models, Path(name))
     return Path(name).read_bytes()
 
@@ -48,13 +51,13 @@ def test_another_number_changes_the_figure(drawing: Drawing) -> None:
 
 
 @pytest.mark.parametrize("number", range(1, 10))
-@pytest.mark.parametrize("drawing", [figures.curves, figures.comparison])
+@pytest.mark.parametrize("drawing", [curves.curves, curves.comparison])
 def test_every_model_is_named_with_its_best_epoch(drawing: Drawing, number: int) -> None:
     models = {f"model_{index}": history([200.0, 100.0 + index, 150.0]) for index in range(number)}
     svg = draw(drawing, models)
     assert texts(svg) >= set(models) | {f"{100 + index}.00 at epoch 2" for index in range(number)}
     panels = len(re.findall(r'<g id="axes_\d+">', svg.decode()))
-    assert panels == (number if drawing is figures.curves else 1)
+    assert panels == (number if drawing is curves.curves else 1)
 
 
 @pytest.mark.parametrize("drawing", DRAWINGS)
@@ -72,24 +75,25 @@ def test_the_four_models_of_the_default_recipe_fit_in_100_kb() -> None:
 
 def test_models_with_the_same_schedule_share_one_line_and_its_label() -> None:
     shared = {"a": history([3.0, 2.0]), "b": history([4.0, 1.0])}
-    assert "all models" in texts(draw(figures.learning_rates, shared))
+    assert "all models" in texts(draw(curves.learning_rates, shared))
     apart = shared | {"c": history([3.0, 2.0], rate=0.5)}
-    assert texts(draw(figures.learning_rates, apart)) >= {"a, b", "c"}
+    assert texts(draw(curves.learning_rates, apart)) >= {"a, b", "c"}
 
 
 def test_a_single_run_is_drawn_as_png() -> None:
-    figures.curve(MODELS["gru"], Path("curve.png"))
+    curves.curve(MODELS["gru"], Path("curve.png"))
     assert Path("curve.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_recipes_are_drawn_with_their_test_perplexity_beside_published_ones() -> None:
-    figures.recipes({"small": (MODELS["gru"], 105.27)}, {"a paper": 114.5}, Path("recipes.svg"))
+    draw_recipes = runpy.run_path(str(ROOT / "docs/recipes/draw.py"))["draw"]
+    draw_recipes({"small": (MODELS["gru"], 105.27)}, {"a paper": 114.5}, Path("recipes.svg"))
     assert texts(Path("recipes.svg").read_bytes()) >= {"small: 105.3", "114.5  a paper"}
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=10).map(sorted), st.floats(0, 0.3))
 def test_labels_are_spread_in_order_inside_the_frame_and_apart(heights: list[float], gap: float) -> None:
-    placed = figures.spread(heights, gap)
+    placed = curves.spread(heights, gap)
     apart = min(gap, 1 / max(1, len(heights) - 1)) - 1e-9
     assert all(-1e-9 <= height <= 1 for height in placed)
     assert all(above - below >= apart for below, above in pairwise(placed))
@@ -105,7 +109,7 @@ TRIALS = {
 
 
 def draw_trials(columns: Mapping[str, list], perplexities: list[float], complete: list[bool]) -> bytes:
-    figures.parallel_coordinates(columns, {"learning_rate"}, perplexities, complete, Path("trials.svg"))
+    parallel_coordinates.parallel_coordinates(columns, {"learning_rate"}, perplexities, complete, Path("trials.svg"))
     return Path("trials.svg").read_bytes()
 
 
@@ -118,7 +122,7 @@ def test_a_sweep_is_drawn_with_every_setting_and_value_that_has_a_name() -> None
 
 @given(st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=12), st.booleans())
 def test_the_heights_of_a_scale_keep_the_order_of_its_numbers(numbers: list[float], logarithmic: bool) -> None:
-    heights, marks = figures._scale(numbers, logarithmic, most_names=1)
+    heights, marks = parallel_coordinates._scale(numbers, logarithmic, most_names=1)
     for (low, lower), (high, higher) in pairwise(sorted(zip(numbers, heights, strict=True))):
         assert lower <= higher or low == high
     assert all(-1e-9 <= place <= 1 + 1e-9 for place in marks)

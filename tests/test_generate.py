@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import generate as command
-from pipeline.console import UserError
-from pipeline.lm.generation import generate, sample
+from pipeline.inference.generation import generate, sample
 from pipeline.lm.model import LanguageModel, build_model
+from pipeline.project.console import UserError
 from tests.small import CELLS, save_small_model, small_settings
 
 EOS = 0

@@ -1,56 +1,95 @@
-"""The first steps of every default model, pinned: a refactoring or a change of speed must not move them.
+"""The first steps of the default models and of those of `best`, pinned in golden.json: no refactoring and no change
+of speed may move them.
 
-When a change is meant to move them, `python -m tests.test_golden` prints the new trajectories.
+`python -m pipeline.accept` takes this as its proof. When a change is meant to move them, `python -m tests.test_golden`
+writes golden.json anew.
 """
 
+import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from pipeline.artifacts.weights import load_weights, save_weights
+from pipeline.corpus.ids import load_corpus, write_corpus
+from pipeline.corpus.sample import write
+from pipeline.corpus.vocabulary import build_vocabulary
+from pipeline.corpus.words import read_lines
+from pipeline.inference.dynamic_evaluation import dynamic_losses
 from pipeline.lm.batching import Batches
-from pipeline.lm.model import build_model
-from pipeline.lm.training import Training, train_epoch
-from pipeline.params import load_params
-from pipeline.preprocess import build_vocabulary, encode
-from pipeline.sample import write
+from pipeline.lm.evaluation import evaluate
+from pipeline.lm.settings import DynamicEvaluation, Settings
+from pipeline.lm.training import Training
+from pipeline.preprocess import encode
+from pipeline.project.params import load_params
 from tests.small import ROOT
 
+GOLDEN_FILE = ROOT / "tests/golden.json"
+GOLDEN: dict[str, dict[str, Any]] = json.loads(GOLDEN_FILE.read_text()) if GOLDEN_FILE.exists() else {}
 WINDOWS = (1, 2, 5, 10, 20)
-
-# Mean loss in nats a token over the first so many windows of the sample corpus, dropout included, in float32.
-GOLDEN: dict[str, list[float]] = {
-    "lstm_dropout": [4.40036, 4.383995, 4.306053, 4.202999, 4.116596],
-    "lstm": [4.398481, 4.383104, 4.304703, 4.19764, 4.115031],
-    "gru_dropout": [4.407463, 4.389339, 4.290374, 4.195959, 4.118281],
-    "gru": [4.405766, 4.380979, 4.282297, 4.184601, 4.10857],
-}
+DYNAMIC = DynamicEvaluation(learning_rate=1e-3, decay=0.01, epsilon=1e-3, bptt=5)
 
 
-def trajectory(name: str, folder: Path) -> list[float]:
-    """As in GOLDEN, of a model of params.yaml."""
-    write(folder)
-    text = folder / "sample.train.txt"
-    vocabulary = build_vocabulary(text)
-    ids = torch.from_numpy(encode(text, vocabulary).astype("int64"))
-    recipe = load_params(ROOT / "params.yaml").model(name)
-    settings = recipe.model_copy(update={"device": "cpu", "precision": "float32"})
+def golden(settings: Settings, folder: Path) -> dict[str, Any]:
+    """What is pinned of a model, in float32 on the CPU, on the sample corpus, all in nats a token:
+
+    losses: the mean over the first so many windows of training, dropout included
+    evaluated: the mean over valid after those windows, as the weights give it when they are back from their file
+    evaluated_dynamically: the same for the first tokens of test
+    """
+    settings = settings.model_copy(update={"device": "cpu", "precision": "float32"})
+    corpus = sample_corpus(folder)
     losses = []
     for windows in WINDOWS:
-        training = Training(build_model(settings, len(vocabulary)), settings)
-        batches = Batches(ids[: windows * settings.batch_size * settings.bptt + 1], settings.batch_size, settings.bptt)
+        text = corpus.train[: windows * settings.batch_size * settings.bptt + 1]
+        training = Training(settings, text, corpus.valid, len(corpus.vocabulary))
         torch.manual_seed(settings.seed)
-        losses.append(train_epoch(training.model, training.optimizer, batches, settings)[0])
-    return losses
+        losses.append(training.train_epoch(epoch=1)[0])
+    file = folder / "model.safetensors"
+    weights = {name: weight.clone() for name, weight in training.model.state_dict().items()}
+    save_weights(file, weights, settings, corpus.vocabulary, fingerprint="")
+    model = load_weights(file).model
+    texts = {"train": corpus.train[:5000], "valid": corpus.valid[:500], "test": corpus.test[:500]}
+    return {
+        "settings": settings.model_dump(),
+        "losses": losses,
+        "evaluated": evaluate(model, Batches(corpus.valid, settings.batch_size, settings.bptt)),
+        "evaluated_dynamically": dynamic_losses(model, texts, DYNAMIC)["test"],
+    }
+
+
+def sample_corpus(folder: Path) -> Any:
+    """The sample corpus, from its text through its ids on disk."""
+    write(folder)
+    texts = {split: folder / f"sample.{split}.txt" for split in ("train", "valid", "test")}
+    vocabulary = build_vocabulary(read_lines(texts["train"], remedy=""))
+    write_corpus({split: encode(path, vocabulary) for split, path in texts.items()}, vocabulary, folder)
+    return load_corpus(folder)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_the_first_steps_are_as_they_were(name: str, tmp_path: Path) -> None:
-    assert trajectory(name, tmp_path) == pytest.approx(GOLDEN[name], rel=1e-4)
+def test_the_first_steps_and_the_evaluation_are_as_they_were(name: str, tmp_path: Path) -> None:
+    pinned = GOLDEN[name]
+    now = golden(Settings.model_validate(pinned["settings"]), tmp_path)
+    assert now["losses"] == pytest.approx(pinned["losses"], rel=1e-4)
+    assert now["evaluated"] == pytest.approx(pinned["evaluated"], rel=1e-3)
+    assert now["evaluated_dynamically"] == pytest.approx(pinned["evaluated_dynamically"], rel=1e-3)
+
+
+def pin() -> None:
+    models = {
+        prefix + name: settings
+        for prefix, params in (("", "params.yaml"), ("best-", "recipes/best.yaml"))
+        for name, settings in load_params(ROOT / params).models.items()
+    }
+    models["gru_textbook"] = models["gru_dropout"].model_copy(update={"cell": "gru_textbook"})
+    with tempfile.TemporaryDirectory() as folder:
+        pinned = {name: golden(settings, Path(folder)) for name, settings in models.items()}
+    GOLDEN_FILE.write_text(json.dumps(pinned, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        for name in GOLDEN:
-            print(f'    "{name}": {[round(loss, 6) for loss in trajectory(name, Path(folder))]},')
+    pin()

@@ -3,9 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pipeline.lm.batching import Batches
 from pipeline.lm.gru_textbook import TextbookGRU
-from pipeline.lm.model import build_model
 from pipeline.lm.training import Training
 from tests.small import small_settings
 
@@ -100,9 +98,9 @@ def test_it_learns_a_text() -> None:
     """After 1 comes 2 and after 3 comes 4, but after 0 comes 1 or 3 in turn: that takes a memory."""
     text = torch.tensor([0, 1, 2, 0, 3, 4] * 100)
     settings = small_settings(cell="gru_textbook", epochs=10)
-    training = Training(build_model(settings, vocab_size=5), settings)
+    training = Training(settings, text, text[:61], vocabulary_size=5)
     for _ in range(settings.epochs):
-        record = training.run_epoch(Batches(text, 4, 5), Batches(text[:61], 4, 5))
+        record = training.run_epoch()
     assert training.history[0].train_perplexity > 2
     without_memory = 2 ** (1 / 3)  # one token in three is a toss of a coin to a model that sees only the token before
     assert record.train_perplexity < 1.05 < without_memory

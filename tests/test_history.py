@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.console import UserError
-from pipeline.history import HEADER, best_epoch, read_history, write_histories, write_history
+from pipeline.artifacts.history import HEADER, best_epoch, read_history, write_histories, write_history
 from pipeline.lm.record import EpochRecord
+from pipeline.project.console import UserError
 from tests.histories import history
 
 PATH = Path("results/models/lstm/history.csv")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.history import best_epoch, read_history
+from pipeline.artifacts.history import best_epoch, read_history
 from pipeline.lm.record import EpochRecord
-from pipeline.params import load_params
+from pipeline.project.params import load_params
 from pipeline.report import clock
 from tests.small import ROOT
 

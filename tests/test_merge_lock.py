@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from pipeline.console import UserError
 from pipeline.merge_lock import merge
+from pipeline.project.console import UserError
 from tests.small import ROOT
 
 STAGES = st.dictionaries(st.sampled_from("abcd"), st.integers(0, 2).map(lambda md5: {"md5": md5}))

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.console import UserError
-from pipeline.params import load_params, parse_params
+from pipeline.project.console import UserError
+from pipeline.project.params import load_params, parse_params
 from tests.small import ROOT
 
 DOCUMENT = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))

@@ -13,10 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import preprocess
-from pipeline.console import UserError
-from pipeline.corpus import EOS, UNK, Corpus, id_dtype, load_corpus, write_corpus
-from pipeline.files import CORPUS_METRICS, PROCESSED, RAW, SPLITS, sha256
-from pipeline.params import CorpusSizes, load_params
+from pipeline.corpus.ids import Corpus, id_dtype, load_corpus, write_corpus
+from pipeline.corpus.vocabulary import build_vocabulary
+from pipeline.corpus.words import EOS, UNK, read_lines
+from pipeline.project.console import UserError
+from pipeline.project.files import CORPUS_METRICS, PROCESSED, RAW, SPLITS, sha256
+from pipeline.project.params import load_params
+from pipeline.project.schema import CorpusSizes
 
 ROOT = Path(__file__).parents[1]
 WORDS = st.text(min_size=1, max_size=6).filter(lambda word: word.split() == [word] and "\0" not in word and word != EOS)
@@ -28,6 +31,10 @@ def put(split: str, text: str | bytes) -> Path:
     path = RAW / f"{split}.txt"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
+
+
+def vocabulary_of(path: Path) -> list[str]:
+    return build_vocabulary(read_lines(path, "get it"))
 
 
 def words_of(path: Path, vocabulary: list[str]) -> list[str]:
@@ -52,13 +59,13 @@ def run_stage(
 def test_ids_turn_back_into_the_text(tmp_path_factory: pytest.TempPathFactory, lines: list[list[str]]) -> None:
     path = tmp_path_factory.mktemp("text") / "train.txt"
     path.write_bytes("".join(" " + " ".join(words) + " \n" for words in lines).encode("utf-8"))
-    text = words_of(path, preprocess.build_vocabulary(path))
+    text = words_of(path, vocabulary_of(path))
     assert text == [word for words in lines for word in [*words, EOS]]
 
 
 def test_the_vocabulary_goes_by_frequency_then_by_code_point() -> None:
     path = put("train", "b a a\nc b a\né B\n")
-    assert preprocess.build_vocabulary(path) == [EOS, "a", "b", "B", "c", "é"]
+    assert vocabulary_of(path) == [EOS, "a", "b", "B", "c", "é"]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +121,7 @@ def test_a_text_that_cannot_be_used_is_refused_in_one_line(
 
 def test_a_missing_text_is_named() -> None:
     with pytest.raises(UserError, match=r"train\.txt not found"):
-        preprocess.build_vocabulary(RAW / "train.txt")
+        vocabulary_of(RAW / "train.txt")
 
 
 def test_sizes_that_differ_from_the_expected_ones_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +204,7 @@ def test_penn_treebank_has_the_sizes_that_params_expects() -> None:
     params, folder = load_params(ROOT / "params.yaml"), penn_treebank()
     assert folder
     texts = {split: folder / getattr(params.download.files, split).name for split in SPLITS}
-    vocabulary = preprocess.build_vocabulary(texts["train"])
+    vocabulary = vocabulary_of(texts["train"])
     tokens = {f"{split}_tokens": len(preprocess.encode(path, vocabulary)) for split, path in texts.items()}
     assert CorpusSizes(**tokens, vocabulary_size=len(vocabulary)) == params.preprocess.expected
     assert vocabulary[:3] == ["the", UNK, EOS]

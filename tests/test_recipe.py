@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.console import UserError
-from pipeline.params import load_params
+from pipeline.project.console import UserError
+from pipeline.project.params import load_params
 from pipeline.recipe import use_recipe
 from tests.small import ROOT
 

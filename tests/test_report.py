@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.console import UserError
-from pipeline.history import write_history
-from pipeline.params import load_params
+from pipeline.artifacts.history import write_history
+from pipeline.artifacts.metrics import read_corpus_sizes
+from pipeline.project.console import UserError
+from pipeline.project.params import load_params
 from pipeline.report import clock, render, write_report
-from pipeline.results import read_corpus_sizes, read_results
+from pipeline.reporting.results import read_results
 from tests.histories import history
 from tests.small import ROOT, small_settings
 

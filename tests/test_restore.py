@@ -1,5 +1,6 @@
 """What MLflow gets from the files in results/ alone: every finished training once, and nothing of any other."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -12,11 +13,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from ruamel.yaml import YAML
 
-from pipeline.console import UserError
-from pipeline.history import write_history
+from pipeline.artifacts.history import write_history
+from pipeline.artifacts.weights import save_weights
 from pipeline.lm.model import build_model
-from pipeline.restore import md5, restore
-from pipeline.weights import save_weights
+from pipeline.project.console import UserError
+from pipeline.restore import restore
 from tests.histories import history
 from tests.small import ROOT, small_settings
 from tests.test_tracking import artifacts, points, runs
@@ -64,7 +65,11 @@ def write_weights(folder: Path, **overrides: object) -> None:
 
 def lock(folder: Path, **overrides: object) -> None:
     """Write dvc.lock as if DVC had trained what lies in the folder."""
-    outs = [{"path": path.as_posix(), "md5": md5(path)} for path in folder.iterdir() if path.name != "metrics.json"]
+    outs = [
+        {"path": path.as_posix(), "md5": hashlib.md5(path.read_bytes()).hexdigest()}
+        for path in folder.iterdir()
+        if path.name != "metrics.json"
+    ]
     values = {"train": SETTINGS.model_dump(), f"models.{folder.name}": overrides}
     stage = {"outs": outs, "params": {"params.yaml": values}}
     with open("dvc.lock", "w") as file:

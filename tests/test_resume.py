@@ -11,11 +11,11 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from pipeline.checkpoint import exclusive, load_checkpoint, save_checkpoint
-from pipeline.console import UserError
+from pipeline.artifacts.checkpoint import exclusive, load_checkpoint, save_checkpoint
+from pipeline.artifacts.history import read_history
 from pipeline.demo import workspace_environment
-from pipeline.files import sha256
-from pipeline.history import read_history
+from pipeline.project.console import UserError
+from pipeline.project.files import sha256
 from tests.small import ROOT
 from tests.workspaces import workspace
 
@@ -78,7 +78,7 @@ def test_a_training_killed_at_random_moments_ends_as_if_it_never_was(
 
 @pytest.mark.slow
 def test_a_process_killed_while_it_makes_the_mlflow_store_leaves_none_that_is_broken(tmp_path: Path) -> None:
-    program = "from pipeline.mlflow_store import connect; connect()"
+    program = "from pipeline.tracking.store import connect; connect()"
     command, environment = [sys.executable, "-c", program], workspace_environment() | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, cwd=tmp_path, env=environment)
     while not list(tmp_path.glob("*mlflow.db*")) and process.poll() is None:
@@ -120,7 +120,7 @@ def test_what_was_saved_stays_whole_when_the_disk_is_full(tmp_path: Path) -> Non
     program = f"""
 import resource, torch
 from pathlib import Path
-from pipeline.checkpoint import save_checkpoint
+from pipeline.artifacts.checkpoint import save_checkpoint
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 save_checkpoint(Path({str(path)!r}), {{"weights": torch.ones(1_000_000)}})
 """

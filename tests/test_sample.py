@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import sample
-from pipeline.files import SPLITS, sha256
-from pipeline.params import load_params
+from pipeline.corpus import sample
+from pipeline.project.files import SPLITS, sha256
+from pipeline.project.params import load_params
 
 DEMO = Path(__file__).parents[1] / "recipes/demo.yaml"
 

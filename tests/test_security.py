@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.checkpoint import load_checkpoint
-from pipeline.console import UserError
-from pipeline.corpus import load_corpus, write_corpus
+from pipeline.artifacts.checkpoint import load_checkpoint
+from pipeline.artifacts.history import write_history
+from pipeline.artifacts.weights import load_weights
+from pipeline.corpus.ids import load_corpus, write_corpus
 from pipeline.demo import workspace_environment
-from pipeline.history import write_history
-from pipeline.tracking import live_run, publish_evaluation
-from pipeline.weights import load_weights
+from pipeline.project.console import UserError
+from pipeline.tracking.live import live_run
+from pipeline.tracking.publisher import publish_evaluation
 from tests.small import ROOT
 from tests.test_tracking import FACTS, epochs
 

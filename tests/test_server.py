@@ -15,9 +15,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from pipeline.artifacts.history import read_history
 from pipeline.demo import workspace_environment
-from pipeline.history import read_history
-from pipeline.tracking import LiveRun
+from pipeline.tracking.live import LiveRun
 from tests.test_security import SECRETS, assert_nothing_leaked, contents
 from tests.test_tracking import FACTS, epochs
 from tests.workspaces import workspace

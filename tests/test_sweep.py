@@ -21,12 +21,14 @@ from mlflow.entities import Run
 from ruamel.yaml import YAML
 
 from pipeline import sweep as command
-from pipeline.console import UserError
 from pipeline.demo import workspace_environment
 from pipeline.lm.training import Training
-from pipeline.params import load_params
-from pipeline.study import Study, TakenOverError, Trial
-from pipeline.sweep_file import Choice, OneOf, Range, Sweep, combinations, load_sweep, overrides
+from pipeline.project.console import UserError
+from pipeline.project.params import load_params
+from pipeline.search.space import Choice, OneOf, Range, combinations, overrides
+from pipeline.search.study import Study
+from pipeline.search.sweep_file import Sweep, load_sweep
+from pipeline.search.trial import TakenOverError, Trial
 from tests.histories import history
 from tests.small import ROOT
 from tests.workspaces import workspace

@@ -8,9 +8,11 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from pipeline.corpus import Corpus
+from pipeline.corpus.ids import Corpus
 from pipeline.lm.record import EpochRecord
-from pipeline.tracking import EPOCH_METRICS, RunFacts, live_run, publish_evaluation
+from pipeline.tracking.facts import RunFacts
+from pipeline.tracking.live import live_run
+from pipeline.tracking.publisher import EPOCH_METRICS, publish_evaluation
 from tests.small import small_settings
 
 CORPUS = Corpus(torch.arange(9), torch.arange(5), torch.arange(4), tuple("abcdefghi"))

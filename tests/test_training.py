@@ -7,27 +7,27 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.lm.batching import Batches
+from pipeline.lm.errors import DivergedError
 from pipeline.lm.evaluation import evaluate, perplexity
 from pipeline.lm.model import LanguageModel, build_model
 from pipeline.lm.schedule import learning_rate
 from pipeline.lm.settings import Settings
-from pipeline.lm.training import DivergedError, Training
+from pipeline.lm.training import Training
 from tests.small import CELLS, small_settings
 
 VOCAB = 30
 TEXT = torch.randint(VOCAB, (601,), generator=torch.Generator().manual_seed(0))
 
 
-def trained(settings: Settings, epochs: int = 3, precision: torch.dtype = torch.float32) -> Training:
-    training = Training(build_model(settings, VOCAB), settings, precision)
+def untrained(settings: Settings) -> Training:
+    return Training(settings, TEXT[:450], TEXT[450:], VOCAB)
+
+
+def trained(settings: Settings, epochs: int = 3) -> Training:
+    training = untrained(settings)
     for _ in range(epochs):
-        training.run_epoch(*batches(settings))
+        training.run_epoch()
     return training
-
-
-def batches(settings: Settings) -> tuple[Batches, Batches]:
-    layout = settings.batch_size, settings.bptt
-    return Batches(TEXT[:450], *layout), Batches(TEXT[450:], *layout)
 
 
 def weights(model: LanguageModel) -> list[torch.Tensor]:
@@ -82,11 +82,11 @@ def test_a_loss_summed_over_time_is_the_mean_with_rate_and_clipping_scaled() -> 
     one = {"bptt": 20, "batch_size": 3, "optimizer": {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0}}
     summed = small_settings(loss="sum_over_time", learning_rate=1.0, max_grad_norm=5.0, **one)
     mean = small_settings(loss="mean", learning_rate=20.0, max_grad_norm=0.25, **one)
-    text = Batches(TEXT[:301], 3, 20)  # 300 targets: five whole windows, no padding
+    text = TEXT[:301]  # 300 targets: five whole windows, no padding
     results = []
     for settings in (summed, mean):
-        training = Training(build_model(settings, VOCAB), settings)
-        training.run_epoch(text, text)
+        training = Training(settings, text, text, VOCAB)
+        training.run_epoch()
         results.append(torch.cat([weight.flatten() for weight in weights(training.model)]))
     torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-6)
 
@@ -96,45 +96,42 @@ def test_the_gradient_is_clipped_to_its_norm() -> None:
     settings = small_settings(
         max_grad_norm=0.01, learning_rate=0.5, optimizer={"name": "sgd", "momentum": 0.0, "weight_decay": 0.0}
     )
-    training = Training(build_model(settings, VOCAB), settings)
+    training = Training(settings, TEXT[:21], TEXT[:21], VOCAB)  # one window: one update
     before = weights(training.model)
-    train, valid = Batches(TEXT[:21], 4, 5), Batches(TEXT[:21], 4, 5)  # one window: one update
-    record = training.run_epoch(train, valid)
+    record = training.run_epoch()
     moved = [after - start for after, start in zip(weights(training.model), before, strict=True)]
     distance = torch.cat([move.flatten() for move in moved]).norm().item()
     assert record.grad_norm > 0.01  # measured before clipping
     assert distance == pytest.approx(0.5 * 0.01, rel=1e-3)
 
 
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_two_trainings_of_one_seed_are_equal_to_the_bit(cell: str, precision: torch.dtype) -> None:
-    settings = small_settings(cell=cell, dropout=0.4)
-    first, second = (trained(settings, precision=precision) for _ in range(2))
+def test_two_trainings_of_one_seed_are_equal_to_the_bit(cell: str, precision: str) -> None:
+    settings = small_settings(cell=cell, dropout=0.4, precision=precision)
+    first, second = (trained(settings) for _ in range(2))
     assert all(map(torch.equal, weights(first.model), weights(second.model)))
     assert [r.valid_perplexity for r in first.history] == [r.valid_perplexity for r in second.history]
-    other = trained(small_settings(cell=cell, dropout=0.4, seed=2), precision=precision)
+    other = trained(small_settings(cell=cell, dropout=0.4, precision=precision, seed=2))
     assert not torch.equal(first.model.output.weight, other.model.output.weight)
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_products_in_bfloat16_train_as_well_and_leave_weights_and_evaluation_in_float32(cell: str) -> None:
-    settings = small_settings(cell=cell)
-    exact, rounded = trained(settings), trained(settings, precision=torch.bfloat16)
+    exact, rounded = (trained(small_settings(cell=cell, precision=name)) for name in ("float32", "bfloat16"))
     assert rounded.history[-1].valid_perplexity == pytest.approx(exact.history[-1].valid_perplexity, rel=0.01)
     assert rounded.history[-1].valid_perplexity != exact.history[-1].valid_perplexity
     assert all(weight.dtype is torch.float32 for weight in rounded.model.parameters())
-    loss = evaluate(rounded.model, batches(settings)[1])
+    loss = evaluate(rounded.model, rounded.valid)
     assert perplexity(loss) == rounded.history[-1].valid_perplexity
 
 
 def test_the_first_step_of_adamw_moves_every_weight_by_the_rate_at_most() -> None:
     """Bias-corrected, its first update is the rate times the gradient's sign."""
     settings = small_settings(optimizer={"name": "adamw", "weight_decay": 0.0}, learning_rate=0.01)
-    training = Training(build_model(settings, VOCAB), settings)
+    training = Training(settings, TEXT[:21], TEXT[:21], VOCAB)  # one window: one update
     before = weights(training.model)
-    train, valid = Batches(TEXT[:21], 4, 5), Batches(TEXT[:21], 4, 5)  # one window: one update
-    training.run_epoch(train, valid)
+    training.run_epoch()
     moved = [(after - start).abs().max() for after, start in zip(weights(training.model), before, strict=True)]
     assert [distance.item() for distance in moved] == pytest.approx([0.01] * len(moved), rel=1e-3)
 
@@ -156,10 +153,10 @@ def test_a_restored_training_goes_on_to_the_same_weights_to_the_bit(cell: str, o
         schedule={"name": "linear", "warmup": 0.1},
     )
     uninterrupted = trained(settings, epochs=4)
-    restored = Training(build_model(settings, VOCAB), settings)
+    restored = untrained(settings)
     restored.load_state_dict(trained(settings, epochs=2).state_dict())
     for _ in range(2):
-        restored.run_epoch(*batches(settings))
+        restored.run_epoch()
     assert all(map(torch.equal, weights(uninterrupted.model), weights(restored.model)))
     assert all(torch.equal(uninterrupted.best_weights[k], restored.best_weights[k]) for k in restored.best_weights)
 
@@ -170,7 +167,7 @@ def test_the_best_weights_are_those_of_the_best_validation_epoch() -> None:
     valid = [record.valid_perplexity for record in training.history]
     assert valid.index(min(valid)) < 5
     training.model.load_state_dict(training.best_weights)
-    assert perplexity(evaluate(training.model, batches(settings)[1])) == min(valid)
+    assert perplexity(evaluate(training.model, training.valid)) == min(valid)
 
 
 @pytest.mark.parametrize("bad_weight", [math.nan, math.inf])
@@ -180,6 +177,6 @@ def test_a_loss_that_is_no_number_stops_the_training_and_keeps_the_best_weights(
     with torch.no_grad():
         training.model.output.bias[0] = bad_weight
     with pytest.raises(DivergedError, match="step 1 of epoch 2"):
-        training.run_epoch(*batches(training.settings))
+        training.run_epoch()
     assert len(training.history) == 1
     assert all(torch.equal(kept[name], training.best_weights[name]) for name in kept)

@@ -39,7 +39,7 @@ class Batches:
     def __init__(self, tokens: Tensor, batch_size: int, bptt: int) -> None:
         """tokens [length] int64, at least two of them.
 
-        Raises ValueError when there are fewer, or when the processes cannot share the columns evenly.
+        Raises ValueError when there are fewer, and SharesError when the processes cannot share the columns evenly.
         """
         if len(tokens) < 2:
             raise ValueError("a text needs at least two tokens: one to read and one to predict")

@@ -8,11 +8,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.lm.distributed import world_size
+from pipeline.lm.errors import DeviceError
 from pipeline.lm.settings import Settings
-
-
-class DeviceError(Exception):
-    """The device asked for is not there."""
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -7,6 +7,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pipeline.lm.errors import SharesError
+
 
 def rank() -> int:
     """Which of the processes this is, counted from 0."""
@@ -18,13 +20,22 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def check_shares(batch_size: int) -> None:
+    """Raise SharesError when the processes cannot share a batch evenly."""
+    if batch_size % world_size():
+        divisors = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
+        raise SharesError(
+            f"{world_size()} processes cannot share a batch_size of {batch_size} evenly: "
+            f"set processes to one of {', '.join(map(str, divisors))}, or another batch_size"
+        )
+
+
 def own_columns(x: Tensor) -> Tensor:
     """What this process has of the whole batch: x [time, batch, ...] -> [time, batch / world_size, ...].
 
-    Raises ValueError when the batch cannot be shared evenly.
+    Raises SharesError when the batch cannot be shared evenly.
     """
-    if x.shape[1] % world_size():
-        raise ValueError(f"{x.shape[1]} columns cannot be shared evenly by {world_size()} processes")
+    check_shares(x.shape[1])
     return x.chunk(world_size(), dim=1)[rank()]
 
 

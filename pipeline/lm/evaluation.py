@@ -1,14 +1,20 @@
 """Perplexity of a text under a model."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.lm.batching import IGNORED, Batches
 from pipeline.lm.distributed import total
+from pipeline.lm.settings import Settings
+
+
+def batches_of(splits: Mapping[str, Tensor], settings: Settings, device: torch.device) -> dict[str, Batches]:
+    """The splits of a corpus, each [length] int64, in the batches in which a model of these settings is evaluated."""
+    return {split: Batches(text.to(device), settings.batch_size, settings.bptt) for split, text in splits.items()}
 
 
 @torch.no_grad()

@@ -1,10 +1,9 @@
 """The settings of one model and its training, validated: a wrong key, type or range never reaches the training."""
 
-import difflib
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -17,23 +16,13 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_keys(cls, values: Any) -> Any:
-        for key in values if isinstance(values, dict) else ():
-            if key not in cls.model_fields:
-                close = difflib.get_close_matches(str(key), cls.model_fields, n=1)
-                hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(cls.model_fields)}"
-                raise PydanticCustomError("unknown_key", "no such setting; {hint}", {"key": str(key), "hint": hint})
-        return values
-
 
 class SGD(Strict):
     """Stochastic gradient descent with heavy-ball momentum and L2 weight decay, as in `torch.optim.SGD`."""
 
     name: Literal["sgd"]
     momentum: Probability
-    weight_decay: NonNegativeFloat
+    weight_decay: NonNegativeFloat = 0.0
 
 
 class AdamW(Strict):
@@ -59,24 +48,28 @@ class Linear(Strict):
 
 
 class Settings(Strict):
-    """Everything that decides how one model is built and trained, beside the corpus."""
+    """Everything that decides how one model is built and trained, beside the corpus.
+
+    What is off by default may be left out, so a new setting leaves existing params files, saved weights and the
+    fingerprints of checkpoints as they are: those hold `essentials` only.
+    """
 
     cell: Literal["lstm", "gru", "gru_textbook"]
     num_layers: PositiveInt
     hidden_size: PositiveInt
     embedding_size: PositiveInt
-    tied_weights: bool
-    dropout: Probability
-    embedding_dropout: Probability | None
-    output_dropout: Probability | None
-    locked_dropout: bool
-    weight_dropout: Probability
+    tied_weights: bool = False
+    dropout: Probability = 0.0
+    embedding_dropout: Probability | None = None
+    output_dropout: Probability | None = None
+    locked_dropout: bool = False
+    weight_dropout: Probability = 0.0
     init_range: PositiveFloat
 
     epochs: PositiveInt
     batch_size: PositiveInt
     bptt: PositiveInt
-    random_windows: bool
+    random_windows: bool = False
     loss: Literal["mean", "sum_over_time"]
     optimizer: Annotated[SGD | AdamW, Field(discriminator="name")]
     learning_rate: PositiveFloat
@@ -92,13 +85,17 @@ class Settings(Strict):
     def _tied_sizes_are_equal(cls, tied: bool, info: ValidationInfo) -> bool:
         sizes = {info.data.get("embedding_size"), info.data.get("hidden_size")} - {None}
         if tied and len(sizes) > 1:
-            raise PydanticCustomError("tied_sizes", "embedding_size and hidden_size have to be equal for that")
+            raise ValueError("embedding_size and hidden_size have to be equal for that")
         return tied
 
     @property
     def drops(self) -> bool:
         """Whether anything is dropped in training."""
         return any((self.dropout, self.embedding_dropout, self.output_dropout, self.weight_dropout))
+
+    def essentials(self) -> dict[str, Any]:
+        """All but what is off by default."""
+        return self.model_dump(exclude_defaults=True)
 
     def flat(self) -> dict[str, object]:
         """Every setting by its dotted name, such as `optimizer.momentum`."""
@@ -117,3 +114,15 @@ class DynamicEvaluation(Strict):
     decay: NonNegativeFloat
     epsilon: PositiveFloat
     bptt: PositiveInt
+
+
+def overlay(shared: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay a model's settings over the shared ones; a nested group that names another kind replaces the shared one."""
+    merged = dict(shared)
+    for key, value in overrides.items():
+        group = shared.get(key)
+        if isinstance(group, dict) and isinstance(value, dict) and value.get("name") in (None, group.get("name")):
+            merged[key] = group | value
+        else:
+            merged[key] = value
+    return merged

@@ -5,16 +5,17 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.lm.batching import Batches
-from pipeline.lm.device import products_in
-from pipeline.lm.distributed import data_parallel, total, world_size
+from pipeline.lm.batching import Batches, Window
+from pipeline.lm.device import choose_device, choose_precision, products_in
+from pipeline.lm.distributed import check_shares, data_parallel, total, world_size
+from pipeline.lm.errors import DivergedError
 from pipeline.lm.evaluation import evaluate, perplexity
-from pipeline.lm.model import LanguageModel, detach
+from pipeline.lm.model import LanguageModel, State, build_model, detach
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.schedule import learning_rate
 from pipeline.lm.settings import AdamW, Settings
@@ -22,25 +23,27 @@ from pipeline.lm.settings import AdamW, Settings
 OnStep = Callable[[], object]
 
 STEPS_BETWEEN_CHECKS = 100
-
-
-class DivergedError(Exception):
-    """The loss became infinite or not a number."""
+REMEDY = "lower learning_rate or max_grad_norm"
 
 
 class Training:
-    """A training in progress: model, optimizer, the record of every finished epoch and the best weights so far.
+    """A training run in progress: model, optimizer, the record of every finished epoch and the best weights so far.
 
-    `state_dict` and `load_state_dict` carry all of it, so a training that is restored after any epoch goes on to the
-    same weights, to the bit, as one that was never interrupted.
+    `state_dict` and `load_state_dict` carry all of it, so a run that is restored after any epoch goes on to the same
+    weights, to the bit, as one that was never interrupted.
     """
 
-    def __init__(self, model: LanguageModel, settings: Settings, precision: torch.dtype = torch.float32) -> None:
-        self.model = model
-        self.data_parallel = data_parallel(model)
+    def __init__(self, settings: Settings, train: Tensor, valid: Tensor, vocabulary_size: int) -> None:
+        """train, valid [length] int64: the ids of the texts. Raises DeviceError and SharesError."""
+        check_shares(settings.batch_size)
         self.settings = settings
-        self.precision = precision
-        self.optimizer = build_optimizer(model, settings)
+        self.device = choose_device(settings.device)
+        self.precision = choose_precision(settings.precision, self.device)
+        self.model = build_model(settings, vocabulary_size).to(self.device)
+        self.data_parallel = data_parallel(self.model)
+        self.optimizer = build_optimizer(self.model, settings)
+        self.train = Batches(train.to(self.device), settings.batch_size, settings.bptt)
+        self.valid = Batches(valid.to(self.device), settings.batch_size, settings.bptt)
         self.history: list[EpochRecord] = []
         self.best_weights: dict[str, Tensor] = {}
 
@@ -48,20 +51,15 @@ class Training:
     def finished(self) -> bool:
         return len(self.history) >= self.settings.epochs
 
-    def run_epoch(self, train: Batches, valid: Batches, on_step: OnStep = lambda: None) -> EpochRecord:
+    def run_epoch(self, on_step: OnStep = lambda: None) -> EpochRecord:
         """One pass over the training text, then the validation perplexity. Raises DivergedError."""
         epoch = len(self.history) + 1
         torch.manual_seed(epoch_seed(self.settings.seed, epoch))
 
         start = time.perf_counter()
-        try:
-            train_loss, grad_norm = train_epoch(
-                self.data_parallel, self.optimizer, train, self.settings, epoch, self.precision, on_step
-            )
-        except DivergedError as error:
-            raise DivergedError(f"{error} of epoch {epoch}: lower learning_rate or max_grad_norm") from None
+        train_loss, grad_norm = self.train_epoch(epoch, on_step)
         train_seconds = time.perf_counter() - start
-        valid_loss = evaluate(self.model, valid)
+        valid_loss = evaluate(self.model, self.valid)
 
         record = EpochRecord(
             epoch=epoch,
@@ -69,18 +67,40 @@ class Training:
             train_perplexity=perplexity(train_loss),
             valid_perplexity=perplexity(valid_loss),
             grad_norm=grad_norm,
-            tokens_per_second=train.num_tokens / train_seconds,
+            tokens_per_second=self.train.num_tokens / train_seconds,
             seconds=time.perf_counter() - start,
             finished_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
         if not math.isfinite(record.train_perplexity + record.valid_perplexity + record.grad_norm):
-            raise DivergedError(
-                f"the perplexity or the gradient overflows in epoch {epoch}: lower learning_rate or max_grad_norm"
-            )
+            raise DivergedError(f"the perplexity or the gradient overflows in epoch {epoch}: {REMEDY}")
         if all(record.valid_perplexity < earlier.valid_perplexity for earlier in self.history):
             self.best_weights = {name: weight.detach().clone() for name, weight in self.model.state_dict().items()}
         self.history.append(record)
         return record
+
+    def train_epoch(self, epoch: int, on_step: OnStep = lambda: None) -> tuple[float, float]:
+        """Update the model once for every window; returns the mean loss in nats a token, and the mean gradient norm.
+
+        The state is carried from window to window, the gradient is not. Losses stay on the device and are looked at
+        now and then, for a look at every step would make a GPU wait. Raises DivergedError.
+        """
+        bptt = self.settings.bptt
+        first = int(torch.randint(1, bptt + 1, ())) if self.settings.random_windows else bptt
+        windows = list(self.train.windows(first))
+        losses, grad_norms = torch.zeros(2, len(windows), device=self.device)
+        state = None
+        self.model.train()
+        for step, window in enumerate(windows):
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(self.settings, epoch - 1 + step / len(windows))
+            losses[step], grad_norms[step], state = train_step(
+                self.data_parallel, self.optimizer, window, state, self.settings, self.precision
+            )
+            on_step()
+            if step % STEPS_BETWEEN_CHECKS == 0 or step == len(windows) - 1:
+                check_finite(total(losses), epoch)
+        mean_loss = total(losses).sum(dtype=torch.float64).item() / self.train.num_tokens
+        return mean_loss, grad_norms.mean().item()
 
     def state_dict(self) -> dict[str, Any]:
         """All that a later process needs to go on: tensors, numbers and strings only."""
@@ -99,51 +119,46 @@ class Training:
         self.best_weights = state["best_weights"]
 
 
-def train_epoch(
+def check_runs_here(settings: Settings) -> None:
+    """Raise DeviceError or SharesError when these settings cannot be trained here, before anything is built."""
+    check_shares(settings.batch_size)
+    choose_precision(settings.precision, choose_device(settings.device))
+
+
+class Step(NamedTuple):
+    """loss: in nats, summed over the window; grad_norm: before clipping; state: for the next window."""
+
+    loss: Tensor
+    grad_norm: Tensor
+    state: State
+
+
+def train_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    train: Batches,
+    window: Window,
+    state: State | None,
     settings: Settings,
-    epoch: int = 1,
-    precision: torch.dtype = torch.float32,
-    on_step: OnStep = lambda: None,
-) -> tuple[float, float]:
-    """Update the model once for every window of the text; returns mean loss in nats a token, and mean gradient norm.
-
-    The state is carried from window to window, the gradient is not. Losses stay on the device and are looked at now
-    and then, for a look at every step would make a GPU wait. Raises DivergedError.
-    """
-    device = train.inputs.device
-    max_norm = settings.max_grad_norm or math.inf
-    first = int(torch.randint(1, train.bptt + 1, ())) if settings.random_windows else train.bptt
-    windows = list(train.windows(first))
-    losses = torch.zeros(len(windows), device=device)
-    grad_norms = torch.zeros(len(windows), device=device)
-    state = None
-    model.train()
-    for step, (inputs, targets, num_tokens) in enumerate(windows):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, epoch - 1 + step / len(windows))
-        with products_in(precision, device):
-            loss, state = model(inputs, detach(state), targets)  # summed over the window's tokens
-        divisor = num_tokens if settings.loss == "mean" else train.batch_size
-        optimizer.zero_grad()
-        (loss * world_size() / divisor).backward()  # processes that share the batch average their gradients
-        grad_norms[step] = nn.utils.clip_grad_norm_(model.parameters(), max_norm)
-        optimizer.step()
-        losses[step] = loss.detach()
-        on_step()
-        if step % STEPS_BETWEEN_CHECKS == 0 or step == len(windows) - 1:
-            check_finite(total(losses))
-    return total(losses).sum(dtype=torch.float64).item() / train.num_tokens, grad_norms.mean().item()
+    precision: torch.dtype,
+) -> Step:
+    """Update the weights once: forward from the state of the window before, backward, clip, step."""
+    inputs, targets, num_tokens = window
+    with products_in(precision, inputs.device):
+        loss, state = model(inputs, detach(state), targets)
+    divisor = num_tokens if settings.loss == "mean" else settings.batch_size
+    optimizer.zero_grad()
+    (loss * world_size() / divisor).backward()  # processes that share the batch average their gradients
+    grad_norm = nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm or math.inf)
+    optimizer.step()
+    return Step(loss.detach(), grad_norm, state)
 
 
-def check_finite(losses: Tensor) -> None:
+def check_finite(losses: Tensor, epoch: int) -> None:
     """Raise DivergedError, naming the step, when a loss is infinite or not a number."""
     diverged = (~losses.isfinite()).nonzero()
     if len(diverged):
         step = int(diverged[0])
-        raise DivergedError(f"the loss is {losses[step].item()} at step {step + 1}")
+        raise DivergedError(f"the loss is {losses[step].item()} at step {step + 1} of epoch {epoch}: {REMEDY}")
 
 
 def build_optimizer(model: LanguageModel, settings: Settings) -> torch.optim.Optimizer:

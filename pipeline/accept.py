@@ -1,0 +1,38 @@
+"""Tell DVC that an edit of pipeline/lm moves no number, after proving it.
+
+DVC sees that the code has changed, not whether its results would. This runs the golden trajectories (the first steps
+and the evaluation of nine models, `tests/test_golden.py`). Where they hold, it writes the digest of today's code into
+dvc.lock for every model that was trained or evaluated: the results stay valid, and nothing is trained again. Settings
+and data are left as dvc.lock has them, so an edit of params.yaml still trains what it touches.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from pipeline.artifacts.dvc_lock import LOCK, renew_code
+from pipeline.project.console import UserError, run, say
+
+PROOF = "tests/test_golden.py"
+COVERED = "float32 on the CPU, the first 20 windows, evaluation static and dynamic, the four default models and others"
+
+
+def main() -> None:
+    argparse.ArgumentParser(
+        prog="python -m pipeline.accept", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    if not Path(PROOF).exists():
+        raise UserError(f"{PROOF} not found: run from the root of a clone")
+    say(f"running {PROOF} ...")
+    if subprocess.run([sys.executable, "-m", "pytest", "-q", PROOF], check=False).returncode:
+        raise UserError(
+            f"{PROOF} fails: this change moves numbers, and `dvc repro` has to train again ({LOCK} is as it was)"
+        )
+    renewed = renew_code(("train", "evaluate"))
+    say(f"the golden trajectories hold ({COVERED})")
+    say(f"{LOCK}: accepted the code for {', '.join(renewed)}" if renewed else f"{LOCK} has this code already")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,103 @@
+"""Checkpoints: what an interrupted training run goes on from, and which process holds it.
+
+They live outside DVC's outputs (DVC deletes those before a stage runs again), under the real repository's root, and are
+named by a fingerprint of settings, data and code, so that a changed experiment never goes on from a stale state.
+"""
+
+import hashlib
+import io
+import json
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pipeline.artifacts.code_digest import code_digest
+from pipeline.lm.settings import Settings
+from pipeline.project.console import UserError
+from pipeline.project.files import atomic_write, project_root
+
+LANGUAGE_MODEL_CODE = Path(__file__).parents[1] / "lm"
+
+
+def fingerprint(settings: Settings, corpus_fingerprint: str) -> str:
+    """What a trained model follows from: its settings, the corpus, the code; 16 hexadecimal digits."""
+    import torch
+
+    digest = hashlib.sha256()
+    digest.update(json.dumps(settings.essentials(), sort_keys=True).encode())
+    digest.update(corpus_fingerprint.encode())
+    digest.update(torch.__version__.encode())
+    digest.update(code_digest(LANGUAGE_MODEL_CODE).encode())
+    return digest.hexdigest()[:16]
+
+
+def checkpoint_path(name: str, fingerprint: str) -> Path:
+    return _folder() / f"{name}-{fingerprint}.pt"
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a training run's state; the checkpoint before it stays whole until this one is. Raises OSError."""
+    import torch
+
+    buffer = io.BytesIO()  # written to the file itself, PyTorch hides why the disk refused
+    torch.save(state, buffer)
+    with atomic_write(path, "wb") as file:
+        file.write(buffer.getbuffer())
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """A training run's state, as data and never as code, or None where there is none. Raises UserError when damaged."""
+    import torch
+
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        raise UserError(f"{path} is damaged: delete it, and the training starts from epoch 1") from None
+    return state
+
+
+def delete_checkpoints(prefix: str) -> None:
+    """Delete what was kept under names that begin so."""
+    for path in _folder().glob(f"{prefix}*"):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold a checkpoint for this process alone. Raises UserError, naming the holder, when another process has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    holder = path.with_suffix(".holder")
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        process = holder.read_text() if holder.exists() else "another one"
+        raise UserError(f"process {process} is training this very model: wait for it, or stop it") from None
+    try:
+        holder.write_text(str(os.getpid()))
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def is_being_trained(model: str) -> bool:
+    """Whether a process holds one of the model's checkpoints."""
+    for path in _folder().glob(f"{model}-*.lock"):
+        try:
+            with FileLock(path, blocking=False):
+                pass
+        except Timeout:
+            return True
+    return False
+
+
+def _folder() -> Path:
+    return project_root() / ".checkpoints"

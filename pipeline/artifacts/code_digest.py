@@ -1,0 +1,48 @@
+"""A digest of what code means: comments, docstrings, layout, parentheses and quotes do not count, all else does."""
+
+import ast
+import hashlib
+from pathlib import Path
+
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+MEANINGLESS = {"ctx", "kind", "type_comment"}
+
+
+def code_digest(folder: Path) -> str:
+    """The SHA-256 of the modules below a folder, of their names and their syntax trees without docstrings.
+
+    It is the same on Python 3.11 to 3.14. `ast.dump` is not: later Pythons have new fields and leave out empty ones,
+    and they cut f-strings into other pieces. Raises SyntaxError for a file that is not Python.
+    """
+    digest = hashlib.sha256()
+    modules = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py")}
+    for name, path in sorted(modules.items()):
+        digest.update(f"{name!a}: {_form(ast.parse(path.read_bytes(), path))}\n".encode())
+    return digest.hexdigest()
+
+
+def _form(part: object) -> str:
+    """A node, a list of nodes or a plain value as text; in ASCII, as `repr` goes by each Python's own Unicode."""
+    if isinstance(part, list):
+        return f"[{', '.join(map(_form, part))}]"
+    if isinstance(part, ast.JoinedStr):
+        return _f_string(part.values)
+    if not isinstance(part, ast.AST):
+        return ascii(part)
+    fields = {name: value for name, value in ast.iter_fields(part) if name not in MEANINGLESS}
+    if isinstance(part, DOCUMENTED) and ast.get_docstring(part, clean=False) is not None:
+        fields["body"] = part.body[1:]
+    filled = [f"{name}={_form(value)}" for name, value in fields.items() if value is not None and value != []]
+    return f"{type(part).__name__}({', '.join(filled)})"
+
+
+def _f_string(pieces: list[ast.expr]) -> str:
+    """Text + value + ... + text: some Pythons split a text, add an empty one or have a lone one as a constant."""
+    forms, text = [], ""
+    for piece in pieces:
+        if isinstance(piece, ast.Constant):
+            text += str(piece.value)
+        else:
+            forms += [_form(ast.Constant(text)), _form(piece)]
+            text = ""
+    return " + ".join([*forms, _form(ast.Constant(text))])

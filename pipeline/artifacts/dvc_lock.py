@@ -1,0 +1,84 @@
+"""dvc.lock: what DVC's stages ran on and what they made, as far as it is read here, and the code that they ran."""
+
+import hashlib
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.lm.settings import Settings, overlay
+from pipeline.project.console import UserError
+from pipeline.project.files import PARAMS
+from pipeline.project.params import validate
+
+LOCK = Path("dvc.lock")
+
+
+class LockedOutput(BaseModel):
+    path: Path
+    md5: str | None = None
+
+
+class LockedStage(BaseModel):
+    """A stage in dvc.lock: what it ran on and what it made, as far as it matters here."""
+
+    params: dict[str, dict[str, Any]] = {}
+    outs: list[LockedOutput] = []
+
+    def made(self, path: Path) -> bool:
+        """Whether a file is as the stage left it."""
+        return path.exists() and {out.path: out.md5 for out in self.outs}.get(path) == _md5(path)
+
+    def settings(self, model: str) -> Settings:
+        """The settings that the stage trained a model with. Raises UserError."""
+        try:
+            values = self.params[PARAMS.name]
+            settings = overlay(values["train"], values[f"models.{model}"])
+        except KeyError:
+            raise UserError(f"{LOCK} does not name its settings: run `dvc repro train@{model}`") from None
+        return validate(Settings, settings, LOCK, ("models", model))
+
+
+class Lock(BaseModel):
+    stages: dict[str, LockedStage]
+
+
+def read_lock() -> dict[str, LockedStage]:
+    """The stages that DVC has run. Raises UserError when dvc.lock is damaged."""
+    try:
+        return Lock.model_validate(YAML(typ="safe").load(LOCK.read_text(encoding="utf-8"))).stages
+    except FileNotFoundError:
+        return {}
+    except (YAMLError, UnicodeDecodeError, ValidationError):
+        raise UserError(f"{LOCK} is damaged: restore it with git, or delete it and run `dvc repro`") from None
+
+
+def renew_code(stages: Collection[str]) -> list[str]:
+    """Write the digests of today's code into dvc.lock, and nothing else, for the models that it has of these stages.
+
+    Returns the stages in which they differed. By DVC's own API, which needs no data and no weights for it.
+    """
+    from dvc.repo import Repo  # type: ignore[import-untyped]
+
+    renewed = []
+    with Repo() as repo, repo.lock:
+        for stage in repo.index.stages:
+            if stage.name.partition("@")[0] not in stages or not any(out.hash_info for out in stage.outs):
+                continue
+            code = [dep for dep in stage.deps if Path(dep.def_path).parts[0] == "pipeline"]
+            before = [dep.hash_info for dep in code]
+            for dep in code:
+                dep.save()
+            if [dep.hash_info for dep in code] != before:
+                stage.dump(update_pipeline=False)
+                renewed.append(stage.name)
+    return sorted(renewed)
+
+
+def _md5(path: Path) -> str:
+    """The digest by which DVC knows a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()

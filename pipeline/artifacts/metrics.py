@@ -1,0 +1,88 @@
+"""`metrics.json` of a model and `corpus.json`: figures that DVC shows, read back with every value checked."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from pipeline.artifacts.history import best_epoch
+from pipeline.lm.record import EpochRecord
+from pipeline.lm.settings import PositiveFloat, PositiveInt, Strict
+from pipeline.project.console import UserError
+from pipeline.project.files import CORPUS_METRICS, MODELS, atomic_write
+from pipeline.project.schema import CorpusSizes
+
+SAME_WEIGHTS = 1e-4  # how far the same weights' perplexity may differ between two devices
+
+S = TypeVar("S", bound=Strict)
+
+
+class Metrics(Strict):
+    """A trained model's final figures; the perplexities are of the best epoch's weights.
+
+    Those under dynamic evaluation are there when params.yaml asks for them.
+    """
+
+    train_perplexity: PositiveFloat
+    valid_perplexity: PositiveFloat
+    test_perplexity: PositiveFloat
+    valid_perplexity_dynamic: PositiveFloat | None = None
+    test_perplexity_dynamic: PositiveFloat | None = None
+    best_epoch: PositiveInt
+    parameters: PositiveInt
+
+    def figures(self) -> dict[str, float]:
+        """Those that there are, by name."""
+        return self.model_dump(exclude_none=True)
+
+
+def metrics_path(model: str) -> Path:
+    return MODELS / model / "metrics.json"
+
+
+def write_metrics(model: str, metrics: Metrics) -> None:
+    _write(metrics_path(model), metrics.figures())
+
+
+def read_metrics(model: str) -> Metrics:
+    """Raises UserError, naming the stage to run, when the file is missing or not as written."""
+    return _read(metrics_path(model), Metrics, stage=f"evaluate@{model}")
+
+
+def mismatch(metrics: Metrics, history: Sequence[EpochRecord]) -> str | None:
+    """Why these figures are not of this training run's best weights; None where they are."""
+    best = best_epoch(history)
+    if metrics.best_epoch != best.epoch:
+        return f"is of epoch {metrics.best_epoch}, but the best in the history is {best.epoch}"
+    if not math.isclose(metrics.valid_perplexity, best.valid_perplexity, rel_tol=SAME_WEIGHTS):
+        ours, theirs = metrics.valid_perplexity, best.valid_perplexity
+        return f"has valid perplexity {ours:.2f}, but the best in the history is {theirs:.2f}"
+    return None
+
+
+def write_corpus_sizes(sizes: CorpusSizes) -> None:
+    _write(CORPUS_METRICS, sizes.model_dump())
+
+
+def read_corpus_sizes() -> CorpusSizes:
+    """The sizes that `preprocess` found. Raises UserError."""
+    return _read(CORPUS_METRICS, CorpusSizes, stage="preprocess")
+
+
+def _write(path: Path, figures: dict[str, float]) -> None:
+    with atomic_write(path) as file:
+        file.write(json.dumps(figures, indent=2) + "\n")
+
+
+def _read(path: Path, schema: type[S], stage: str) -> S:
+    try:
+        return schema.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path} not found: run `dvc repro {stage}`, or `dvc repro` for everything") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f" {part}:" for part in first["loc"])
+        raise UserError(f"{path}:{where} {first['msg']}: `dvc repro {stage}` restores the file") from None

@@ -1,0 +1,63 @@
+"""The one way to start a training run and to go on with it, for `train` and `sweep` alike."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+
+from pipeline.artifacts.checkpoint import checkpoint_path, exclusive, fingerprint, load_checkpoint, save_checkpoint
+from pipeline.corpus.ids import Corpus
+from pipeline.lm.device import describe
+from pipeline.lm.distributed import rank, world_size
+from pipeline.lm.record import EpochRecord
+from pipeline.lm.settings import Settings
+from pipeline.lm.training import Training
+from pipeline.project.processes import from_first
+
+
+class ResumableTraining(Training):
+    """A training run with a checkpoint after every epoch. Of processes that share it, the first keeps the checkpoint.
+
+    fingerprint: as `checkpoint.fingerprint` gives it
+    """
+
+    def __init__(self, name: str, settings: Settings, corpus: Corpus) -> None:
+        super().__init__(settings, corpus.train, corpus.valid, len(corpus.vocabulary))
+        self.fingerprint = fingerprint(settings, corpus.fingerprint)
+        self.checkpoint = checkpoint_path(name, self.fingerprint)
+
+    def run_epoch(self, on_step: Callable[[], object] = lambda: None) -> EpochRecord:
+        """As `Training.run_epoch`, and the checkpoint. Raises OSError besides."""
+        record = super().run_epoch(on_step)
+        if rank() == 0:
+            save_checkpoint(self.checkpoint, self.state_dict())
+        return record
+
+    def description(self) -> str:
+        """One line on where it runs, and why there."""
+        return describe(self.settings, self.device, self.precision)
+
+    def circumstances(self) -> dict[str, str]:
+        """Where it runs, for those who compare runs."""
+        return {
+            "device": str(self.device),
+            "precision": str(self.precision),
+            "processes": str(world_size()),
+            "threads": str(torch.get_num_threads()),
+        }
+
+
+@contextmanager
+def resumable(name: str, settings: Settings, corpus: Corpus) -> Iterator[ResumableTraining]:
+    """Start a training run, or go on from its checkpoint, which no other process may hold meanwhile.
+
+    The checkpoint is deleted when the block ends without an error. Raises UserError and TrainingError.
+    """
+    training = ResumableTraining(name, settings, corpus)
+    first = rank() == 0
+    with exclusive(training.checkpoint) if first else nullcontext():
+        if saved := from_first(load_checkpoint(training.checkpoint) if first else None):
+            training.load_state_dict(saved)
+        yield training
+        if first:
+            training.checkpoint.unlink(missing_ok=True)

@@ -1,0 +1,88 @@
+"""A trained model as one file of data: weights, settings and vocabulary (safetensors, nothing is ever unpickled)."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+
+from pipeline.lm.settings import Settings, Strict
+from pipeline.project.console import UserError
+from pipeline.project.files import MODELS, atomic_write
+
+if TYPE_CHECKING:  # torch takes seconds to import, and a description is read without it
+    from torch import Tensor
+
+    from pipeline.lm.model import LanguageModel
+
+
+class Description(Strict):
+    """What a file says of its weights."""
+
+    settings: Settings
+    vocabulary: list[str]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model with its best weights, and what it came from."""
+
+    model: "LanguageModel"
+    settings: Settings
+    vocabulary: tuple[str, ...]
+    fingerprint: str
+
+
+def weights_path(model: str) -> Path:
+    return MODELS / model / "model.safetensors"
+
+
+def save_weights(
+    path: Path, weights: dict[str, "Tensor"], settings: Settings, vocabulary: tuple[str, ...], fingerprint: str
+) -> None:
+    """Write a model's file; the same model gives the same bytes."""
+    from safetensors.torch import save
+
+    description = {"settings": settings.essentials(), "vocabulary": vocabulary, "fingerprint": fingerprint}
+    # One entry, because the format does not promise an order of several.
+    metadata = {"model": json.dumps(description, ensure_ascii=False)}
+    data = save({name: weight.cpu().contiguous() for name, weight in weights.items()}, metadata)
+    with atomic_write(path, "wb") as file:
+        file.write(data)
+
+
+def load_weights(path: Path) -> TrainedModel:
+    """Build the model afresh, on the CPU, and fill it with the saved weights.
+
+    Raises UserError when the file is missing, truncated, or not such a model.
+    """
+    from pipeline.lm.model import build_model
+
+    description = read_description(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        model = build_model(description.settings, len(description.vocabulary))
+        model.load_state_dict(weights)
+    except (SafetensorError, RuntimeError) as error:
+        raise _damaged(path, error) from None
+    return TrainedModel(model, description.settings, tuple(description.vocabulary), description.fingerprint)
+
+
+def read_description(path: Path) -> Description:
+    """Read it without PyTorch. Raises UserError when the file is missing or not a model of this project."""
+    if not path.exists():
+        raise UserError(f"{path} not found: train it with `dvc repro`, or restore it with `dvc checkout` or `dvc pull`")
+    try:
+        with safe_open(path, framework="np") as file:
+            return Description.model_validate_json(file.metadata()["model"])
+    except (SafetensorError, ValidationError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    reason = str(error).splitlines()[0]
+    return UserError(f"{path} is not a whole model of this project ({reason}): run `dvc checkout {path}`")

@@ -1,0 +1,1 @@
+"""The corpus: its words, their ids, and how those lie on disk."""

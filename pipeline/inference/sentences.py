@@ -1,0 +1,58 @@
+"""Sentences scored by a trained model, a line each, as `preprocess` reads the corpus."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.artifacts.weights import TrainedModel
+from pipeline.corpus.vocabulary import Encoder, Sentence
+from pipeline.inference.scoring import token_losses
+from pipeline.lm.evaluation import perplexity
+
+CHUNK_TOKENS = 2**13  # sentences of so many tokens are sorted by length and scored together
+
+
+@dataclass(frozen=True)
+class SentenceScore:
+    """losses [words + 1] in nats: of each word, and of the `<eos>` after them."""
+
+    sentence: Sentence
+    losses: Tensor
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.losses)
+
+    @property
+    def total_loss(self) -> float:
+        return self.losses.sum(dtype=torch.float64).item()
+
+    @property
+    def perplexity(self) -> float:
+        """Per token, `<eos>` included."""
+        return perplexity(self.total_loss / self.num_tokens)
+
+
+def score_sentences(trained: TrainedModel, sentences: Iterable[Sequence[str]]) -> Iterator[SentenceScore]:
+    """Score each sentence on its own, in their order; see `token_losses`. Raises UserError naming the line."""
+    encoder = Encoder(trained.vocabulary)
+    encoded = (encoder.encode(words, f"line {number}") for number, words in enumerate(sentences, start=1))
+    for chunk in _chunks(encoded, CHUNK_TOKENS):
+        losses = token_losses(trained.model, [sentence.ids for sentence in chunk], encoder.eos)
+        yield from map(SentenceScore, chunk, losses)
+
+
+def _chunks(sentences: Iterable[Sentence], num_tokens: int) -> Iterator[list[Sentence]]:
+    """Successive sentences, cut after the one with which they reach `num_tokens`."""
+    chunk: list[Sentence] = []
+    tokens = 0
+    for sentence in sentences:
+        chunk.append(sentence)
+        tokens += len(sentence.ids) + 1
+        if tokens >= num_tokens:
+            yield chunk
+            chunk, tokens = [], 0
+    if chunk:
+        yield chunk

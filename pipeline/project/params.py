@@ -1,0 +1,123 @@
+"""`params.yaml`, read and validated: every mistake becomes one line that names the key, the value and the remedy."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from pipeline.lm.settings import Settings, Strict, overlay
+from pipeline.project.console import UserError
+from pipeline.project.files import PARAMS
+from pipeline.project.schema import Params
+
+S = TypeVar("S", bound=Strict)
+
+
+def load_params(path: Path = PARAMS) -> Params:
+    """Read and validate a params file. Raises UserError, one line, at the first mistake."""
+    return parse_params(read_yaml(path), path)
+
+
+def parse_params(document: Any, path: Path = PARAMS) -> Params:
+    """Validate a parsed params file, each model's overrides laid over the shared `train` settings."""
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: expected the sections {', '.join(Params.model_fields)}")
+    train, models = document.get("train"), document.get("models")
+    if isinstance(train, dict):
+        validate(Settings, train, path, ("train",))
+        if isinstance(models, dict):
+            overridden = {
+                name: overlay(train, overrides) if isinstance(overrides, dict) else overrides
+                for name, overrides in models.items()
+            }
+            document = document | {"models": overridden}
+    params = validate(Params, document, path)
+    for name in params.evaluate.dynamic or {}:
+        if name not in params.models:
+            raise UserError(f"{path}: evaluate.dynamic.{name}: no such model; there are {', '.join(params.models)}")
+    return params
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse as DVC does (YAML 1.2: `1e-3` is a number, a key given twice is an error)."""
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} not found: run from the repository's root, or restore it with git") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not text in UTF-8: restore it with git") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = " ".join(str(error.problem or error.context).split())
+        raise UserError(f"{path}{line}: not valid YAML: {problem}") from None
+    except YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def validate(schema: type[S], document: dict, path: Path, prefix: tuple[str, ...] = ()) -> S:
+    """A section of a file by its schema. Raises UserError that names the file and, after the prefix, the key."""
+    try:
+        return schema.model_validate(document)
+    except ValidationError as error:
+        errors = error.errors()
+        mistyped = (one for one in errors if one["type"] == "extra_forbidden")  # which may be why another is missing
+        raise UserError(f"{path}: {_describe(next(mistyped, errors[0]), schema, prefix)}") from None
+
+
+def _describe(error: ErrorDetails, schema: type[BaseModel], prefix: tuple[str, ...]) -> str:
+    """One line for one mistake: the key, the value, what is allowed."""
+    location = [str(part) for part in (*prefix, *error["loc"])]
+    for group in ("optimizer", "schedule"):
+        if group in location[:-1]:
+            del location[location.index(group) + 1]  # the kind of optimizer or schedule, which is no key
+    key, message = ".".join(location), error["msg"][0].lower() + error["msg"][1:]
+    match error["type"]:
+        case "extra_forbidden":
+            return f"{key}: no such setting; {_hint(location[-1], _keys_at(schema, error['loc'][:-1]))}"
+        case "missing":
+            return f"{key} is missing"
+        case "union_tag_not_found":
+            return f"{key}.name is missing"
+        case "union_tag_invalid":
+            context = error["ctx"]
+            return f"{key}.name = {context['tag']!r}: input should be one of {context['expected_tags']}"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"{key} = {error['input']!r}: expected a group of settings, {{name: value, ...}}"
+        case "value_error":
+            message = str(error["ctx"]["error"])
+    if location and location[-1] == "[key]":
+        return f"{'.'.join(location[:-1])}: a name here is of small letters, digits and underscores"
+    return f"{key} = {error['input']!r}: {message}"
+
+
+def _hint(key: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+
+
+def _keys_at(schema: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """The keys of the group of settings at a place in a document, as an error's `loc` gives it."""
+    kinds: list[Any] = [schema]
+    for part in location:
+        inner = [_parts(kind.model_fields[part].annotation) for kind in kinds if part in kind.model_fields]
+        # A part that is no field is a name in a mapping, or the kind of a group that has several.
+        kinds = [kind for group in inner for kind in group] or [k for k in kinds if _is_kind(k, part)] or kinds
+    return list(kinds[0].model_fields)
+
+
+def _parts(annotation: Any) -> list[type[BaseModel]]:
+    """The groups of settings that a type is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [part for argument in get_args(annotation) for part in _parts(argument)]
+
+
+def _is_kind(schema: type[BaseModel], name: int | str) -> bool:
+    field = schema.model_fields.get("name")
+    return field is not None and name in get_args(field.annotation)

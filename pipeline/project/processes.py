@@ -1,0 +1,116 @@
+"""The processes that share a training: how they start, meet, and end together.
+
+They are torchrun's: `torchrun --nproc-per-node 2 -m pipeline.train MODEL` starts them, and so does `processes: 2` in
+params.yaml on one machine. The first of them writes, tracks and speaks for all.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch.distributed as dist
+
+from pipeline.lm.distributed import rank, world_size
+from pipeline.project.console import UserError
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(minutes=2)  # with another process that gives no sign of life
+GOES_ON = "the same command goes on from the last finished epoch"
+
+
+def launched() -> bool:
+    """Whether torchrun started this process."""
+    return dist.is_torchelastic_launched()
+
+
+def launch(processes: int, module: str, *arguments: str) -> None:
+    """Run a module in so many processes on this machine, each with its share of the cores.
+
+    Raises UserError when one is killed, and SystemExit when one fails, which has then said why.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=module,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", module, *arguments)
+    except SignalException:
+        sys.exit(130)
+    except ChildFailedError as error:
+        culprit, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            signal = failure.signal_name()
+            raise UserError(f"process {culprit} of {processes} was ended by {signal}: {GOES_ON}") from None
+        sys.exit(failure.exitcode)
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Meet the other processes where torchrun started this one. All but the first end without a word."""
+    if not launched():
+        yield
+        return
+    with companions():
+        dist.init_process_group(timeout=PATIENCE)
+    try:
+        with companions():
+            yield
+    except (UserError, KeyboardInterrupt):
+        if rank() == 0:
+            raise
+        sys.exit(1)
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def companions() -> Iterator[None]:
+    """Work with the other processes. Raises UserError when one of them is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        raise UserError(f"another process of this training has ended: {GOES_ON}") from None
+
+
+@contextmanager
+def same_fate() -> Iterator[None]:
+    """A UserError in any process is one in all of them."""
+    fault = None
+    try:
+        yield
+    except UserError as error:
+        fault = str(error)
+        if world_size() == 1:
+            raise
+    if world_size() > 1:
+        faults: list[str | None] = [None] * world_size()
+        dist.all_gather_object(faults, fault)
+        for process, fault in enumerate(faults):
+            if fault:
+                raise UserError(f"{fault} (process {process} of {world_size()})" if process else fault)
+
+
+def from_first(value: T) -> T:
+    """What the first process has, for all of them."""
+    values = [value]
+    if world_size() > 1:
+        dist.broadcast_object_list(values)
+    return values[0]

@@ -1,0 +1,1 @@
+"""Results side by side: tables, figures, and the published conclusions held against them."""

@@ -1,0 +1,46 @@
+"""What the earlier stages found, read back with every value checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.artifacts.history import best_epoch, history_path, read_history
+from pipeline.artifacts.metrics import Metrics, metrics_path, mismatch, read_metrics
+from pipeline.lm.record import EpochRecord
+from pipeline.lm.settings import Settings
+from pipeline.project.console import UserError
+
+
+@dataclass(frozen=True)
+class Result:
+    """A trained and evaluated model: what it was to be, what it came to, and how it got there."""
+
+    name: str
+    settings: Settings
+    metrics: Metrics
+    history: list[EpochRecord]
+
+    @property
+    def best(self) -> EpochRecord:
+        return best_epoch(self.history)
+
+    @property
+    def last(self) -> EpochRecord:
+        return self.history[-1]
+
+
+def read_results(models: Mapping[str, Settings]) -> list[Result]:
+    """The results of all models. Raises UserError, naming the stage to run, when one is missing or out of date."""
+    return [_read_result(name, settings) for name, settings in models.items()]
+
+
+def _read_result(name: str, settings: Settings) -> Result:
+    path = history_path(name)
+    if not path.exists():
+        raise UserError(f"{path} not found: run `dvc repro train@{name}`, or `dvc repro` for everything")
+    result = Result(name, settings, read_metrics(name), read_history(path))
+    if result.last.epoch != settings.epochs:
+        fault = f"ends at epoch {result.last.epoch}, but params.yaml asks for {settings.epochs}"
+        raise UserError(f"{path} {fault}: run `dvc repro`")
+    if difference := mismatch(result.metrics, result.history):
+        raise UserError(f"{metrics_path(name)} {difference}: run `dvc repro`")
+    return result

@@ -1,0 +1,181 @@
+"""What a sweep tries: a space of settings, read from the part `settings` of a sweep's file.
+
+By a setting's name as in a params file, dotted or nested:
+
+    epochs: 3                                         fixed
+    cell: [lstm, gru]                                 one of these values
+    learning_rate: {low: 0.1, high: 30.0, log: true}  between these, evenly in the logarithm
+    bptt: {low: 20, high: 40}                         a whole number, because both ends are
+    update: {one_of: {plain: {...}, adamw: {...}}}    one of these bundles of settings, each of them as here
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from pipeline.lm.settings import Strict
+from pipeline.project.console import UserError
+from pipeline.project.params import validate
+
+Scalar = bool | int | float | str | None
+
+
+class Range(Strict):
+    """The numbers from low to high; only whole ones if both are whole."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+    @field_validator("high")
+    @classmethod
+    def _ends_are_in_order(cls, high: float, info: ValidationInfo) -> float:
+        low = info.data.get("low")
+        if low is not None and not low < high:
+            raise PydanticCustomError("order", "has to be greater than low, {low}", {"low": low})
+        return high
+
+    @field_validator("log")
+    @classmethod
+    def _a_logarithm_is_of_positive_numbers(cls, log: bool, info: ValidationInfo) -> bool:
+        if log and info.data.get("low", 1) <= 0:
+            raise PydanticCustomError("logarithm", "low has to be greater than 0 for that")
+        return log
+
+    @property
+    def whole(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values."""
+
+    values: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of several named bundles of settings."""
+
+    bundles: Mapping[str, "Space"]
+
+
+Node = Range | Choice | OneOf | Scalar
+Space = Mapping[str, Node]  # by dotted name
+Pick = Callable[[str, Range | Choice | OneOf], Any]  # gives a value, or a bundle's name, for a place in the space
+
+
+def overrides(space: Space, pick: Pick, place: str = "") -> dict[str, Scalar]:
+    """What `pick` makes of a space: values by the settings' dotted names.
+
+    `pick` is given each place in the space by its name, such as `update.adamw.learning_rate` in a bundle.
+    """
+    flat: dict[str, Scalar] = {}
+    for name, node in space.items():
+        if isinstance(node, OneOf):
+            bundle = pick(place + name, node)
+            flat |= overrides(node.bundles[bundle], pick, f"{place}{name}.{bundle}.")
+        else:
+            flat[name] = pick(place + name, node) if isinstance(node, Range | Choice) else node
+    return flat
+
+
+def combinations(space: Space) -> Iterator[dict[str, Scalar]]:
+    """Every combination of a space's bundles, choices and ranges' ends."""
+    alternatives: list[list[dict[str, Scalar]]] = []
+    for name, node in space.items():
+        match node:
+            case OneOf():
+                alternatives.append([flat for bundle in node.bundles.values() for flat in combinations(bundle)])
+            case Choice():
+                alternatives.append([{name: value} for value in node.values])
+            case Range():
+                alternatives.append([{name: node.low}, {name: node.high}])
+            case _:
+                alternatives.append([{name: node}])
+    for parts in product(*alternatives):
+        yield {name: value for part in parts for name, value in part.items()}
+
+
+def searched(space: Space) -> dict[str, Range | Choice | OneOf]:
+    """What is searched, bundles and the settings in them alike, each by its own name and once."""
+    found: dict[str, Range | Choice | OneOf] = {}
+    for name, node in space.items():
+        if isinstance(node, Range | Choice | OneOf):
+            found.setdefault(name, node)
+        if isinstance(node, OneOf):
+            for bundle in node.bundles.values():
+                found = found | {inner: within for inner, within in searched(bundle).items() if inner not in found}
+    return found
+
+
+def parse_space(document: Mapping[str, Any], path: Path, location: tuple[str, ...]) -> Space:
+    space: dict[str, Node] = {}
+    for key, value in document.items():
+        name, place = str(key), (*location, str(key))
+        match value:
+            case list():
+                space[name] = _parse_choice(value, path, place)
+            case {"one_of": _}:
+                space[name] = _parse_one_of(value, path, place)
+            case {"low": _} | {"high": _}:
+                space[name] = validate(Range, value, path, place)
+            case dict():
+                space |= {f"{name}.{inner}": node for inner, node in parse_space(value, path, place).items()}
+            case _:
+                space[name] = value
+    return space
+
+
+def _parse_choice(values: list, path: Path, place: tuple[str, ...]) -> Choice:
+    where = f"{path}: {'.'.join(place)}"
+    if not all(isinstance(value, Scalar) for value in values):
+        raise UserError(f"{where}: a list is of plain values: name bundles of settings under {{one_of: ...}}")
+    if len(values) < 2 or len(set(values)) < len(values):
+        raise UserError(f"{where} = {values}: a choice is between two or more different values")
+    return Choice(tuple(values))
+
+
+def _parse_one_of(document: dict, path: Path, place: tuple[str, ...]) -> OneOf:
+    where, bundles = f"{path}: {'.'.join(place)}", document["one_of"]
+    if len(document) > 1:
+        raise UserError(f"{where}: nothing stands beside one_of, but {', '.join(set(document) - {'one_of'})} does")
+    if not isinstance(bundles, dict) or len(bundles) < 2 or not all(isinstance(b, dict) for b in bundles.values()):
+        raise UserError(f"{where}.one_of: expected two or more names, each with its settings: {{name: {{...}}, ...}}")
+    return OneOf({str(name): parse_space(bundle, path, (*place, str(name))) for name, bundle in bundles.items()})
+
+
+def nested(flat: Mapping[str, Scalar]) -> dict[str, Any]:
+    """`{"optimizer.name": "sgd"}` as `{"optimizer": {"name": "sgd"}}`."""
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *groups, key = name.split(".")
+        inner = nested
+        for group in groups:
+            if not isinstance(inner.get(group), dict):
+                inner[group] = {}
+            inner = inner[group]
+        inner[key] = value
+    return nested
+
+
+def plain(space: Space) -> dict[str, Any]:
+    """A space as JSON can hold it."""
+    values: dict[str, Any] = {}
+    for name, node in space.items():
+        match node:
+            case OneOf():
+                values[name] = {"one_of": {bundle: plain(inner) for bundle, inner in node.bundles.items()}}
+            case Choice():
+                values[name] = list(node.values)
+            case Range():
+                values[name] = node.model_dump()
+            case _:
+                values[name] = node
+    return values

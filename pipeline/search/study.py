@@ -1,0 +1,179 @@
+"""The trials of a sweep, shared by any number of workers through Optuna and its database.
+
+Two rules keep the budget exact, whenever a worker is killed. What is to be done is found from the trials themselves: a
+number without a trial that waits, runs or has ended gets one. And all that is decided about trials is decided by one
+worker at a time, under a lock.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.trial import TrialState
+from sqlalchemy import URL, Engine, create_engine, make_url, text
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from pipeline.project.console import UserError
+from pipeline.project.files import project_root
+from pipeline.search.space import Choice, OneOf, Range
+from pipeline.search.sweep_file import Pruner, Sampler, Sweep
+from pipeline.search.trial import EndedTrial, Trial, as_ended, number_of
+
+SQLITE_PATIENCE_SECONDS = 60
+LOCK_KEY = 1409_2329  # any number does
+DRIVER_REMEDY = "pip install -r requirements-stores.txt -c constraints.txt"
+FEWEST_FOR_IMPORTANCE = 8  # complete trials
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.filterwarnings("ignore", category=ExperimentalWarning)
+
+
+class Study:
+    """A sweep's trials in a database, which is made at need."""
+
+    def __init__(self, sweep: Sweep, name: str, storage: str | None = None) -> None:
+        """storage: a database's URL, sqlite or postgresql; None for the project's own. Raises UserError."""
+        self.sweep = sweep
+        self.name = name
+        self._url = _parse_url(storage)
+        try:
+            self._engine = create_engine(self._url)
+        except ImportError:
+            raise UserError(f"--storage: {self._url.drivername} has no driver here: {DRIVER_REMEDY}") from None
+        with self.faults(), self.alone():
+            self.storage = optuna.storages.RDBStorage(
+                self._url.render_as_string(hide_password=False),
+                {"connect_args": _connect_args(self._url), "pool_pre_ping": True},
+                heartbeat_interval=max(1, sweep.grace_seconds // 4),
+                grace_period=sweep.grace_seconds,
+            )
+            optuna.create_study(storage=self.storage, study_name=name, load_if_exists=True)
+
+    @property
+    def place(self) -> str:
+        """Where the database is, without what may be a secret."""
+        return f"{self._url.host}/{self._url.database}" if self._url.host else str(self._url.database)
+
+    def alone(self) -> AbstractContextManager[Any]:
+        """Keeps all other workers of this sweep, on whatever machine, from deciding anything meanwhile."""
+        if self._url.get_backend_name() == "sqlite":
+            database = Path(str(self._url.database)).absolute()
+            return FileLock(database.with_name(f".{database.name}.lock"))
+        return _advisory_lock(self._engine)
+
+    @contextmanager
+    def faults(self) -> Iterator[None]:
+        """Turns faults of the database into UserError, without the password."""
+        try:
+            yield
+        except (SQLAlchemyError, StorageInternalError) as error:
+            cause = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
+            reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+            if password := self._url.password:
+                reason = reason.replace(str(password), "***")
+            raise UserError(f"the sweep's database: {reason}: that mended, the same command goes on") from None
+
+    def claim(self) -> Trial | None:
+        """The first trial that waits, for this worker alone; None while others run all that are left, or at the end."""
+        with self.alone():
+            study = self._load()
+            optuna.storages.fail_stale_trials(study)
+            self._enqueue_missing(study)
+            waiting = {number_of(t): t for t in study.get_trials(deepcopy=False) if t.state == TrialState.WAITING}
+            number = min(waiting, default=self.sweep.trials + 1)
+            if number > self.sweep.trials:
+                return None
+            study = self._load(number)
+            study.get_trials(deepcopy=False)  # Optuna's cache has to know a trial that it did not create
+            trial_id = waiting[number]._trial_id
+            # In this order: a trial that ran without a heartbeat would never be found silent.
+            self.storage.record_heartbeat(trial_id)
+            self.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+            return Trial(number, optuna.Trial(study, trial_id), self.storage, self.alone)
+
+    def ended(self) -> list[EndedTrial]:
+        """All trials that have ended, by their numbers."""
+        trials = self._load().get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        return sorted((as_ended(trial) for trial in trials), key=lambda trial: trial.number)
+
+    def is_finished(self) -> bool:
+        """Whether all trials of the budget have ended."""
+        return {trial.number for trial in self.ended()} >= set(range(1, self.sweep.trials + 1))
+
+    def importance(self) -> dict[str, float]:
+        """How much each setting had to do with being among the best quarter, of 1 in all; most first.
+
+        Of the complete trials, by PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255). Empty where they are too few.
+        What is searched within a bundle is left out, for only some trials have it.
+        """
+        study = self._load()
+        if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < FEWEST_FOR_IMPORTANCE:
+            return {}
+        places = [name for name, node in self.sweep.space.items() if isinstance(node, Range | Choice | OneOf)]
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.25, evaluate_on_local=False)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of trials that are all equal
+            return optuna.importance.get_param_importances(study, evaluator=evaluator, params=places)
+
+    def _load(self, number: int = 0) -> optuna.Study:
+        """The study as it is now. A trial's random numbers follow from its number, not from the worker that runs it."""
+        return optuna.load_study(
+            study_name=self.name,
+            storage=self.storage,
+            sampler=_sampler(self.sweep.sampler, number),
+            pruner=_pruner(self.sweep.pruner),
+        )
+
+    def _enqueue_missing(self, study: optuna.Study) -> None:
+        """A trial for each number of the budget; for one that failed, with what had been picked for it."""
+        trials = study.get_trials(deepcopy=False)
+        alive = {number_of(trial) for trial in trials if trial.state != TrialState.FAIL}
+        picked = {number_of(trial): trial.params for trial in trials}
+        for number in range(1, self.sweep.trials + 1):
+            if number not in alive:
+                study.enqueue_trial(picked.get(number, {}), user_attrs={"trial": number})
+
+
+@contextmanager
+def _advisory_lock(engine: Engine) -> Iterator[None]:
+    """PostgreSQL's own lock under a number that we agree on; it ends with the connection."""
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+        yield
+
+
+def _parse_url(storage: str | None) -> URL:
+    if storage is None:
+        return URL.create("sqlite", database=str(project_root() / "sweeps.db"))
+    expected = "expected sqlite:///FILE or postgresql://USER@HOST/DATABASE"
+    try:
+        url = make_url(storage)
+    except ArgumentError:
+        raise UserError(f"--storage: not a database's URL: {expected}") from None
+    backend = url.get_backend_name()
+    if backend not in ("sqlite", "postgresql") or not url.database:
+        raise UserError(f"--storage: {expected}")
+    if backend == "sqlite" and not Path(url.database).absolute().parent.is_dir():
+        raise UserError(f"--storage: no folder {Path(url.database).parent}: make it first")
+    return url
+
+
+def _connect_args(url: URL) -> dict[str, Any]:
+    return {"timeout": SQLITE_PATIENCE_SECONDS} if url.get_backend_name() == "sqlite" else {"connect_timeout": 10}
+
+
+def _sampler(sampler: Sampler, number: int) -> optuna.samplers.BaseSampler:
+    seed = (sampler.seed * 1_000_003 + number) % 2**32
+    if sampler.name == "random":
+        return optuna.samplers.RandomSampler(seed)
+    return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
+
+
+def _pruner(pruner: Pruner | None) -> optuna.pruners.BasePruner:
+    if pruner is None:
+        return optuna.pruners.NopPruner()
+    return optuna.pruners.PercentilePruner(pruner.percentile, pruner.startup_trials, pruner.min_epochs)

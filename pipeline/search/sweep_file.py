@@ -1,0 +1,157 @@
+"""A sweep's file: the model that it starts from, and what it tries instead of that model's settings."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from pipeline.lm.settings import PositiveInt, Settings, Strict, overlay
+from pipeline.project.console import UserError
+from pipeline.project.params import load_params, read_yaml, validate
+from pipeline.project.schema import ModelName
+from pipeline.search.space import (
+    Choice,
+    OneOf,
+    Pick,
+    Range,
+    Scalar,
+    Space,
+    combinations,
+    nested,
+    overrides,
+    parse_space,
+    plain,
+    searched,
+)
+
+MOST_COMBINATIONS_CHECKED = 10_000
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Sampler(Strict):
+    """How the next trial is chosen: at random, or by a tree-structured Parzen estimator (Bergstra et al. 2011)."""
+
+    name: Literal["tpe", "random"]
+    seed: Seed
+
+
+class Pruner(Strict):
+    """Ends a trial whose best valid perplexity is above a percentile of the complete trials' at the same epoch.
+
+    percentile: 50 is the median rule (Golovin et al. 2017), lower is stricter
+    startup_trials: so many complete before any is pruned
+    min_epochs: of every trial
+    """
+
+    percentile: Annotated[float, Field(gt=0, lt=100)]
+    startup_trials: PositiveInt
+    min_epochs: PositiveInt
+
+
+class SweepFile(Strict):
+    """The file as it stands."""
+
+    params: Annotated[str, StringConstraints(min_length=1)]
+    model: ModelName
+    trials: PositiveInt
+    sampler: Sampler
+    pruner: Pruner | None
+    grace_seconds: Annotated[int, Field(ge=4)]
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep, checked: every combination of its space's ends and choices is a model that can be trained.
+
+    base: the settings of the model that it starts from
+    params: the params file that has this model
+    trials: how many to run in all
+    grace_seconds: a worker that is silent for longer is taken for dead
+    """
+
+    name: str
+    path: Path
+    params: Path
+    base: Settings
+    space: Space
+    trials: int
+    sampler: Sampler
+    pruner: Pruner | None
+    grace_seconds: int
+
+    def settings(self, pick: Pick) -> Settings:
+        """The settings that `pick` makes of the space. Raises UserError when they are not valid together."""
+        return self._overlaid(overrides(self.space, pick))
+
+    def tried(self, pick: Pick) -> dict[str, Any]:
+        """What `pick` makes of all that is searched: each bundle's name, each setting's value or None."""
+        bundles: dict[str, Any] = {}
+
+        def noting(place: str, node: Range | Choice | OneOf) -> Any:
+            value = pick(place, node)
+            if isinstance(node, OneOf):
+                bundles[place.rpartition(".")[2]] = value
+            return value
+
+        flat = self.settings(noting).flat()
+        return {
+            name: (bundles if isinstance(node, OneOf) else flat).get(name)
+            for name, node in searched(self.space).items()
+        }
+
+    def study_name(self, corpus_fingerprint: str) -> str:
+        """Names what the trials have in common, so that an edited sweep never goes on from other trials than its own.
+
+        More trials may be asked for later: their number has no part in it.
+        """
+        definition = [
+            self.base.essentials(),
+            plain(self.space),
+            self.sampler.model_dump(),
+            self.pruner and self.pruner.model_dump(),
+            corpus_fingerprint,
+        ]
+        return f"{self.name}-{hashlib.sha256(json.dumps(definition).encode()).hexdigest()[:8]}"
+
+    def check(self) -> None:
+        """Raises UserError at a combination of ends and choices that no model can have."""
+        for combination in islice(combinations(self.space), MOST_COMBINATIONS_CHECKED):
+            self._overlaid(combination)
+
+    def _overlaid(self, flat: Mapping[str, Scalar]) -> Settings:
+        return validate(Settings, overlay(self.base.model_dump(), nested(flat)), self.path, ("settings",))
+
+
+def load_sweep(path: Path) -> Sweep:
+    """Read and check a sweep's file and the params file that it names. Raises UserError at the first fault."""
+    document = read_yaml(path)
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: expected {', '.join(SweepFile.model_fields)}")
+    file = validate(SweepFile, document, path)
+    space = parse_space(file.settings, path, ("settings",))
+    if not any(isinstance(node, Range | Choice | OneOf) for node in space.values()):
+        raise UserError(f"{path}: settings: nothing to search: give one of them a [list] or {{low: ..., high: ...}}")
+    params = Path(file.params)
+    models = load_params(params).models
+    if file.model not in models:
+        raise UserError(f"{path}: model = {file.model!r}: {params} has {', '.join(models)}")
+    sweep = Sweep(
+        path.stem,
+        path,
+        params,
+        models[file.model],
+        space,
+        file.trials,
+        file.sampler,
+        file.pruner,
+        file.grace_seconds,
+    )
+    sweep.check()
+    return sweep

@@ -1,0 +1,151 @@
+"""One trial of a sweep: claimed by a worker, run, and ended for good.
+
+Each trial of the budget has a number of its own, kept in Optuna's trial as the attribute `trial`: Optuna gives a new
+trial to every retry.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import optuna
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from pipeline.lm.record import EpochRecord
+from pipeline.search.space import Choice, OneOf, Range
+
+
+class TakenOverError(Exception):
+    """Another worker has taken a trial over."""
+
+    def __init__(self) -> None:
+        super().__init__("taken over by another worker, for this one had been silent for too long")
+
+
+State = Literal["complete", "pruned", "diverged"]
+
+
+@dataclass(frozen=True)
+class EndedTrial:
+    """A trial that has come to its end.
+
+    picked: the value of every place in the space, or its bundle
+    failure: why it diverged
+    """
+
+    number: int
+    state: State
+    picked: dict[str, Any]
+    history: list[EpochRecord]
+    failure: str = ""
+
+    @property
+    def valid_perplexity(self) -> float:
+        """The lowest of its epochs; infinite where it did not finish one."""
+        return min((record.valid_perplexity for record in self.history), default=math.inf)
+
+    def pick(self, place: str, node: Range | Choice | OneOf) -> Any:
+        return self.picked[place]
+
+
+class Trial:
+    """A trial that this worker has claimed and that lives as long as the `with` block does.
+
+    Left without an end, by an interrupt or an error, it waits again for whoever comes first.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        trial: optuna.Trial,
+        storage: optuna.storages.RDBStorage,
+        alone: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
+        """alone: as `Study.alone`."""
+        self.number = number
+        self._trial = trial
+        self._storage = storage
+        self._alone = alone
+        self._reported = 0
+        self._left = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._heart.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._left.set()
+        self._heart.join()
+        if kind is not None:
+            with suppress(SQLAlchemyError, StorageInternalError):  # it waits again once it is found silent
+                self._tell(TrialState.FAIL)
+
+    def pick(self, place: str, node: Range | Choice | OneOf) -> Any:
+        """A value for a place in the space; for a trial that is tried again, the same as before."""
+        match node:
+            case OneOf():
+                return self._trial.suggest_categorical(place, list(node.bundles))
+            case Choice():
+                return self._trial.suggest_categorical(place, node.values)
+            case Range() if node.whole:
+                return self._trial.suggest_int(place, int(node.low), int(node.high), log=node.log)
+        return self._trial.suggest_float(place, node.low, node.high, log=node.log)
+
+    def report(self, history: Sequence[EpochRecord]) -> bool:
+        """Tell of all epochs so far; returns whether the trial is to be pruned. Raises TakenOverError."""
+        with _taken_over_is_noticed():
+            for record in history[self._reported :]:
+                self._trial.report(record.valid_perplexity, record.epoch)
+            self._trial.set_user_attr("history", [asdict(record) for record in history])
+        self._reported = len(history)
+        return self._trial.should_prune()
+
+    def end(self, state: State, history: Sequence[EpochRecord], failure: str = "") -> None:
+        """Count the trial as done, pruned or diverged, and that for good. Raises TakenOverError."""
+        if failure:
+            with _taken_over_is_noticed():
+                self._trial.set_user_attr("failure", failure)
+        if state == "complete":
+            told = self._tell(TrialState.COMPLETE, min(record.valid_perplexity for record in history))
+        else:
+            told = self._tell(TrialState.PRUNED)
+        if told == TrialState.FAIL:
+            raise TakenOverError
+
+    def _tell(self, state: TrialState, value: float | None = None) -> TrialState:
+        """Returns the state that the trial then has: another one, if it had been ended already."""
+        with self._alone():
+            return self._trial.study.tell(self._trial, value, state, skip_if_finished=True).state
+
+    def _beat(self) -> None:
+        while not self._left.wait(self._storage.get_heartbeat_interval()):
+            with suppress(SQLAlchemyError, StorageInternalError):  # the database may be back at the next beat
+                self._storage.record_heartbeat(self._trial._trial_id)
+
+
+@contextmanager
+def _taken_over_is_noticed() -> Iterator[None]:
+    try:
+        yield
+    except UpdateFinishedTrialError:
+        raise TakenOverError from None
+
+
+def number_of(trial: FrozenTrial) -> int:
+    return int(trial.user_attrs["trial"])
+
+
+def as_ended(trial: FrozenTrial) -> EndedTrial:
+    failure = trial.user_attrs.get("failure", "")
+    state: State = "diverged" if failure else "complete" if trial.state == TrialState.COMPLETE else "pruned"
+    history = [EpochRecord(**record) for record in trial.user_attrs.get("history", [])]
+    return EndedTrial(number_of(trial), state, trial.params, history, failure)

@@ -1,0 +1,1 @@
+"""Training runs in MLflow: a view of the files in `results/`, for watching and comparing."""

@@ -1,0 +1,60 @@
+"""What MLflow is told of a training run beside its epochs."""
+
+import getpass
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.corpus.ids import Corpus
+from pipeline.lm.settings import Settings
+from pipeline.tracking.store import REMEDY
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What is known of a training run beside its epochs.
+
+    fingerprint: as `checkpoint.fingerprint` gives it; None where only the history is at hand, for it follows from the
+        corpus and the code of the training, too
+    corpus: None where it is not at hand
+    remedy: what writes later whatever MLflow lacks of the run
+    """
+
+    model: str
+    fingerprint: str | None
+    settings: Settings
+    corpus: Corpus | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    remedy: str = REMEDY
+
+
+def circumstances() -> dict[str, str]:
+    """Who ran what, from which commit, in which DVC stage and experiment."""
+    commit = _git("rev-parse", "HEAD")
+    tags = {
+        "mlflow.user": _user(),
+        "mlflow.source.name": f"python -m pipeline.{Path(sys.argv[0]).stem}",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": commit,
+        "git_dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower() if commit else "",
+        "dvc_stage": os.environ.get("DVC_STAGE", ""),
+        "dvc_experiment": os.environ.get("DVC_EXP_NAME", ""),
+    }
+    return {name: value for name, value in tags.items() if value}
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        return ""
+
+
+def _git(*arguments: str) -> str:
+    try:
+        result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return result.stdout.strip() if result.returncode == 0 else ""

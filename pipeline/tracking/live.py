@@ -1,0 +1,80 @@
+"""A training run's record in MLflow while it goes on."""
+
+import queue
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.lm.record import EpochRecord
+from pipeline.project.console import say
+from pipeline.tracking.facts import RunFacts
+from pipeline.tracking.publisher import Publisher
+from pipeline.tracking.store import behind
+
+GRACE_SECONDS = 30.0  # how long the end of a training run waits for a slow server
+
+
+class LiveRun:
+    """A training's run in MLflow, written by a thread of its own so that no server can hold the training up."""
+
+    def __init__(self, facts: RunFacts, history: Sequence[EpochRecord] = ()) -> None:
+        """history: the epochs of a training that goes on, by which its run is known."""
+        self._publisher = Publisher(facts, live=True)
+        self._reports: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._behind = False
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread.start()
+        self.publish(history)
+
+    def publish(self, history: Sequence[EpochRecord]) -> None:
+        """Bring the run up to the newest epoch; returns at once."""
+        self._history = tuple(history)
+        self._reports.put({"history": self._history, "status": "RUNNING"})
+
+    def end(
+        self, status: str, *, failure: str = "", tags: Mapping[str, str] | None = None, files: Sequence[Path] = ()
+    ) -> None:
+        """Write all that is left and end the run; waits for a slow server, but not for ever."""
+        end = {"status": status, "failure": failure, "tags": tags, "files": files}
+        self._reports.put({"history": self._history} | end)
+        self._thread.join(GRACE_SECONDS)
+        if self._thread.is_alive() or self._behind:
+            say(f"warning: MLflow is behind at the end of this training: {self._publisher.facts.remedy}")
+
+    def _work(self) -> None:
+        while True:
+            report = self._newest_report()
+            try:
+                self._publisher.publish(**report)
+                if self._behind:
+                    say("MLflow is up to date again")
+                self._behind = False
+            except Exception as error:  # whatever goes wrong in MLflow, the training goes on
+                if not self._behind:
+                    say(f"warning: {behind(error, self._publisher.facts.remedy)}")
+                self._behind = True
+            if report["status"] != "RUNNING":
+                return
+
+    def _newest_report(self) -> dict[str, Any]:
+        """Each report holds all that those before it held, so those that a slow server kept waiting are left out."""
+        report = self._reports.get()
+        while not self._reports.empty():
+            report = self._reports.get()
+        return report
+
+
+@contextmanager
+def live_run(facts: RunFacts, history: Sequence[EpochRecord] = ()) -> Iterator[LiveRun]:
+    """A run that ends as KILLED when interrupted, and as FAILED with the reason on an error; its user ends it well."""
+    run = LiveRun(facts, history)
+    try:
+        yield run
+    except KeyboardInterrupt:
+        run.end("KILLED", failure="interrupted")
+        raise
+    except BaseException as error:
+        run.end("FAILED", failure=f"{type(error).__name__}: {error}")
+        raise

@@ -1,0 +1,250 @@
+"""Brings MLflow's runs up to date with the files in `results/`, which are the truth.
+
+Whatever is written here can be written again: a run is found by its tags and given only what it lacks. A tracking
+server that is slow or down never stops a training run; what it missed is written at the next chance: the next epoch,
+the evaluation, or `pipeline.restore`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from pipeline.lm.record import EpochRecord
+from pipeline.project.console import UserError, say
+from pipeline.project.files import PROCESSED, project_root
+from pipeline.tracking.facts import RunFacts, circumstances
+from pipeline.tracking.store import behind, connect
+
+if TYPE_CHECKING:  # MLflow takes seconds to import
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+METRICS_A_REQUEST = 900  # MLflow takes at most 1,000
+
+# Metrics that share the part before the slash share a section of charts in MLflow's page.
+EPOCH_METRICS = {
+    "perplexity/train": "train_perplexity",
+    "perplexity/valid": "valid_perplexity",
+    "optimization/learning_rate": "learning_rate",
+    "optimization/grad_norm": "grad_norm",
+    "speed/tokens_per_second": "tokens_per_second",
+    "speed/seconds_per_epoch": "seconds",
+}
+
+
+class Publisher:
+    """Brings the MLflow run of one training up to date with it.
+
+    live: the training goes on in this process; otherwise a run that has to be made is marked as restored, and carries
+    the times of the training.
+    """
+
+    def __init__(self, facts: RunFacts, *, live: bool = False) -> None:
+        self.facts = facts
+        self.live = live
+        self._client: MlflowClient
+        self._run: Run | None = None  # as it was when it was opened
+        self._epochs_written = 0
+        self._monitor: SystemMetricsMonitor | None = None
+
+    def publish(
+        self,
+        history: Sequence[EpochRecord],
+        status: str = "RUNNING",
+        *,
+        failure: str = "",
+        tags: Mapping[str, str] | None = None,
+        files: Sequence[Path] = (),
+        metrics: Mapping[str, float] | None = None,
+    ) -> tuple[str, bool]:
+        """Write what the run lacks: epochs, files, final metrics, status. Returns its id, and whether it lacked any.
+
+        tags: to be set at the end, as the status is
+
+        Raises whatever MLflow raises; the next call then looks again at what the run has, for a request that failed
+        may have arrived all the same.
+        """
+        try:
+            run = self._run or self._open(history)
+            lacked = [
+                self._write_epochs(run, history),
+                self._write_files(run, files),
+                self._write_final(run, metrics or {}),
+                status != "RUNNING" and self._end(run, history, status, failure, tags or {}),
+            ]
+        except Exception:
+            self._run = None
+            self._stop_monitor()
+            raise
+        return run.info.run_id, any(lacked)
+
+    def _open(self, history: Sequence[EpochRecord]) -> "Run":
+        """Find the run of this training, or create it, and see what it has."""
+        client, experiment_id = connect()
+        run = _find_run(client, experiment_id, self.facts, history) or self._create(client, experiment_id, history)
+        self._describe(client, run)
+        self._epochs_written = len(_epochs_of(client, run))
+        if self.live:
+            client.update_run(run.info.run_id, "RUNNING")
+            if "failure" in run.data.tags:
+                client.delete_tag(run.info.run_id, "failure")
+            self._monitor = _start_monitor(run.info.run_id, client)
+        self._client, self._run = client, run
+        return run
+
+    def _create(self, client: "MlflowClient", experiment_id: str, history: Sequence[EpochRecord]) -> "Run":
+        facts = self.facts
+        tags = {"model": facts.model}
+        if facts.fingerprint:
+            tags["fingerprint"] = facts.fingerprint
+        if facts.corpus:
+            tags["data_sha256"] = facts.corpus.fingerprint
+        tags |= facts.tags | circumstances() if self.live else {"restored": "true"} | facts.tags
+        start = None if self.live else _milliseconds(history[0].finished_at) - round(history[0].seconds * 1000)
+        return client.create_run(experiment_id, start, tags, facts.model)
+
+    def _describe(self, client: "MlflowClient", run: "Run") -> None:
+        """Name the settings and the corpus, if the run does not."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
+        if not run.data.params:
+            settings = self.facts.settings.flat().items()
+            client.log_batch(run.info.run_id, params=[Param(name, str(value)) for name, value in settings])
+        if (corpus := self.facts.corpus) and not (run.inputs and run.inputs.dataset_inputs):
+            sizes = {split: len(ids) for split, ids in corpus.splits().items()}
+            dataset = Dataset(
+                name="corpus",
+                digest=corpus.fingerprint[:36],
+                source_type="local",
+                source=json.dumps({"uri": PROCESSED.as_posix()}),
+                profile=json.dumps({"tokens": sizes, "vocabulary_size": len(corpus.vocabulary)}),
+            )
+            context = InputTag("mlflow.data.context", "training")
+            client.log_inputs(run.info.run_id, [DatasetInput(dataset, [context])])
+
+    def _write_epochs(self, run: "Run", history: Sequence[EpochRecord]) -> bool:
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(name, getattr(record, attribute), _milliseconds(record.finished_at), record.epoch)
+            for record in history[self._epochs_written :]
+            for name, attribute in EPOCH_METRICS.items()
+        ]
+        for start in range(0, len(metrics), METRICS_A_REQUEST):
+            self._client.log_batch(run.info.run_id, metrics=metrics[start : start + METRICS_A_REQUEST])
+        self._epochs_written = max(self._epochs_written, len(history))
+        return bool(metrics)
+
+    def _write_files(self, run: "Run", files: Sequence[Path]) -> bool:
+        run_id = run.info.run_id
+        present = {file.path: file.file_size for file in self._client.list_artifacts(run_id)} if files else {}
+        lacking = [path for path in files if present.get(path.name) != path.stat().st_size]
+        for path in lacking:
+            self._client.log_artifact(run_id, str(path))
+        return bool(lacking)
+
+    def _write_final(self, run: "Run", metrics: Mapping[str, float]) -> bool:
+        run_id, present = run.info.run_id, run.data.metrics
+        if all(present.get(f"final/{name}") == value for name, value in metrics.items()):
+            return False
+        self._client.log_dict(run_id, dict(metrics), "metrics.json")
+        for name, value in metrics.items():
+            self._client.log_metric(run_id, f"final/{name}", value)
+        return True
+
+    def _end(
+        self, run: "Run", history: Sequence[EpochRecord], status: str, failure: str, tags: Mapping[str, str]
+    ) -> bool:
+        self._stop_monitor()
+        run_id, info, history_id = run.info.run_id, run.info, _history_id(history)
+        if not self.live and info.status == status and run.data.tags.get("history") == history_id:
+            return False
+        for name, value in (dict(tags) | ({"failure": failure} if failure else {})).items():
+            self._client.set_tag(run_id, name, value)
+        if status == "FINISHED":
+            self._client.set_tag(run_id, "history", history_id)
+        self._client.set_terminated(run_id, status, None if self.live else _milliseconds(history[-1].finished_at))
+        return True
+
+    def _stop_monitor(self) -> None:
+        if self._monitor is not None:
+            self._monitor.finish()
+            self._monitor = None
+
+
+def publish_finished(
+    facts: RunFacts, history: Sequence[EpochRecord], files: Sequence[Path], metrics: Mapping[str, float] | None
+) -> tuple[str, bool]:
+    """Bring MLflow up to date with a finished training, in one process at a time.
+
+    Returns the run's id, and whether it lacked anything. Raises UserError when MLflow cannot be written to.
+    """
+    try:
+        with FileLock(project_root() / f".mlflow.{facts.model}.lock"):
+            return Publisher(facts).publish(history, "FINISHED", files=files, metrics=metrics)
+    except Exception as error:
+        raise UserError(behind(error)) from None
+
+
+def publish_evaluation(
+    facts: RunFacts, history: Sequence[EpochRecord], files: Sequence[Path], metrics: Mapping[str, float]
+) -> str | None:
+    """Add the final figures to a training's run, and whatever else MLflow lacks of it.
+
+    Returns the run's id, or None when MLflow could not be written to.
+    """
+    try:
+        run_id, _ = publish_finished(facts, history, files, metrics)
+        return run_id
+    except UserError as error:  # the figures are in the files
+        say(f"warning: {error}")
+        return None
+
+
+def _find_run(
+    client: "MlflowClient", experiment_id: str, facts: RunFacts, history: Sequence[EpochRecord]
+) -> "Run | None":
+    """The run of this very training: the one that ended with this history, or one that stopped on the way to it."""
+    finished = f"tags.history = '{_history_id(history)}' and tags.model = '{facts.model}'"
+    for run in client.search_runs([experiment_id], finished):
+        return run
+    if facts.fingerprint is None:
+        return None
+    unfinished = f"tags.fingerprint = '{facts.fingerprint}' and attributes.status != 'FINISHED'"
+    epochs = [(record.epoch, _milliseconds(record.finished_at)) for record in history]
+    for run in client.search_runs([experiment_id], unfinished):
+        written = _epochs_of(client, run)
+        if written == epochs[: len(written)]:
+            return run
+    return None
+
+
+def _epochs_of(client: "MlflowClient", run: "Run") -> list[tuple[int, int]]:
+    """The epochs that a run has, and when each finished, in milliseconds."""
+    points = client.get_metric_history(run.info.run_id, next(iter(EPOCH_METRICS)))
+    return sorted((point.step, point.timestamp) for point in points)
+
+
+def _start_monitor(run_id: str, client: "MlflowClient") -> "SystemMetricsMonitor":
+    """Processor, memory and network use, every ten seconds, as MLflow's own system metrics."""
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=client.tracking_uri)
+    monitor.start()
+    return monitor
+
+
+def _history_id(history: Sequence[EpochRecord]) -> str:
+    """Tells one training from another of the same settings: a digest of its epochs, times included."""
+    return hashlib.sha256(json.dumps([asdict(record) for record in history]).encode()).hexdigest()[:16]
+
+
+def _milliseconds(moment: str) -> int:
+    return int(datetime.fromisoformat(moment).timestamp() * 1000)

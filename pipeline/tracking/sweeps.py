@@ -1,0 +1,83 @@
+"""A sweep in MLflow: the run under which those of its trials stand, and what makes up for a server that was down."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.lm.record import EpochRecord
+from pipeline.project.console import say
+from pipeline.tracking.facts import RunFacts, circumstances
+from pipeline.tracking.publisher import Publisher
+from pipeline.tracking.store import behind, connect
+
+RUNS_A_REQUEST = 50_000  # as many as MLflow gives
+REMEDY = "`python -m pipeline.sweep ... --report` writes what it lacks"
+
+
+@dataclass(frozen=True)
+class EndedRun:
+    """A training that has ended, and the tags that say how."""
+
+    facts: RunFacts
+    history: Sequence[EpochRecord]
+    tags: Mapping[str, str]
+    failure: str
+
+
+def open_sweep(study: str, name: str) -> str | None:
+    """The id of the run under which the runs of a sweep's trials stand, made where there is none.
+
+    One process at a time calls this. None when MLflow cannot be written to: `close_sweep` makes up for it.
+    """
+    try:
+        client, experiment_id = connect()
+        run = _sweep_run(client, experiment_id, study, name)
+        client.update_run(run.info.run_id, "RUNNING")
+        return str(run.info.run_id)
+    except Exception as error:
+        say(f"warning: {behind(error, REMEDY)}")
+        return None
+
+
+def close_sweep(
+    study: str,
+    name: str,
+    trials: Iterable[EndedRun],
+    files: Sequence[Path],
+    metrics: Mapping[str, float],
+) -> None:
+    """Write what MLflow lacks of a sweep whose trials have all ended; one process at a time calls this.
+
+    trials: those that finished an epoch
+    """
+    try:
+        client, experiment_id = connect()
+        parent = _sweep_run(client, experiment_id, study, name)
+        of_this_sweep = f"tags.sweep = '{study}'"
+        runs = client.search_runs([experiment_id], of_this_sweep, max_results=RUNS_A_REQUEST)
+        ended = {run.data.tags["trial"] for run in runs if "trial_state" in run.data.tags}
+        for trial in trials:
+            if trial.facts.tags["trial"] not in ended:
+                status = "FAILED" if trial.failure else "FINISHED"
+                Publisher(trial.facts).publish(trial.history, status, failure=trial.failure, tags=trial.tags)
+        for run in client.search_runs([experiment_id], of_this_sweep, max_results=RUNS_A_REQUEST):
+            if "mlflow.parentRunId" not in run.data.tags:  # made while the parent could not be
+                client.set_tag(run.info.run_id, "mlflow.parentRunId", parent.info.run_id)
+            if run.info.status == "RUNNING":
+                client.set_tag(run.info.run_id, "failure", "its worker died, and the trial was run again")
+                client.set_terminated(run.info.run_id, "KILLED")
+        for path in files:
+            client.log_artifact(parent.info.run_id, str(path))
+        for metric, value in metrics.items():
+            if parent.data.metrics.get(metric) != value:
+                client.log_metric(parent.info.run_id, metric, value)
+        client.set_terminated(parent.info.run_id)
+    except Exception as error:  # all of it is in the study and in the files
+        say(f"warning: {behind(error, REMEDY)}")
+
+
+def _sweep_run(client: Any, experiment_id: str, study: str, name: str) -> Any:
+    for run in client.search_runs([experiment_id], f"tags.sweep_parent = '{study}'"):
+        return run
+    return client.create_run(experiment_id, None, {"sweep_parent": study} | circumstances(), name)
