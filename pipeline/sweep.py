@@ -17,7 +17,7 @@ from pipeline.lm.errors import DivergedError
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training
 from pipeline.project.console import naming, progress, run, say
-from pipeline.search.report import in_words, standing, write_report
+from pipeline.search.report import in_words, summary, write_report
 from pipeline.search.study import Study
 from pipeline.search.sweep_file import Sweep, load_sweep
 from pipeline.search.trial import EndedTrial, State, TakenOverError, Trial
@@ -44,7 +44,7 @@ def work(sweep: Sweep, study: Study, corpus: Corpus) -> None:
             try:
                 with trial:
                     state = run_trial(trial, sweep, study, corpus, parent)
-                say(f"trial {trial.number}/{sweep.trials}: {state}; {standing(sweep, study.ended())}")
+                say(f"trial {trial.number}/{sweep.trials}: {state}; {summary(sweep, study.ended())}")
             except TakenOverError as error:
                 say(f"trial {trial.number}: {error}")
         else:
@@ -145,7 +145,7 @@ def main() -> None:
     sweep, corpus = load_sweep(arguments.file), load_corpus()
     study = Study(sweep, sweep.study_name(corpus.fingerprint), arguments.storage)
     with study.faults():
-        say(f"{sweep.name}: {standing(sweep, study.ended())}; the study {study.name} in {study.place}")
+        say(f"{sweep.name}: {summary(sweep, study.ended())}; the study {study.name} in {study.place}")
         if not arguments.report:
             with naming(str(sweep.path)):
                 work(sweep, study, corpus)

@@ -20,7 +20,7 @@ from pipeline.lm.training import check_runs_here
 from pipeline.project.console import naming, progress, run, say
 from pipeline.project.files import PARAMS
 from pipeline.project.params import load_params
-from pipeline.project.processes import companions, launch, launched, process_group, same_fate
+from pipeline.project.processes import fail_together, launch, launched, peer_failures, process_group
 from pipeline.reporting import curves
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.live import LiveRun, live_run
@@ -29,7 +29,7 @@ from pipeline.tracking.live import LiveRun, live_run
 def train(name: str) -> None:
     """Train a model to its last epoch, keeping its best weights and its history. Raises UserError."""
     keep_freed_memory()
-    with same_fate(), naming(name):
+    with fail_together(), naming(name):
         params = load_params()
         settings = params.model(name)
         corpus = load_corpus()
@@ -54,7 +54,7 @@ def train(name: str) -> None:
         with (
             live_run(RunFacts(name, training.fingerprint, settings, corpus, tags), training.history) as tracked,
             progress(settings.epochs * steps, name, "step", initial=done * steps) as bar,
-            companions(),
+            peer_failures(),
         ):
             while not training.finished:
                 record = training.run_epoch(bar.update)

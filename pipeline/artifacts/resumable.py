@@ -12,7 +12,7 @@ from pipeline.lm.distributed import rank, world_size
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training
-from pipeline.project.processes import from_first
+from pipeline.project.processes import broadcast
 
 
 class ResumableTraining(Training):
@@ -56,7 +56,7 @@ def resumable(name: str, settings: Settings, corpus: Corpus) -> Iterator[Resumab
     training = ResumableTraining(name, settings, corpus)
     first = rank() == 0
     with exclusive(training.checkpoint) if first else nullcontext():
-        if saved := from_first(load_checkpoint(training.checkpoint) if first else None):
+        if saved := broadcast(load_checkpoint(training.checkpoint) if first else None):
             training.load_state_dict(saved)
         yield training
         if first:

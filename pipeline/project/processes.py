@@ -66,10 +66,10 @@ def process_group() -> Iterator[None]:
     if not launched():
         yield
         return
-    with companions():
+    with peer_failures():
         dist.init_process_group(timeout=PATIENCE)
     try:
-        with companions():
+        with peer_failures():
             yield
     except (UserError, KeyboardInterrupt):
         if rank() == 0:
@@ -80,7 +80,7 @@ def process_group() -> Iterator[None]:
 
 
 @contextmanager
-def companions() -> Iterator[None]:
+def peer_failures() -> Iterator[None]:
     """Work with the other processes. Raises UserError when one of them is gone."""
     try:
         yield
@@ -91,7 +91,7 @@ def companions() -> Iterator[None]:
 
 
 @contextmanager
-def same_fate() -> Iterator[None]:
+def fail_together() -> Iterator[None]:
     """A UserError in any process is one in all of them."""
     fault = None
     try:
@@ -108,7 +108,7 @@ def same_fate() -> Iterator[None]:
                 raise UserError(f"{fault} (process {process} of {world_size()})" if process else fault)
 
 
-def from_first(value: T) -> T:
+def broadcast(value: T) -> T:
     """What the first process has, for all of them."""
     values = [value]
     if world_size() > 1:

@@ -49,7 +49,7 @@ def write_report(sweep: Sweep, trials: Sequence[EndedTrial], importance: Mapping
     return files
 
 
-def standing(sweep: Sweep, trials: Sequence[EndedTrial]) -> str:
+def summary(sweep: Sweep, trials: Sequence[EndedTrial]) -> str:
     """`3 of 36 trials have ended, the best with 98.71 (trial 2)`."""
     complete = [trial for trial in trials if trial.state == "complete"]
     best = min(complete, key=lambda trial: trial.valid_perplexity, default=None)

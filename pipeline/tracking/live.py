@@ -11,7 +11,7 @@ from pipeline.lm.record import EpochRecord
 from pipeline.project.console import say
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.publisher import Publisher
-from pipeline.tracking.store import behind
+from pipeline.tracking.store import fault_message
 
 GRACE_SECONDS = 30.0  # how long the end of a training run waits for a slow server
 
@@ -53,7 +53,7 @@ class LiveRun:
                 self._behind = False
             except Exception as error:  # whatever goes wrong in MLflow, the training goes on
                 if not self._behind:
-                    say(f"warning: {behind(error, self._publisher.facts.remedy)}")
+                    say(f"warning: {fault_message(error, self._publisher.facts.remedy)}")
                 self._behind = True
             if report["status"] != "RUNNING":
                 return

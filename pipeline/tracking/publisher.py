@@ -19,7 +19,7 @@ from pipeline.lm.record import EpochRecord
 from pipeline.project.console import UserError, say
 from pipeline.project.files import PROCESSED, project_root
 from pipeline.tracking.facts import RunFacts, circumstances
-from pipeline.tracking.store import behind, connect
+from pipeline.tracking.store import connect, fault_message
 
 if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow import MlflowClient
@@ -190,7 +190,7 @@ def publish_finished(
         with FileLock(project_root() / f".mlflow.{facts.model}.lock"):
             return Publisher(facts).publish(history, "FINISHED", files=files, metrics=metrics)
     except Exception as error:
-        raise UserError(behind(error)) from None
+        raise UserError(fault_message(error)) from None
 
 
 def publish_evaluation(

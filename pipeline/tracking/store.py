@@ -21,7 +21,7 @@ def prepare_store() -> None:
     try:
         connect()
     except Exception as error:
-        raise UserError(behind(error)) from None
+        raise UserError(fault_message(error)) from None
 
 
 def connect() -> tuple[Any, str]:
@@ -67,7 +67,7 @@ def _create_database(path: Path) -> None:
     os.replace(partial, path)
 
 
-def behind(error: Exception, remedy: str = REMEDY) -> str:
+def fault_message(error: Exception, remedy: str = REMEDY) -> str:
     """One line for a fault that leaves MLflow behind the files.
 
     remedy: what writes later whatever it lacks

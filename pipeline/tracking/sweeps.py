@@ -9,7 +9,7 @@ from pipeline.lm.record import EpochRecord
 from pipeline.project.console import say
 from pipeline.tracking.facts import RunFacts, circumstances
 from pipeline.tracking.publisher import Publisher
-from pipeline.tracking.store import behind, connect
+from pipeline.tracking.store import connect, fault_message
 
 RUNS_A_REQUEST = 50_000  # as many as MLflow gives
 REMEDY = "`python -m pipeline.sweep ... --report` writes what it lacks"
@@ -36,7 +36,7 @@ def open_sweep(study: str, name: str) -> str | None:
         client.update_run(run.info.run_id, "RUNNING")
         return str(run.info.run_id)
     except Exception as error:
-        say(f"warning: {behind(error, REMEDY)}")
+        say(f"warning: {fault_message(error, REMEDY)}")
         return None
 
 
@@ -74,7 +74,7 @@ def close_sweep(
                 client.log_metric(parent.info.run_id, metric, value)
         client.set_terminated(parent.info.run_id)
     except Exception as error:  # all of it is in the study and in the files
-        say(f"warning: {behind(error, REMEDY)}")
+        say(f"warning: {fault_message(error, REMEDY)}")
 
 
 def _sweep_run(client: Any, experiment_id: str, study: str, name: str) -> Any:
