@@ -100,6 +100,9 @@ def test_the_champion_loads_as_a_pyfunc_model_without_a_pickle(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     evaluated(100.0)
+    files = [path for path in Path("mlruns/models").rglob("*") if path.is_file()]  # before loading adds compiled code
+    assert {path.suffix for path in files} == {".json", ".py", ".safetensors", ".txt", ".yaml", ""}
+    assert {path.name for path in files if not path.suffix} == {"MLmodel"}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store())
     monkeypatch.setattr(sys, "path", list(sys.path))  # MLflow puts the model's code in front
     model = mlflow.pyfunc.load_model("models:/ptb-lstm@champion")
@@ -108,9 +111,6 @@ def test_the_champion_loads_as_a_pyfunc_model_without_a_pickle(
     assert model.metadata.signature.inputs.input_names() == ["text"]
     assert model.metadata.signature.outputs.input_names() == list(found.columns)
     assert list(model.predict(model.input_example)["unknown_words"]) == [0]
-    files = [path for path in Path("mlruns/models").rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} == {".json", ".py", ".safetensors", ".txt", ".yaml", ""}
-    assert {path.name for path in files if not path.suffix} == {"MLmodel", "registered_model_meta"}
     with pytest.raises(Exception, match="line 2: has the word <eos>"):
         model.predict(pd.DataFrame({"text": ["the", "<eos>"]}))
 
