@@ -1,0 +1,25 @@
+"""A fresh clone: the same files whatever git is set to."""
+
+import subprocess
+from pathlib import Path
+
+from tests.small import ROOT
+
+
+def clone(folder: Path, autocrlf: str = "false") -> Path:
+    """What git has of this project, in another folder."""
+    subprocess.run(["git", "clone", "-q", "-c", f"core.autocrlf={autocrlf}", ROOT, folder], check=True)
+    return folder
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Every file that git has, by its path."""
+    names = subprocess.check_output(["git", "ls-files", "-z"], cwd=folder, text=True).split("\0")[:-1]
+    return {Path(name): (folder / name).read_bytes() for name in names}
+
+
+def test_a_git_that_changes_line_ends_changes_none_here(tmp_path: Path) -> None:
+    """DVC would take every line of code for edited, and train all models again."""
+    plain = contents(clone(tmp_path / "plain"))
+    assert Path("pipeline/train.py") in plain
+    assert contents(clone(tmp_path / "turned", autocrlf="true")) == plain
