@@ -1,4 +1,4 @@
-"""A fresh clone: the same files whatever git is set to."""
+"""A fresh clone: the same files whatever git is set to, and a place for the corpus that keeps it out of git."""
 
 import subprocess
 from pathlib import Path
@@ -23,3 +23,13 @@ def test_a_git_that_changes_line_ends_changes_none_here(tmp_path: Path) -> None:
     plain = contents(clone(tmp_path / "plain"))
     assert Path("pipeline/train.py") in plain
     assert contents(clone(tmp_path / "turned", autocrlf="true")) == plain
+
+
+def test_git_has_a_word_on_the_corpus_and_sees_none_of_it(tmp_path: Path) -> None:
+    folder = clone(tmp_path / "clone")
+    (tracked,) = (folder / "data").rglob("*")
+    assert tracked.name == "README.md"
+    for name in ("raw/train.txt", "processed/train.npy", "ptb/ptb.train.txt", "ptb.train.txt"):
+        (folder / "data" / name).parent.mkdir(exist_ok=True)
+        (folder / "data" / name).touch()
+    assert subprocess.check_output(["git", "status", "--porcelain"], cwd=folder) == b""
