@@ -15,7 +15,7 @@ from pipeline.corpus.ids import Corpus, load_corpus
 from pipeline.lm.device import choose_device, choose_precision, describe, keep_freed_memory
 from pipeline.lm.errors import DivergedError
 from pipeline.lm.settings import Settings
-from pipeline.lm.training import Training
+from pipeline.lm.training import Training, check_runs_here
 from pipeline.project.console import naming, progress, run, say
 from pipeline.search.report import in_words, summary, write_report
 from pipeline.search.study import Study
@@ -33,6 +33,8 @@ def work(sweep: Sweep, study: Study, corpus: Corpus) -> None:
     if study.is_finished():
         return
     keep_freed_memory()
+    for settings in sweep.corners():  # no trial is to find out what the machine lacks
+        check_runs_here(settings)
     device = choose_device(sweep.base.device)
     say(describe(sweep.base, device, choose_precision(sweep.base.precision, device)))
     with study.alone():

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.lm.batching import Batches
+from pipeline.lm.device import trains_in_bfloat16
 from pipeline.lm.errors import DivergedError
 from pipeline.lm.evaluation import evaluate, perplexity
 from pipeline.lm.model import LanguageModel, build_model
@@ -25,6 +26,12 @@ def untrained(settings: Settings) -> Training:
 
 def trained(settings: Settings, epochs: int = 3) -> Training:
     training = untrained(settings)
+
+
+def trained(settings: Settings, epochs: int = 3, precision: torch.dtype = torch.float32) -> Training:
+    if precision is torch.bfloat16 and settings.cell == "lstm" and not trains_in_bfloat16():
+        pytest.skip("this processor cannot train an LSTM in bfloat16")
+    training = Training(build_model(settings, VOCAB), settings, precision)
     for _ in range(epochs):
         training.run_epoch()
     return training

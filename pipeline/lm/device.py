@@ -2,10 +2,11 @@
 
 import ctypes
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.lm.distributed import world_size
 from pipeline.lm.errors import DeviceError
@@ -30,10 +31,33 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
-    """The type of the matrix products; `auto` is bfloat16 where the processor multiplies it in hardware."""
+    """The type of the matrix products; `auto` is bfloat16 where the processor multiplies it in hardware.
+
+    Raises DeviceError when bfloat16 is asked for and the processor cannot do it, not even slowly.
+    """
     if wanted == "auto":
         return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
+    if wanted == "bfloat16" and device.type == "cpu" and not trains_in_bfloat16():
+        raise DeviceError(
+            "precision is bfloat16, but this processor lacks the instructions for it (on x86: AVX-512); "
+            "set precision: auto or float32"
+        )
     return torch.bfloat16 if wanted == "bfloat16" else torch.float32
+
+
+@cache
+def trains_in_bfloat16() -> bool:
+    """Whether PyTorch trains an LSTM in bfloat16 on this processor, found by doing it.
+
+    What PyTorch can be asked is about products one by one; those it does everywhere, where need be in float32.
+    """
+    lstm = nn.LSTM(1, 1, device="meta").to_empty(device="cpu")  # takes no random numbers, on which others count
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            lstm(torch.zeros(1, 1, 1))[0].sum().backward()
+    except RuntimeError:
+        return False
+    return True
 
 
 def products_in(precision: torch.dtype, device: torch.device) -> AbstractContextManager:

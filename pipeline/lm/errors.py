@@ -6,7 +6,7 @@ class TrainingError(Exception):
 
 
 class DeviceError(TrainingError):
-    """The device or the precision asked for is not there."""
+    """The device asked for is not there, or lacks what is asked of it."""
 
 
 class SharesError(TrainingError):

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -122,8 +122,13 @@ class Sweep:
 
     def check(self) -> None:
         """Raises UserError at a combination of ends and choices that no model can have."""
+        for _ in self.corners():
+            pass
+
+    def corners(self) -> Iterator[Settings]:
+        """The settings of every combination of ends and choices, up to MOST_COMBINATIONS_CHECKED."""
         for combination in islice(combinations(self.space), MOST_COMBINATIONS_CHECKED):
-            self._overlaid(combination)
+            yield self._overlaid(combination)
 
     def _overlaid(self, flat: Mapping[str, Scalar]) -> Settings:
         return validate(Settings, overlay(self.base.model_dump(), nested(flat)), self.path, ("settings",))

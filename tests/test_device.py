@@ -1,0 +1,114 @@
+"""Which processor gets products in bfloat16, and what one that cannot do them is told; all paths on any machine."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pipeline.console import UserError
+from pipeline.files import SPLITS
+from ruamel.yaml import YAML
+
+from pipeline import sweep
+from pipeline.corpus import write_corpus
+from pipeline.lm import device
+from pipeline.lm.batching import Batches
+from pipeline.lm.device import DeviceError, choose_precision, trains_in_bfloat16
+from pipeline.lm.model import build_model
+from pipeline.lm.training import Training
+from pipeline.train import train
+from tests.small import ROOT, small_settings
+
+CPU = torch.device("cpu")
+LACKS = r"precision is bfloat16, but this processor lacks the instructions for it \(on x86: AVX-512\); set precision"
+
+
+@pytest.fixture
+def old_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "trains_in_bfloat16", lambda: False)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> YAML:
+    """The demo's params.yaml, with bfloat16 for one model, and a corpus of three words, in the working folder."""
+    yaml = YAML(typ="safe", pure=True)
+    params = yaml.load((ROOT / "recipes/demo.yaml").read_text())
+    params["models"]["lstm"]["precision"] = "bfloat16"
+    yaml.dump(params, Path("params.yaml"))
+    write_corpus({split: np.array([1, 2, 0] * 200, np.uint16) for split in SPLITS}, ["<eos>", "a", "b"])
+    return yaml
+
+
+@pytest.mark.parametrize("able", [True, False])
+@pytest.mark.parametrize("fast", [True, False])
+def test_what_is_chosen_follows_from_what_the_processor_does(
+    able: bool, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "trains_in_bfloat16", lambda: able)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: fast)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
+    assert choose_precision("float32", CPU) is torch.float32
+    assert choose_precision("auto", CPU) is (torch.bfloat16 if fast else torch.float32)
+    if able:
+        assert choose_precision("bfloat16", CPU) is torch.bfloat16
+    else:
+        with pytest.raises(DeviceError, match=LACKS):
+            choose_precision("bfloat16", CPU)
+    assert choose_precision("bfloat16", torch.device("cuda")) is torch.bfloat16
+
+
+def test_what_the_trial_finds_is_so_of_a_whole_training() -> None:
+    settings, text = small_settings(cell="lstm"), torch.arange(100) % 7
+    training = Training(build_model(settings, vocab_size=7), settings, torch.bfloat16)
+    try:
+        training.run_epoch(Batches(text, 4, 5), Batches(text, 4, 5))
+        trains = True
+    except RuntimeError:
+        trains = False
+    assert trains_in_bfloat16() == trains
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="only x86 can be told to be an older one")
+def test_the_trial_fails_on_an_x86_processor_without_avx512() -> None:
+    """oneDNN takes the newest processor for one that has AVX2 and nothing newer, when it is told to."""
+    program = "from pipeline.lm.device import trains_in_bfloat16; print(trains_in_bfloat16())"
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    assert subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, env=environment) == b"False\n"
+
+
+def test_the_trial_takes_no_random_numbers() -> None:
+    before = torch.get_rng_state()
+    trains_in_bfloat16.__wrapped__()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.usefixtures("old_processor", "project")
+def test_a_training_is_refused_in_one_line_before_it_starts(tmp_path: Path) -> None:
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=f"^lstm: {LACKS}: auto or float32$"):
+        train("lstm")
+    assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("old_processor")
+def test_a_sweep_that_may_come_to_it_is_refused_before_its_first_trial(
+    project: YAML, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = {
+        "params": "params.yaml",
+        "model": "gru",
+        "trials": 2,
+        "sampler": {"name": "random", "seed": 1},
+        "pruner": None,
+        "grace_seconds": 60,
+        "settings": {"precision": ["float32", "bfloat16"]},
+    }
+    project.dump(searched, Path("small.yaml"))
+    monkeypatch.setattr(sys, "argv", ["sweep", "small.yaml"])
+    with pytest.raises(UserError, match=rf"^small\.yaml: {LACKS}"):
+        sweep.main()
+    assert not (tmp_path / "mlflow.db").exists()
