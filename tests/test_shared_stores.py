@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from tests.services import mlflow_server, postgresql, s3
 from tests.test_pipeline import Repository
 
-pytestmark = [pytest.mark.stores, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stores, pytest.mark.timeout(900), pytest.mark.xdist_group("stores")]
 
 EPOCHS = 2
 MODELS = ("lstm_dropout", "gru")
