@@ -13,7 +13,7 @@ from mlflow.entities import Run
 from pipeline.demo import workspace_environment
 from tests.test_pipeline import Repository
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.long
 
 MODELS = ["lstm_dropout", "lstm", "gru_dropout", "gru"]
 EPOCHS = 4

@@ -20,7 +20,7 @@ from pipeline.project.console import run
 
 def last_words():
     print("ending", flush=True)
-    time.sleep(30)
+    time.sleep(300)
 
 atexit.register(last_words)
 run(lambda: sys.exit(0))
@@ -67,7 +67,7 @@ def test_a_signal_to_a_command_that_is_over_ends_it_without_a_word(number: signa
     with subprocess.Popen([sys.executable, "-c", ENDING], cwd=ROOT, **streams) as command:
         assert command.stdout.readline() == b"ending\n"
         command.send_signal(number)
-        assert command.communicate(timeout=20) == (b"", b"")
+        assert command.communicate(timeout=200) == (b"", b"")
         assert command.returncode == -number
 
 

@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -18,6 +17,7 @@ from pipeline.demo import workspace_environment
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training
 from pipeline.project.params import load_params
+from pipeline.project.processes import PATIENCE
 from tests.small import ROOT
 from tests.workspaces import workspace
 
@@ -79,7 +79,6 @@ def start(folder: Path, model: str) -> subprocess.Popen:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_dies_ends_the_others_and_one_process_alone_can_go_on(tmp_path: Path, victim: int) -> None:
     folder = workspace(tmp_path / "project", epochs=4)
@@ -90,10 +89,8 @@ def test_a_process_that_dies_ends_the_others_and_one_process_alone_can_go_on(tmp
     while "epoch 1/4" not in printed:
         printed += training.stdout.readline()
     psutil.Process(training.pid).children()[victim].kill()
-    died = time.monotonic()
-    printed += training.communicate(timeout=60)[0]
+    printed += training.communicate(timeout=PATIENCE.total_seconds())[0]
     assert training.returncode == 1
-    assert time.monotonic() - died < 45
     assert printed.count("error: ") == 1
     assert f"error: process {victim} of 2 was ended by SIGKILL: the same command goes on" in printed
     assert "Traceback" not in printed
@@ -101,7 +98,7 @@ def test_a_process_that_dies_ends_the_others_and_one_process_alone_can_go_on(tmp
     set_processes(folder, 1)
     for place in (folder, alone):
         again = start(place, "gru_dropout")
-        printed = again.communicate(timeout=60)[0]
+        printed = again.communicate()[0]
         assert again.returncode == 0, printed
         assert ("going on after epoch" in printed) == (place == folder)
     one, two = (read_history(place / "results/models/gru_dropout/history.csv") for place in (alone, folder))
@@ -117,7 +114,7 @@ def test_a_batch_that_cannot_be_shared_evenly_is_one_line(tmp_path: Path) -> Non
     folder = workspace(tmp_path / "project", epochs=1)
     set_processes(folder, 3)
     training = start(folder, "lstm")
-    printed = training.communicate(timeout=60)[0]
+    printed = training.communicate()[0]
     assert training.returncode == 1
     assert printed.count("error: ") == 1
     assert "lstm: 3 processes cannot share a batch_size of 20 evenly" in printed

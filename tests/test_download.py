@@ -190,9 +190,6 @@ SERVER_FAULTS = {
     "redirect elsewhere": ("/", send(b"", 302, Location="file:///etc/passwd"), "connection adapters"),
     "no HTTP": ("/", lambda handler: handler.wfile.write(b"\0\33[31m\r\n\r\n"), r": \S+$"),
     "closed at once": ("/", lambda handler: None, "closed connection"),
-    "no answer": ("/", hang, "no answer within 0.5 s"),
-    "trickled body": ("/", trickle_the_body, "too slow: not finished after 1 s"),
-    "trickled headers": ("/", trickle_the_headers, "too slow: not finished after 1 s"),
     "archive that is none": ("/a.tgz", send(ERROR_PAGE), "[Nn]ot a gzipped file"),
     "archive cut off": ("/a.tgz", send(archive_with_all("data/")[:-200]), "ended before"),
     "archive damaged": ("/a.tgz", send(archive_with_all("data/")[:20] + b"\xff" * 999), "invalid"),
@@ -235,9 +232,27 @@ def test_a_fault_of_a_server_moves_on_to_the_next_source(
     reason: str,
 ) -> None:
     monkeypatch.setattr(download, "MAX_BYTES", 10**6)
-    monkeypatch.setattr(download, "DEADLINE_FACTOR", 2)
-    bad, good = serve(respond) + ending, folder("by_hand")
-    check_that_it_moves_on(bad, good, reason, capsys, timeout_seconds=0.5)
+    check_that_it_moves_on(serve(respond) + ending, folder("by_hand"), reason, capsys)
+
+
+@pytest.mark.parametrize(
+    ("respond", "factor", "reason"),
+    [
+        (hang, 20, "no answer within 1 s"),
+        (trickle_the_body, 1, "too slow: not finished after 1 s"),
+        (trickle_the_headers, 1, "too slow: not finished after 1 s"),
+    ],
+)
+def test_a_server_that_takes_too_long_moves_on_to_the_next_source(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    respond: Respond,
+    factor: int,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(download, "DEADLINE_FACTOR", factor)
+    check_that_it_moves_on(serve(respond), folder("by_hand"), reason, capsys, timeout_seconds=1.0)
 
 
 def closed_port() -> str:
@@ -266,18 +281,18 @@ def test_a_source_that_is_not_there_or_not_right_moves_on_to_the_next(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], make: Callable[[], str], reason: str
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
-    check_that_it_moves_on(make(), folder("by_hand"), reason, capsys, timeout_seconds=20.0)
+    check_that_it_moves_on(make(), folder("by_hand"), reason, capsys)
 
 
 def test_a_plain_server_at_an_https_address_moves_on_to_the_next_source(
     serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = serve(serve_files).replace("http:", "https:")
-    check_that_it_moves_on(bad, folder("by_hand"), "SSL", capsys, timeout_seconds=5.0)
+    check_that_it_moves_on(bad, folder("by_hand"), "SSL", capsys)
 
 
 def check_that_it_moves_on(
-    bad: str, good: str, reason: str, capsys: pytest.CaptureFixture[str], timeout_seconds: float
+    bad: str, good: str, reason: str, capsys: pytest.CaptureFixture[str], timeout_seconds: float = 20.0
 ) -> None:
     assert download.fetch(settings(bad, good, timeout_seconds=timeout_seconds))[0] == good
     (line,) = capsys.readouterr().out.splitlines()

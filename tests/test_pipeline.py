@@ -17,7 +17,7 @@ from pipeline.demo import RECIPE, build_workspace, workspace_environment
 from pipeline.sample import true_perplexity
 from tests.small import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("pipeline")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
 
 yaml = YAML(typ="safe", pure=True)
 

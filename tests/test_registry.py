@@ -145,20 +145,19 @@ def served(tmp_path: Path) -> Iterator[str]:
 
 
 def _wait_for(url: str, server: subprocess.Popen) -> None:
-    for _ in range(300):
+    while True:
         assert server.poll() is None, "the server ended"
         try:
             if requests.get(url, timeout=5).ok:
                 return
-        except requests.ConnectionError:
+        except requests.RequestException:
             time.sleep(0.2)
-    pytest.fail("the server does not answer")
 
 
 @pytest.mark.slow
 def test_the_served_model_gives_the_perplexities_of_score(served: str, capsys: pytest.CaptureFixture) -> None:
     def ask(body: Any) -> requests.Response:
-        return requests.post(f"{served}/invocations", json=body, timeout=30)
+        return requests.post(f"{served}/invocations", json=body, timeout=100)
 
     answer = ask({"dataframe_records": [{"text": line} for line in TEXT]})
     assert answer.ok, answer.text

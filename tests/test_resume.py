@@ -2,6 +2,8 @@
 
 import random
 import resource
+import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -22,7 +24,7 @@ from tests.workspaces import workspace
 
 def start_training(folder: Path, model: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "pipeline.train", model]
-    return subprocess.Popen(command, cwd=folder, env=workspace_environment(), stdout=subprocess.DEVNULL)
+    return subprocess.Popen(command, cwd=folder, env=workspace_environment(), stdout=subprocess.PIPE)
 
 
 def result(folder: Path, model: str) -> tuple[str, list[tuple[float, ...]]]:
@@ -33,22 +35,34 @@ def result(folder: Path, model: str) -> tuple[str, list[tuple[float, ...]]]:
     return sha256(files / "model.safetensors"), numbers
 
 
-def train_and_kill(folder: Path, model: str, kills: int, undisturbed_seconds: float) -> None:
-    """Train to the end, killed so many times on the way, each at a random moment after its start."""
+def train_to_the_end(folder: Path, model: str) -> None:
+    process = start_training(folder, model)
+    process.communicate()
+    assert process.returncode == 0
+
+
+def train_and_kill(folder: Path, model: str, kills: int, most_lines: int, epoch_seconds: float) -> None:
+    """Train to the end, killed so many times on the way, each within an epoch of a random line that it prints.
+
+    That is before its first, as it starts, or after some epochs: a number of seconds would be another moment on a
+    machine that has become busier since they were measured.
+    """
     moments = random.Random(model)
     for _ in range(kills):
-        process = start_training(folder, model)
-        with pytest.raises(subprocess.TimeoutExpired):  # or it came to its end before the last kill
-            process.wait(moments.uniform(0.05, 0.25) * undisturbed_seconds)
-        process.kill()
-        process.wait()
-    assert start_training(folder, model).wait() == 0
+        with start_training(folder, model) as process:
+            assert process.stdout is not None
+            for _ in range(moments.randint(0, most_lines)):
+                assert process.stdout.readline()  # or it came to its end before the last kill
+            time.sleep(moments.random() * epoch_seconds)
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+    train_to_the_end(folder, model)
 
 
 @pytest.mark.parametrize(
     ("model", "epochs", "kills"),
     [
-        pytest.param("lstm_dropout", 20, 2, marks=[pytest.mark.slow, pytest.mark.timeout(280)]),
+        pytest.param("lstm_dropout", 20, 2, marks=pytest.mark.slow),
         *(
             pytest.param(model, 60, 10, marks=[pytest.mark.long, pytest.mark.timeout(1500)])
             for model in ("lstm_dropout", "lstm", "gru_dropout", "gru")
@@ -59,9 +73,11 @@ def test_a_training_killed_at_random_moments_ends_as_if_it_never_was(
     model: str, epochs: int, kills: int, tmp_path: Path
 ) -> None:
     undisturbed, disturbed = workspace(tmp_path / "undisturbed", epochs), workspace(tmp_path / "disturbed", epochs)
-    start = time.monotonic()
-    assert start_training(undisturbed, model).wait() == 0
-    train_and_kill(disturbed, model, kills, time.monotonic() - start)
+    train_to_the_end(undisturbed, model)
+    epoch_seconds = statistics.median(
+        record.seconds for record in read_history(undisturbed / "results/models" / model / "history.csv")
+    )
+    train_and_kill(disturbed, model, kills, epochs // kills - 2, epoch_seconds)
 
     assert result(disturbed, model) == result(undisturbed, model)
     assert not list((disturbed / ".checkpoints").glob("*.pt"))
