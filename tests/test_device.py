@@ -9,17 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pipeline.console import UserError
-from pipeline.files import SPLITS
 from ruamel.yaml import YAML
 
 from pipeline import sweep
-from pipeline.corpus import write_corpus
+from pipeline.corpus.ids import write_corpus
 from pipeline.lm import device
-from pipeline.lm.batching import Batches
-from pipeline.lm.device import DeviceError, choose_precision, trains_in_bfloat16
-from pipeline.lm.model import build_model
+from pipeline.lm.device import choose_precision, trains_in_bfloat16
+from pipeline.lm.errors import DeviceError
 from pipeline.lm.training import Training
+from pipeline.project.console import UserError
+from pipeline.project.files import SPLITS
 from pipeline.train import train
 from tests.small import ROOT, small_settings
 
@@ -63,9 +62,10 @@ def test_what_is_chosen_follows_from_what_the_processor_does(
 
 def test_what_the_trial_finds_is_so_of_a_whole_training() -> None:
     settings, text = small_settings(cell="lstm"), torch.arange(100) % 7
-    training = Training(build_model(settings, vocab_size=7), settings, torch.bfloat16)
+    training = Training(settings, text, text, vocabulary_size=7)
+    training.precision = torch.bfloat16
     try:
-        training.run_epoch(Batches(text, 4, 5), Batches(text, 4, 5))
+        training.run_epoch()
         trains = True
     except RuntimeError:
         trains = False
