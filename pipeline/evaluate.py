@@ -1,32 +1,38 @@
 """Evaluate one trained model: its best weights, loaded into a freshly built model, on all three splits."""
 
 import argparse
+from functools import partial
 
+from pipeline.artifacts.checkpoint import CODE, checkpoint_path, release, training_id
+from pipeline.artifacts.code_digest import code_digest
 from pipeline.artifacts.history import best_epoch, history_path, read_history
 from pipeline.artifacts.metrics import Metrics, write_metrics
 from pipeline.artifacts.weights import load_weights, weights_path
-from pipeline.corpus.ids import load_corpus
+from pipeline.corpus.ids import corpus_digests, load_corpus
 from pipeline.inference.dynamic_evaluation import dynamic_losses, num_windows
 from pipeline.lm.device import choose_device, keep_freed_memory
 from pipeline.lm.evaluation import batches_of, evaluate, perplexity
 from pipeline.lm.model import num_parameters
 from pipeline.project.console import UserError, naming, progress, run, say
-from pipeline.project.files import PARAMS, SPLITS
+from pipeline.project.files import PARAMS, PROCESSED, SPLITS, read_text, sha256
+from pipeline.project.inputs import Inputs, fixed_inputs
 from pipeline.project.params import load_params
 from pipeline.tracking.facts import RunFacts
-from pipeline.tracking.publisher import publish_evaluation
+from pipeline.tracking.publisher import publish
 from pipeline.tracking.registry import register
 
 
 def evaluate_model(name: str) -> Metrics:
     """Perplexities of train, valid and test, best epoch and number of parameters; also written to metrics.json."""
     keep_freed_memory()
-    params = load_params()
+    params_text, params = read_text(PARAMS), load_params()
     weights_file, history_file = weights_path(name), history_path(name)
     trained = load_weights(weights_file)
+    if trained.settings != params.model(name):
+        raise UserError(f"{weights_file} was trained with other settings than {PARAMS}'s: run `dvc repro train@{name}`")
     corpus = load_corpus()
     if corpus.vocabulary != trained.vocabulary:
-        raise UserError(f"{weights_file} was trained on another corpus: run `dvc repro`")
+        raise UserError(f"{weights_file} was trained on another corpus: run `dvc repro train@{name}`")
     history = read_history(history_file)
     device = choose_device(trained.settings.device)
     model = trained.model.to(device)
@@ -43,17 +49,37 @@ def evaluate_model(name: str) -> Metrics:
                 perplexities[f"{split}_perplexity_dynamic"] = perplexity(loss)
     metrics = Metrics(best_epoch=best_epoch(history).epoch, parameters=num_parameters(model), **perplexities)
     write_metrics(name, metrics)
-    facts = RunFacts(name, trained.fingerprint, trained.settings, corpus, {"recipe": params.recipe})
-    if run_id := publish_evaluation(facts, history, [PARAMS, history_file, weights_file], metrics.figures()):
+    facts = RunFacts(
+        name,
+        trained.fingerprint,
+        trained.settings,
+        corpus,
+        {"recipe": params.recipe},
+        training_id=training_id(checkpoint_path(name, trained.fingerprint)),
+        params=params_text,
+    )
+    if run_id := publish(facts, history, [history_file, weights_file], metrics.figures()):
         register(facts, run_id, weights_file, metrics.valid_perplexity)
+    release(name)
     return metrics
+
+
+def evaluation_inputs(name: str) -> Inputs:
+    """What a model's evaluation follows from, as it is now."""
+    params, weights_file = load_params(), weights_path(name)
+    return {
+        PARAMS.name: (params.model(name), (params.evaluate.dynamic or {}).get(name)),
+        PROCESSED.as_posix(): corpus_digests(),
+        weights_file.as_posix(): sha256(weights_file) if weights_file.exists() else None,
+        "pipeline/lm": code_digest(CODE),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.evaluate", description=__doc__)
     parser.add_argument("model", help="a trained model, such as lstm_dropout")
     name = parser.parse_args().model
-    with naming(name):
+    with naming(name), fixed_inputs(f"evaluate {name}", partial(evaluation_inputs, name)):
         figures = evaluate_model(name).figures()
     perplexities = "  ".join(f"{split} {figures[f'{split}_perplexity']:.2f}" for split in SPLITS)
     say(f"{name}: perplexity  {perplexities}  (weights of epoch {figures['best_epoch']})")

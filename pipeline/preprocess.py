@@ -10,16 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.artifacts.code_digest import code_digest
 from pipeline.artifacts.metrics import write_corpus_sizes
 from pipeline.corpus.ids import id_dtype, write_corpus
 from pipeline.corpus.vocabulary import Encoder, build_vocabulary
 from pipeline.corpus.words import UNK, read_lines
 from pipeline.project.console import UserError, run, say
-from pipeline.project.files import PARAMS, PROCESSED, RAW, SPLITS
+from pipeline.project.files import PARAMS, PROCESSED, RAW, SPLITS, sha256
+from pipeline.project.inputs import Inputs, fixed_inputs
 from pipeline.project.params import load_params
 from pipeline.project.schema import CorpusSizes
 
 DOWNLOAD = "run `dvc repro download`"
+CODE = Path(__file__).parent / "corpus"
 
 
 def encode(path: Path, vocabulary: list[str]) -> np.ndarray:
@@ -51,9 +54,18 @@ def check_sizes(sizes: CorpusSizes, expected: CorpusSizes | None) -> None:
         raise UserError(f"{RAW}: {', '.join(differences)}: correct preprocess.expected in {PARAMS}, or make it null")
 
 
-def main() -> None:
-    argparse.ArgumentParser(prog="python -m pipeline.preprocess", description=__doc__).parse_args()
-    expected = load_params().preprocess.expected
+def inputs() -> Inputs:
+    """What the ids follow from, as it is now."""
+    texts = [RAW / f"{split}.txt" for split in SPLITS]
+    return {
+        PARAMS.name: load_params().preprocess,
+        RAW.as_posix(): [sha256(path) if path.exists() else None for path in texts],
+        "pipeline/corpus": code_digest(CODE),
+    }
+
+
+def preprocess(expected: CorpusSizes | None) -> None:
+    """Write ids, vocabulary and sizes. Raises UserError."""
     vocabulary = build_vocabulary(read_lines(RAW / "train.txt", DOWNLOAD))
     ids = {split: encode(RAW / f"{split}.txt", vocabulary) for split in SPLITS}
     tokens = {f"{split}_tokens": len(ids[split]) for split in SPLITS}
@@ -62,6 +74,12 @@ def main() -> None:
     write_corpus(ids, vocabulary)
     write_corpus_sizes(sizes)
     say(f"{PROCESSED}: {', '.join(f'{name} {size:,}' for name, size in sizes)}")
+
+
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m pipeline.preprocess", description=__doc__).parse_args()
+    with fixed_inputs("preprocess", inputs):
+        preprocess(load_params().preprocess.expected)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 
-from pipeline.artifacts.history import write_histories
-from pipeline.artifacts.metrics import read_corpus_sizes
+from pipeline.artifacts.history import history_path, write_histories
+from pipeline.artifacts.metrics import metrics_path, read_corpus_sizes
 from pipeline.project.console import run, say
-from pipeline.project.files import REPORT, atomic_write
+from pipeline.project.files import MODELS, PARAMS, REPORT, atomic_write, sha256
+from pipeline.project.inputs import Inputs, fixed_inputs
 from pipeline.project.params import load_params
 from pipeline.project.schema import CorpusSizes, Perplexities
 from pipeline.reporting import curves
@@ -140,9 +141,20 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
+def inputs() -> Inputs:
+    """What the report follows from, as it is now."""
+    params = load_params()
+    files = [path for name in params.models for path in (history_path(name), metrics_path(name))]
+    return {
+        PARAMS.name: (params.train, params.models, params.report),
+        MODELS.as_posix(): [sha256(path) if path.exists() else None for path in files],
+    }
+
+
 def main() -> None:
     argparse.ArgumentParser(prog="python -m pipeline.report", description=__doc__).parse_args()
-    results = write_report()
+    with fixed_inputs("report", inputs):
+        results = write_report()
     width = max(len(result.name) for result in results)
     for result in results:
         metrics = result.metrics

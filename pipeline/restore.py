@@ -9,7 +9,7 @@ is being trained at this moment is left alone.
 import argparse
 from pathlib import Path
 
-from pipeline.artifacts.checkpoint import is_being_trained
+from pipeline.artifacts.checkpoint import checkpoint_path, is_being_trained, release, training_id
 from pipeline.artifacts.dvc_lock import LockedStage, read_lock
 from pipeline.artifacts.history import history_path, read_history
 from pipeline.artifacts.metrics import mismatch, read_metrics
@@ -42,6 +42,7 @@ def restore() -> list[str]:
         if history[-1].epoch != facts.settings.epochs:
             continue  # interrupted: it is published when it goes on
         _, lacked = publish_finished(facts, history, files, final_figures(name, history))
+        release(name)
         if lacked:
             restored.append(name)
     return restored
@@ -66,7 +67,9 @@ def find_training(name: str, stage: LockedStage, params: Params) -> tuple[RunFac
         settings = weights.settings
     else:
         settings = params.model(name)
-    return RunFacts(name, weights.fingerprint if weights else None, settings), history, files
+    identity = weights.fingerprint if weights else None
+    known = training_id(checkpoint_path(name, identity)) if identity else None
+    return RunFacts(name, identity, settings, training_id=known), history, files
 
 
 def final_figures(name: str, history: list[EpochRecord]) -> dict[str, float] | None:

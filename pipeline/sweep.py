@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.artifacts.checkpoint import delete_checkpoints, fingerprint
+from pipeline.artifacts.checkpoint import delete_checkpoint, delete_checkpoints, fingerprint
 from pipeline.artifacts.resumable import resumable
 from pipeline.corpus.ids import Corpus, load_corpus
 from pipeline.lm.device import choose_device, choose_precision, describe, keep_freed_memory
@@ -80,6 +80,7 @@ def run_trial(trial: Trial, sweep: Sweep, study: Study, corpus: Corpus, parent: 
                 state, failure = "diverged", str(error)
             tracked.end("FAILED" if failure else "FINISHED", failure=failure, tags={"trial_state": state})
         trial.end(state, history, failure)  # last, for then no other worker minds this trial any more
+        delete_checkpoint(training.checkpoint)
     return state
 
 
@@ -128,7 +129,8 @@ def run_facts(
         tags["mlflow.parentRunId"] = parent
     identity = f"{fingerprint(settings, corpus.fingerprint)}-{study.name}-{number}"
     name = f"{sweep.name}-{number:0{len(str(sweep.trials))}}"
-    return RunFacts(name, identity, settings, corpus, tags, REMEDY)
+    # The id is that of whichever worker has the trial: the study sees to it that one at a time does.
+    return RunFacts(name, identity, settings, corpus, tags, REMEDY, training_id=f"{study.name}-{number}")
 
 
 def main() -> None:

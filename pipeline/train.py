@@ -4,42 +4,57 @@ Several processes share the work where torchrun starts them, or by `processes` i
 """
 
 import argparse
+from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pipeline.artifacts.checkpoint import CODE
+from pipeline.artifacts.code_digest import code_digest
 from pipeline.artifacts.history import best_epoch, history_path, write_history
 from pipeline.artifacts.resumable import resumable
 from pipeline.artifacts.weights import save_weights, weights_path
-from pipeline.corpus.ids import load_corpus
+from pipeline.corpus.ids import corpus_digests, load_corpus
 from pipeline.lm.device import keep_freed_memory
 from pipeline.lm.distributed import rank
 from pipeline.lm.model import num_parameters
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.training import check_runs_here
-from pipeline.project.console import naming, progress, run, say
-from pipeline.project.files import PARAMS
+from pipeline.project.console import naming, progress, run, say, warn
+from pipeline.project.files import PARAMS, PROCESSED, read_text
+from pipeline.project.inputs import Inputs, fixed_inputs
 from pipeline.project.params import load_params
-from pipeline.project.processes import fail_together, launch, launched, peer_failures, process_group
+from pipeline.project.processes import ending_with_dvc, fail_together, launch, launched, peer_failures, process_group
 from pipeline.reporting import curves
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.live import LiveRun, live_run
+from pipeline.tracking.publisher import publish
 
 
 def train(name: str) -> None:
     """Train a model to its last epoch, keeping its best weights and its history. Raises UserError."""
     keep_freed_memory()
     with fail_together(), naming(name):
-        params = load_params()
+        params_text, params = read_text(PARAMS), load_params()
         settings = params.model(name)
         corpus = load_corpus()
         check_runs_here(settings)
-    with naming(name), resumable(name, settings, corpus) as training:
+    with (
+        naming(name),
+        fixed_inputs(name, partial(training_inputs, name)) as watch,
+        resumable(name, settings, corpus) as training,
+    ):
         if rank() > 0:
             while not training.finished:
                 training.run_epoch()
             return
         say(f"{name}: {num_parameters(training.model):,} parameters; {training.description()}")
+        tags = {"recipe": params.recipe} | training.circumstances()
+        facts = RunFacts(
+            name, training.fingerprint, settings, corpus, tags, training_id=training.id, params=params_text
+        )
+        files = [history_path(name), weights_path(name)]
 
         def keep_results() -> None:
             weights = training.best_weights
@@ -48,11 +63,15 @@ def train(name: str) -> None:
 
         if training.history:
             keep_results()
+        if training.finished:
+            say(f"{name}: was finished after epoch {len(training.history)}")
+            publish(facts, training.history, files)
+            return
+        if training.history:
             say(f"{name}: going on after epoch {len(training.history)}")
-        tags = {"recipe": params.recipe} | training.circumstances()
         done, steps = len(training.history), len(training.train)
         with (
-            live_run(RunFacts(name, training.fingerprint, settings, corpus, tags), training.history) as tracked,
+            live_run(facts, training.history) as tracked,
             progress(settings.epochs * steps, name, "step", initial=done * steps) as bar,
             peer_failures(),
         ):
@@ -61,15 +80,29 @@ def train(name: str) -> None:
                 keep_results()
                 tracked.publish(training.history)
                 say(epoch_line(name, record, settings.epochs, best=record == best_epoch(training.history)))
-            finish_run(tracked, name, training.history, [PARAMS, history_path(name), weights_path(name)])
+                watch.warn_once()
+            end_run(tracked, training.history, files)
 
 
-def finish_run(tracked: LiveRun, name: str, history: list[EpochRecord], files: list[Path]) -> None:
-    """End the MLflow run with its files and a picture of its perplexities."""
-    with TemporaryDirectory() as folder:
-        picture = Path(folder) / "curve.png"
-        curves.curve(history, picture)
-        tracked.end("FINISHED", files=[*files, picture])
+def training_inputs(name: str) -> Inputs:
+    """What a model's training run follows from, as it is now."""
+    return {
+        PARAMS.name: load_params().model(name),
+        PROCESSED.as_posix(): corpus_digests(),
+        "pipeline/lm": code_digest(CODE),
+    }
+
+
+def end_run(tracked: LiveRun, history: list[EpochRecord], files: list[Path]) -> None:
+    """End the MLflow run with its files and, if it can be drawn, a picture of its perplexities."""
+    with ExitStack() as stack:
+        try:
+            picture = Path(stack.enter_context(TemporaryDirectory())) / "curve.png"
+            curves.curve(history, picture)
+            files = [*files, picture]
+        except Exception as error:  # it is only for show
+            warn(f"MLflow gets no picture of this training run: {error}")
+        tracked.end("FINISHED", files=files)
 
 
 def epoch_line(name: str, record: EpochRecord, epochs: int, best: bool) -> str:
@@ -84,12 +117,13 @@ def epoch_line(name: str, record: EpochRecord, epochs: int, best: bool) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.train", description=__doc__)
     parser.add_argument("model", help="a name under `models` in params.yaml, such as lstm_dropout")
-    arguments = parser.parse_args()
-    if not launched() and (processes := load_params().processes) > 1:
-        launch(processes, "pipeline.train", arguments.model)
-        return
-    with process_group():
-        train(arguments.model)
+    name = parser.parse_args().model
+    with ending_with_dvc():
+        if not launched() and (processes := load_params().processes) > 1:
+            launch(processes, "pipeline.train", name)
+            return
+        with process_group():
+            train(name)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from mlflow import MlflowClient
 from pipeline import score
 from pipeline.corpus.ids import Corpus
 from pipeline.tracking.facts import RunFacts
-from pipeline.tracking.publisher import publish_evaluation
+from pipeline.tracking.publisher import publish
 from pipeline.tracking.registry import register
 from tests.histories import history
 from tests.small import save_small_model
@@ -36,7 +36,7 @@ def evaluated(valid: float, corpus: Corpus = CORPUS) -> None:
     """What `evaluate` does at its end, for a training that came to this validation perplexity."""
     weights, settings = save_small_model("lstm", corpus.vocabulary)
     facts = RunFacts("lstm", "f1a9", settings, corpus)
-    run_id = publish_evaluation(facts, history([valid]), [], {"valid_perplexity": valid})
+    run_id = publish(facts, history([valid]), [], {"valid_perplexity": valid})
     assert run_id
     register(facts, run_id, weights, valid)
 

@@ -22,7 +22,7 @@ from pipeline.corpus.ids import load_corpus, write_corpus
 from pipeline.demo import workspace_environment
 from pipeline.project.console import UserError
 from pipeline.tracking.live import live_run
-from pipeline.tracking.publisher import publish_evaluation
+from pipeline.tracking.publisher import publish
 from tests.small import ROOT
 from tests.test_tracking import FACTS, epochs
 
@@ -52,7 +52,7 @@ def test_no_secret_of_the_environment_reaches_the_store(
     with live_run(FACTS) as tracked:
         tracked.publish(epochs(2))
         tracked.end("FINISHED", files=[Path("history.csv")])
-    publish_evaluation(FACTS, epochs(2), [Path("history.csv")], {"test_perplexity": 140.5})
+    publish(FACTS, epochs(2), [Path("history.csv")], {"test_perplexity": 140.5})
     stored = contents(tmp_path.rglob("*"))
     assert FACTS.fingerprint.encode() in stored  # what is stored is found by this search
     assert b"310.0" in stored

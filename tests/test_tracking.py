@@ -12,11 +12,11 @@ from pipeline.corpus.ids import Corpus
 from pipeline.lm.record import EpochRecord
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.live import live_run
-from pipeline.tracking.publisher import EPOCH_METRICS, publish_evaluation
+from pipeline.tracking.publisher import EPOCH_METRICS, publish
 from tests.small import small_settings
 
 CORPUS = Corpus(torch.arange(9), torch.arange(5), torch.arange(4), tuple("abcdefghi"))
-FACTS = RunFacts("lstm", "f1a9", small_settings(), CORPUS, {"device": "cpu"})
+FACTS = RunFacts("lstm", "f1a9", small_settings(), CORPUS, {"device": "cpu"}, training_id="5eed")
 
 
 def epochs(number: int, hour: int = 12) -> list[EpochRecord]:
@@ -124,15 +124,15 @@ def test_final_figures_join_the_run_of_their_training() -> None:
     with live_run(FACTS) as tracked:
         tracked.publish(epochs(2))
         tracked.end("FINISHED")
-    publish_evaluation(FACTS, epochs(2), [], {"test_perplexity": 140.5})
+    publish(FACTS, epochs(2), [], {"test_perplexity": 140.5})
     (run,) = runs()
     assert run.data.metrics["final/test_perplexity"] == 140.5
     assert "metrics.json" in artifacts(run)
 
 
 def test_a_training_that_mlflow_never_saw_is_restored_with_its_own_times() -> None:
-    publish_evaluation(FACTS, epochs(3), [], {"test_perplexity": 140.5})
-    publish_evaluation(FACTS, epochs(3), [], {"test_perplexity": 140.5})
+    publish(FACTS, epochs(3), [], {"test_perplexity": 140.5})
+    publish(FACTS, epochs(3), [], {"test_perplexity": 140.5})
     (run,) = runs()
     assert run.data.tags["restored"] == "true"
     assert [step for step, _ in points(run, "perplexity/valid")] == [1, 2, 3]

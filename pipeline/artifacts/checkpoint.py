@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import os
-import pickle
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +17,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pipeline.artifacts.code_digest import code_digest
+from pipeline.artifacts.dvc_lock import read_lock
+from pipeline.artifacts.history import history_path
+from pipeline.artifacts.weights import read_description, weights_path
 from pipeline.lm.settings import Settings
 from pipeline.project.console import UserError
 from pipeline.project.files import atomic_write, project_root
 
-LANGUAGE_MODEL_CODE = Path(__file__).parents[1] / "lm"
+DIGEST_BYTES = hashlib.sha256().digest_size
+CODE = Path(__file__).parents[1] / "lm"  # all that decides a number
 
 
 def fingerprint(settings: Settings, corpus_fingerprint: str) -> str:
@@ -32,7 +36,7 @@ def fingerprint(settings: Settings, corpus_fingerprint: str) -> str:
     digest.update(json.dumps(settings.essentials(), sort_keys=True).encode())
     digest.update(corpus_fingerprint.encode())
     digest.update(torch.__version__.encode())
-    digest.update(code_digest(LANGUAGE_MODEL_CODE).encode())
+    digest.update(code_digest(CODE).encode())
     return digest.hexdigest()[:16]
 
 
@@ -41,12 +45,16 @@ def checkpoint_path(name: str, fingerprint: str) -> Path:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a training run's state; the checkpoint before it stays whole until this one is. Raises OSError."""
+    """Write a training run's state, led by its SHA-256. The checkpoint before it stays whole until this one is.
+
+    Raises OSError.
+    """
     import torch
 
     buffer = io.BytesIO()  # written to the file itself, PyTorch hides why the disk refused
     torch.save(state, buffer)
     with atomic_write(path, "wb") as file:
+        file.write(hashlib.sha256(buffer.getbuffer()).digest())
         file.write(buffer.getbuffer())
 
 
@@ -56,11 +64,38 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 
     if not path.exists():
         return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
-        raise UserError(f"{path} is damaged: delete it, and the training starts from epoch 1") from None
+    digest, content = (data := memoryview(path.read_bytes()))[:DIGEST_BYTES], data[DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != digest:
+        raise UserError(f"{path} is damaged: delete it, and the training starts from epoch 1")
+    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return state
+
+
+def training_id(checkpoint: Path, *, make: bool = False) -> str | None:
+    """What tells a training run from others of the same settings, on whatever machine: drawn at its start, kept beside
+    its checkpoint. None where there is none and none is to be made.
+    """
+    path = checkpoint.with_suffix(".id")
+    if make and not path.exists():
+        with atomic_write(path) as file:
+            file.write(secrets.token_hex(8))
+    return path.read_text() if path.exists() else None
+
+
+def release(model: str) -> None:
+    """Delete a model's checkpoint once DVC has recorded its results, from where they can be had for good.
+
+    Until then a training run that was finished can be finished again, in seconds.
+    """
+    stage = read_lock().get(f"train@{model}")
+    if stage and stage.made(weights_path(model)) and stage.made(history_path(model)):
+        delete_checkpoint(checkpoint_path(model, read_description(weights_path(model)).fingerprint))
+
+
+def delete_checkpoint(path: Path) -> None:
+    """Delete a checkpoint and what is kept beside it."""
+    for file in (path, path.with_suffix(".id")):
+        file.unlink(missing_ok=True)
 
 
 def delete_checkpoints(prefix: str) -> None:

@@ -5,7 +5,14 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
-from pipeline.artifacts.checkpoint import checkpoint_path, exclusive, fingerprint, load_checkpoint, save_checkpoint
+from pipeline.artifacts.checkpoint import (
+    checkpoint_path,
+    exclusive,
+    fingerprint,
+    load_checkpoint,
+    save_checkpoint,
+    training_id,
+)
 from pipeline.corpus.ids import Corpus
 from pipeline.lm.device import describe
 from pipeline.lm.distributed import rank, world_size
@@ -19,12 +26,14 @@ class ResumableTraining(Training):
     """A training run with a checkpoint after every epoch. Of processes that share it, the first keeps the checkpoint.
 
     fingerprint: as `checkpoint.fingerprint` gives it
+    id: as `checkpoint.training_id` gives it
     """
 
     def __init__(self, name: str, settings: Settings, corpus: Corpus) -> None:
         super().__init__(settings, corpus.train, corpus.valid, len(corpus.vocabulary))
         self.fingerprint = fingerprint(settings, corpus.fingerprint)
         self.checkpoint = checkpoint_path(name, self.fingerprint)
+        self.id = training_id(self.checkpoint)
 
     def run_epoch(self, on_step: Callable[[], object] = lambda: None) -> EpochRecord:
         """As `Training.run_epoch`, and the checkpoint. Raises OSError besides."""
@@ -51,13 +60,13 @@ class ResumableTraining(Training):
 def resumable(name: str, settings: Settings, corpus: Corpus) -> Iterator[ResumableTraining]:
     """Start a training run, or go on from its checkpoint, which no other process may hold meanwhile.
 
-    The checkpoint is deleted when the block ends without an error. Raises UserError and TrainingError.
+    The checkpoint stays until `release`, or whoever else keeps the results. Raises UserError and TrainingError.
     """
     training = ResumableTraining(name, settings, corpus)
     first = rank() == 0
     with exclusive(training.checkpoint) if first else nullcontext():
+        if first:
+            training.id = training_id(training.checkpoint, make=True)
         if saved := broadcast(load_checkpoint(training.checkpoint) if first else None):
             training.load_state_dict(saved)
         yield training
-        if first:
-            training.checkpoint.unlink(missing_ok=True)

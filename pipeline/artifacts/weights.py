@@ -1,9 +1,10 @@
 """A trained model as one file of data: weights, settings and vocabulary (safetensors, nothing is ever unpickled)."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
@@ -19,11 +20,15 @@ if TYPE_CHECKING:  # torch takes seconds to import, and a description is read wi
 
 
 class Description(Strict):
-    """What a file says of its weights."""
+    """What a file says of its weights.
+
+    sha256: of the description's other entries and of the weights; None in older files
+    """
 
     settings: Settings
     vocabulary: list[str]
     fingerprint: str
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,10 +51,11 @@ def save_weights(
     """Write a model's file; the same model gives the same bytes."""
     from safetensors.torch import save
 
+    weights = {name: weight.cpu().contiguous() for name, weight in weights.items()}
     description = {"settings": settings.essentials(), "vocabulary": vocabulary, "fingerprint": fingerprint}
+    description["sha256"] = _sha256(description, weights)
     # One entry, because the format does not promise an order of several.
-    metadata = {"model": json.dumps(description, ensure_ascii=False)}
-    data = save({name: weight.cpu().contiguous() for name, weight in weights.items()}, metadata)
+    data = save(weights, {"model": json.dumps(description, ensure_ascii=False)})
     with atomic_write(path, "wb") as file:
         file.write(data)
 
@@ -57,7 +63,7 @@ def save_weights(
 def load_weights(path: Path) -> TrainedModel:
     """Build the model afresh, on the CPU, and fill it with the saved weights.
 
-    Raises UserError when the file is missing, truncated, or not such a model.
+    Raises UserError when the file is missing, damaged, or not such a model.
     """
     from pipeline.lm.model import build_model
 
@@ -65,6 +71,9 @@ def load_weights(path: Path) -> TrainedModel:
     try:
         with safe_open(path, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            rest = json.loads(file.metadata()["model"])
+        if description.sha256 and rest.pop("sha256") != _sha256(rest, weights):
+            raise _damaged(path, ValueError("its SHA-256 is another"))
         model = build_model(description.settings, len(description.vocabulary))
         model.load_state_dict(weights)
     except (SafetensorError, RuntimeError) as error:
@@ -81,6 +90,14 @@ def read_description(path: Path) -> Description:
             return Description.model_validate_json(file.metadata()["model"])
     except (SafetensorError, ValidationError, KeyError, TypeError) as error:
         raise _damaged(path, error) from None
+
+
+def _sha256(description: dict[str, Any], weights: dict[str, "Tensor"]) -> str:
+    digest = hashlib.sha256(json.dumps(description, ensure_ascii=False).encode())
+    for name, weight in sorted(weights.items()):
+        digest.update(f"{name} {weight.dtype} {list(weight.shape)}".encode())
+        digest.update(weight.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

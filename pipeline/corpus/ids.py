@@ -9,14 +9,15 @@ import numpy as np
 
 from pipeline.corpus.words import EOS
 from pipeline.project.console import UserError
-from pipeline.project.files import PROCESSED, SPLITS, atomic_write
+from pipeline.project.files import PROCESSED, SPLITS, atomic_write, sha256
 
 if TYPE_CHECKING:  # torch takes seconds to import and only `load_corpus` needs it
     from torch import Tensor
 
 VOCABULARY = "vocabulary.txt"
+FILES = (*(f"{split}.npy" for split in SPLITS), VOCABULARY)
 
-_REMEDY = "run `dvc checkout data/processed`, or `dvc repro preprocess`"
+_REMEDY = "run `dvc checkout preprocess`, or `dvc repro --single-item --force preprocess`"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,8 @@ def write_corpus(ids: dict[str, np.ndarray], vocabulary: list[str], folder: Path
             np.save(file, ids[split], allow_pickle=False)
     with atomic_write(folder / VOCABULARY) as file:
         file.writelines(f"{word}\n" for word in vocabulary)
+    with atomic_write(_digest_file(folder)) as file:
+        file.write(corpus_digests(folder))
 
 
 def load_corpus(folder: Path = PROCESSED) -> Corpus:
@@ -62,7 +65,22 @@ def load_corpus(folder: Path = PROCESSED) -> Corpus:
 
     vocabulary = _load_vocabulary(folder / VOCABULARY)
     ids = {split: torch.from_numpy(_load_ids(folder / f"{split}.npy", len(vocabulary))) for split in SPLITS}
+    digest_file = _digest_file(folder)  # a corpus of an earlier version has none
+    if digest_file.exists() and digest_file.read_bytes() != corpus_digests(folder).encode():
+        raise UserError(f"{folder} is damaged (its SHA-256 are not those in {digest_file}): {_REMEDY}")
     return Corpus(**ids, vocabulary=vocabulary)
+
+
+def _digest_file(folder: Path) -> Path:
+    """Beside the folder, on whose own digest the trained models depend."""
+    return folder.with_name(f"{folder.name}.sha256")
+
+
+def corpus_digests(folder: Path = PROCESSED) -> str:
+    """The SHA-256 of the corpus's files, a line each, as `sha256sum --check` reads it. Raises UserError."""
+    if missing := [name for name in FILES if not (folder / name).exists()]:
+        raise UserError(f"{folder / missing[0]} not found: {_REMEDY}")
+    return "".join(f"{sha256(folder / name)}  {folder.name}/{name}\n" for name in FILES)
 
 
 def _load_vocabulary(path: Path) -> tuple[str, ...]:

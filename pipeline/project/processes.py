@@ -6,12 +6,15 @@ params.yaml on one machine. The first of them writes, tracks and speaks for all.
 
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
+import psutil
 import torch.distributed as dist
 
 from pipeline.lm.distributed import rank, world_size
@@ -20,6 +23,7 @@ from pipeline.project.console import UserError
 T = TypeVar("T")
 
 PATIENCE = timedelta(minutes=2)  # with another process that gives no sign of life
+SECONDS_BETWEEN_LOOKS = 1.0
 GOES_ON = "the same command goes on from the last finished epoch"
 
 
@@ -55,9 +59,51 @@ def launch(processes: int, module: str, *arguments: str) -> None:
     except ChildFailedError as error:
         culprit, failure = error.get_first_failure()
         if failure.exitcode < 0:
-            signal = failure.signal_name()
-            raise UserError(f"process {culprit} of {processes} was ended by {signal}: {GOES_ON}") from None
+            raise UserError(
+                f"process {culprit} of {processes} was ended by {failure.signal_name()}: {GOES_ON}"
+            ) from None
         sys.exit(failure.exitcode)
+
+
+@contextmanager
+def ending_with_dvc() -> Iterator[None]:
+    """End as by SIGTERM when the DVC that runs this stage is killed: nobody would record what comes of it.
+
+    DVC leaves its stages alone when it gets SIGTERM or SIGKILL itself.
+    """
+    starter = _starter()
+    over = threading.Event()
+
+    def watch(starter: psutil.Process) -> None:
+        while not over.wait(SECONDS_BETWEEN_LOOKS):
+            if not _is_alive(starter):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    if starter:
+        threading.Thread(target=watch, args=[starter], name="ending with dvc", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _starter() -> psutil.Process | None:
+    """The process that started this stage for DVC, without the shell in between; None where DVC did not."""
+    if "DVC_STAGE" not in os.environ:
+        return None
+    try:
+        parents = psutil.Process().parents()
+        return next((parent for parent in parents if "-c" not in parent.cmdline()[1:2]), None)
+    except psutil.Error:  # not ours to see
+        return None
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 @contextmanager

@@ -16,10 +16,11 @@ from pipeline.tracking.store import REMEDY
 class RunFacts:
     """What is known of a training run beside its epochs.
 
-    fingerprint: as `checkpoint.fingerprint` gives it; None where only the history is at hand, for it follows from the
-        corpus and the code of the training, too
+    fingerprint: as `checkpoint.fingerprint` gives it; None where only the history is at hand
     corpus: None where it is not at hand
     remedy: what writes later whatever MLflow lacks of the run
+    training_id: as `checkpoint.training_id` gives it; None where only the results are at hand
+    params: the text of params.yaml at its start
     """
 
     model: str
@@ -28,6 +29,8 @@ class RunFacts:
     corpus: Corpus | None = None
     tags: dict[str, str] = field(default_factory=dict)
     remedy: str = REMEDY
+    training_id: str | None = None
+    params: str | None = None
 
 
 def circumstances() -> dict[str, str]:

@@ -5,11 +5,8 @@ server that is slow or down never stops a training run; what it missed is writte
 the evaluation, or `pipeline.restore`.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +14,9 @@ from filelock import FileLock
 
 from pipeline.lm.record import EpochRecord
 from pipeline.project.console import UserError, say
-from pipeline.project.files import PROCESSED, project_root
+from pipeline.project.files import PARAMS, PROCESSED, project_root
 from pipeline.tracking.facts import RunFacts, circumstances
+from pipeline.tracking.identity import digest_of, epochs_of, find_run, milliseconds
 from pipeline.tracking.store import connect, fault_message
 
 if TYPE_CHECKING:  # MLflow takes seconds to import
@@ -88,9 +86,9 @@ class Publisher:
     def _open(self, history: Sequence[EpochRecord]) -> "Run":
         """Find the run of this training, or create it, and see what it has."""
         client, experiment_id = connect()
-        run = _find_run(client, experiment_id, self.facts, history) or self._create(client, experiment_id, history)
+        run = find_run(client, experiment_id, self.facts, history) or self._create(client, experiment_id, history)
         self._describe(client, run)
-        self._epochs_written = len(_epochs_of(client, run))
+        self._epochs_written = len(epochs_of(client, run))
         if self.live:
             client.update_run(run.info.run_id, "RUNNING")
             if "failure" in run.data.tags:
@@ -104,10 +102,12 @@ class Publisher:
         tags = {"model": facts.model}
         if facts.fingerprint:
             tags["fingerprint"] = facts.fingerprint
+        if facts.training_id:
+            tags["training_id"] = facts.training_id
         if facts.corpus:
             tags["data_sha256"] = facts.corpus.fingerprint
         tags |= facts.tags | circumstances() if self.live else {"restored": "true"} | facts.tags
-        start = None if self.live else _milliseconds(history[0].finished_at) - round(history[0].seconds * 1000)
+        start = None if self.live else milliseconds(history[0].finished_at) - round(history[0].seconds * 1000)
         return client.create_run(experiment_id, start, tags, facts.model)
 
     def _describe(self, client: "MlflowClient", run: "Run") -> None:
@@ -117,6 +117,8 @@ class Publisher:
         if not run.data.params:
             settings = self.facts.settings.flat().items()
             client.log_batch(run.info.run_id, params=[Param(name, str(value)) for name, value in settings])
+        if self.facts.params and PARAMS.name not in {file.path for file in client.list_artifacts(run.info.run_id)}:
+            client.log_text(run.info.run_id, self.facts.params, PARAMS.name)
         if (corpus := self.facts.corpus) and not (run.inputs and run.inputs.dataset_inputs):
             sizes = {split: len(ids) for split, ids in corpus.splits().items()}
             dataset = Dataset(
@@ -133,7 +135,7 @@ class Publisher:
         from mlflow.entities import Metric
 
         metrics = [
-            Metric(name, getattr(record, attribute), _milliseconds(record.finished_at), record.epoch)
+            Metric(name, getattr(record, attribute), milliseconds(record.finished_at), record.epoch)
             for record in history[self._epochs_written :]
             for name, attribute in EPOCH_METRICS.items()
         ]
@@ -163,14 +165,14 @@ class Publisher:
         self, run: "Run", history: Sequence[EpochRecord], status: str, failure: str, tags: Mapping[str, str]
     ) -> bool:
         self._stop_monitor()
-        run_id, info, history_id = run.info.run_id, run.info, _history_id(history)
+        run_id, info, history_id = run.info.run_id, run.info, digest_of(history)
         if not self.live and info.status == status and run.data.tags.get("history") == history_id:
             return False
         for name, value in (dict(tags) | ({"failure": failure} if failure else {})).items():
             self._client.set_tag(run_id, name, value)
         if status == "FINISHED":
             self._client.set_tag(run_id, "history", history_id)
-        self._client.set_terminated(run_id, status, None if self.live else _milliseconds(history[-1].finished_at))
+        self._client.set_terminated(run_id, status, None if self.live else milliseconds(history[-1].finished_at))
         return True
 
     def _stop_monitor(self) -> None:
@@ -193,10 +195,10 @@ def publish_finished(
         raise UserError(fault_message(error)) from None
 
 
-def publish_evaluation(
-    facts: RunFacts, history: Sequence[EpochRecord], files: Sequence[Path], metrics: Mapping[str, float]
+def publish(
+    facts: RunFacts, history: Sequence[EpochRecord], files: Sequence[Path], metrics: Mapping[str, float] | None = None
 ) -> str | None:
-    """Add the final figures to a training's run, and whatever else MLflow lacks of it.
+    """Write whatever MLflow lacks of a finished training run, its final figures among it.
 
     Returns the run's id, or None when MLflow could not be written to.
     """
@@ -208,30 +210,6 @@ def publish_evaluation(
         return None
 
 
-def _find_run(
-    client: "MlflowClient", experiment_id: str, facts: RunFacts, history: Sequence[EpochRecord]
-) -> "Run | None":
-    """The run of this very training: the one that ended with this history, or one that stopped on the way to it."""
-    finished = f"tags.history = '{_history_id(history)}' and tags.model = '{facts.model}'"
-    for run in client.search_runs([experiment_id], finished):
-        return run
-    if facts.fingerprint is None:
-        return None
-    unfinished = f"tags.fingerprint = '{facts.fingerprint}' and attributes.status != 'FINISHED'"
-    epochs = [(record.epoch, _milliseconds(record.finished_at)) for record in history]
-    for run in client.search_runs([experiment_id], unfinished):
-        written = _epochs_of(client, run)
-        if written == epochs[: len(written)]:
-            return run
-    return None
-
-
-def _epochs_of(client: "MlflowClient", run: "Run") -> list[tuple[int, int]]:
-    """The epochs that a run has, and when each finished, in milliseconds."""
-    points = client.get_metric_history(run.info.run_id, next(iter(EPOCH_METRICS)))
-    return sorted((point.step, point.timestamp) for point in points)
-
-
 def _start_monitor(run_id: str, client: "MlflowClient") -> "SystemMetricsMonitor":
     """Processor, memory and network use, every ten seconds, as MLflow's own system metrics."""
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -239,12 +217,3 @@ def _start_monitor(run_id: str, client: "MlflowClient") -> "SystemMetricsMonitor
     monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=client.tracking_uri)
     monitor.start()
     return monitor
-
-
-def _history_id(history: Sequence[EpochRecord]) -> str:
-    """Tells one training from another of the same settings: a digest of its epochs, times included."""
-    return hashlib.sha256(json.dumps([asdict(record) for record in history]).encode()).hexdigest()[:16]
-
-
-def _milliseconds(moment: str) -> int:
-    return int(datetime.fromisoformat(moment).timestamp() * 1000)

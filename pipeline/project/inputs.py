@@ -1,0 +1,48 @@
+"""What a stage was started with, held against what is there at its end."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from pipeline.project.console import UserError, warn
+
+Inputs = Mapping[str, object]  # what a result follows from, by the names under which people know it
+
+
+class Watch:
+    """Tells whether what a stage was started with has been edited meanwhile."""
+
+    def __init__(self, stage: str, inputs: Callable[[], Inputs]) -> None:
+        self._stage = stage
+        self._inputs = inputs
+        self._before = inputs()
+        self._warned = False
+
+    def edited(self) -> list[str]:
+        try:
+            now = self._inputs()
+        except UserError:  # what is there now is no valid input at all
+            now = {}
+        return [name for name, value in self._before.items() if now.get(name) != value]
+
+    def warn_once(self) -> None:
+        """Warn at the first edit."""
+        if not self._warned and (edited := self.edited()):
+            edits = " and ".join(edited)
+            warn(f"{self._stage}: {edits} edited: this goes on as it was started; `dvc repro` runs the edit")
+            self._warned = True
+
+
+@contextmanager
+def fixed_inputs(stage: str, inputs: Callable[[], Inputs]) -> Iterator[Watch]:
+    """Raise UserError at the end when an input was edited in the meantime, so that DVC records nothing.
+
+    DVC takes the digests of a stage's dependencies when the stage has ended, not when it starts (treeverse/dvc 11058):
+    it would have the result come from the edited ones.
+    """
+    watch = Watch(stage, inputs)
+    yield watch
+    if edited := watch.edited():
+        raise UserError(
+            f"{stage}: {' and '.join(edited)} edited while this ran, so its result is of what was there before: "
+            "`dvc repro` runs it with the edit; undo the edit first to keep this result"
+        )

@@ -1,0 +1,54 @@
+"""Which run in MLflow is that of a training run."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from pipeline.lm.record import EpochRecord
+from pipeline.tracking.facts import RunFacts
+
+if TYPE_CHECKING:  # MLflow takes seconds to import
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.store.entities import PagedList
+
+
+def find_run(
+    client: "MlflowClient", experiment_id: str, facts: RunFacts, history: Sequence[EpochRecord]
+) -> "Run | None":
+    """The run of this very training run, and of no other one of the same settings, which may be alive elsewhere.
+
+    It ended with this history, or has the same id, or began with these epochs, which took the same seconds to the bit.
+    """
+
+    def search(condition: str) -> "PagedList[Run]":
+        return client.search_runs([experiment_id], f"tags.model = '{facts.model}' and {condition}")
+
+    if history and (ended := search(f"tags.history = '{digest_of(history)}'")):
+        return ended[0]
+    epochs = [(record.epoch, milliseconds(record.finished_at), record.seconds) for record in history]
+    for run in search(f"tags.training_id = '{facts.training_id}'") if facts.training_id else ():
+        if (written := epochs_of(client, run)) == epochs[: len(written)]:
+            return run
+    for run in search("attributes.status != 'FINISHED'") if history else ():
+        if (written := epochs_of(client, run)) and written == epochs[: len(written)]:
+            return run
+    return None
+
+
+def epochs_of(client: "MlflowClient", run: "Run") -> list[tuple[int, int, float]]:
+    """The epochs that a run has: when each finished, in milliseconds, and how many seconds it took."""
+    points = client.get_metric_history(run.info.run_id, "speed/seconds_per_epoch")
+    return sorted((point.step, point.timestamp, point.value) for point in points)
+
+
+def digest_of(history: Sequence[EpochRecord]) -> str:
+    """Tells one training from another of the same settings: a digest of its epochs, times included."""
+    return hashlib.sha256(json.dumps([asdict(record) for record in history]).encode()).hexdigest()[:16]
+
+
+def milliseconds(moment: str) -> int:
+    return int(datetime.fromisoformat(moment).timestamp() * 1000)

@@ -1,0 +1,243 @@
+"""Finished work outlives whatever comes between it and DVC, and no damage and no edit passes for a result."""
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from ruamel.yaml import YAML
+
+from pipeline.artifacts.checkpoint import load_checkpoint, release, save_checkpoint
+from pipeline.artifacts.history import history_path
+from pipeline.artifacts.resumable import ResumableTraining
+from pipeline.artifacts.weights import load_weights, weights_path
+from pipeline.corpus.ids import load_corpus, write_corpus
+from pipeline.demo import workspace_environment
+from pipeline.evaluate import evaluate_model
+from pipeline.project.console import UserError
+from pipeline.project.files import SPLITS, sha256
+from pipeline.reporting import curves
+from pipeline.tracking.facts import RunFacts
+from pipeline.tracking.live import live_run
+from pipeline.tracking.publisher import publish
+from pipeline.train import train
+from tests.histories import history
+from tests.small import ROOT, save_small_model, small_settings
+from tests.workspaces import workspace
+
+yaml = YAML(typ="safe", pure=True)
+FLIPS = 60
+
+
+def edit_params(**overrides: Any) -> None:
+    params = yaml.load(Path("params.yaml").read_text())
+    params["models"]["lstm"] |= overrides
+    with open("params.yaml", "w") as file:
+        yaml.dump(params, file)
+
+
+@pytest.fixture
+def project() -> None:
+    """Small settings of one model, and a corpus of three words, in the working folder."""
+    params = yaml.load((ROOT / "params.yaml").read_text())
+    params["train"] = small_settings(epochs=2, hidden_size=4, embedding_size=4).model_dump()
+    params["models"] = {"lstm": {"cell": "lstm"}}
+    params["evaluate"] = {"dynamic": None}
+    params["report"] = {"published": None}
+    with open("params.yaml", "w") as file:
+        yaml.dump(params, file)
+    words = {split: np.array([1, 2, 0] * 200, np.uint16) for split in SPLITS}
+    write_corpus(words, ["<eos>", "a", "b"])
+
+
+def runs() -> list[Run]:
+    client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
+    experiment = client.get_experiment_by_name("recurrent-lm")
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def checkpoints() -> list[Path]:
+    return list(Path(".checkpoints").glob("*.pt"))
+
+
+def flip_a_bit(path: Path, chance: random.Random) -> None:
+    content = bytearray(path.read_bytes())
+    content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    path.write_bytes(content)
+
+
+def some_checkpoint() -> Path:
+    path = Path("lstm-1234.pt")
+    save_checkpoint(path, {"weights": {"a": load_weights(some_weights()).model.embedding.weight.detach()}})
+    return path
+
+
+def some_weights() -> Path:
+    return save_small_model("lstm", ("<eos>", "a", "b"), hidden_size=2, embedding_size=2)[0]
+
+
+def some_ids() -> Path:
+    ids = np.array([1, 2, 0] * 40, np.uint16)
+    write_corpus(dict.fromkeys(SPLITS, ids), ["<eos>", "a", "b"])
+    return Path("data/processed/train.npy")
+
+
+def some_vocabulary() -> Path:
+    return some_ids().with_name("vocabulary.txt")
+
+
+@pytest.mark.parametrize(
+    ("write", "load"),
+    [
+        (some_checkpoint, load_checkpoint),
+        (some_weights, load_weights),
+        (some_ids, lambda _: load_corpus()),
+        (some_vocabulary, lambda _: load_corpus()),
+    ],
+    ids=["checkpoint", "weights", "ids", "vocabulary"],
+)
+def test_no_flipped_bit_goes_unnoticed(write: Callable[[], Path], load: Callable[[Path], object]) -> None:
+    path = write()
+    load(path)
+    content, chance = path.read_bytes(), random.Random(1)
+    for _ in range(FLIPS):
+        path.write_bytes(content)
+        flip_a_bit(path, chance)
+        with pytest.raises(UserError) as error:
+            load(path)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("project")
+def test_a_finished_training_whose_results_are_gone_gives_them_again_without_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train("lstm")
+    results = [weights_path("lstm"), history_path("lstm")]
+    before = [sha256(path) for path in results]
+    for path in results:
+        path.unlink()  # as DVC does before it runs a stage again
+    monkeypatch.setattr(ResumableTraining, "run_epoch", None)
+    train("lstm")
+    assert [sha256(path) for path in results] == before
+    (run,) = runs()
+    assert run.info.status == "FINISHED"
+
+
+@pytest.mark.usefixtures("project")
+def test_a_checkpoint_stays_until_dvc_has_recorded_the_results() -> None:
+    train("lstm")
+    release("lstm")
+    assert checkpoints()
+    outs = [
+        {"path": path.as_posix(), "md5": hashlib.md5(path.read_bytes()).hexdigest()}
+        for path in (weights_path("lstm"), history_path("lstm"))
+    ]
+    with open("dvc.lock", "w") as file:
+        yaml.dump({"schema": "2.0", "stages": {"train@lstm": {"outs": outs}}}, file)
+    evaluate_model("lstm")
+    assert not checkpoints()
+    assert len(runs()) == 1
+
+
+@pytest.mark.usefixtures("project")
+def test_settings_edited_while_a_model_trains_are_not_taken_for_those_it_was_trained_with(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    run_epoch = ResumableTraining.run_epoch
+    start = Path("params.yaml").read_text()
+
+    def edited_meanwhile(training: ResumableTraining, *arguments: Any) -> Any:
+        edit_params(dropout=0.5)
+        return run_epoch(training, *arguments)
+
+    monkeypatch.setattr(ResumableTraining, "run_epoch", edited_meanwhile)
+    with pytest.raises(UserError, match=r"^lstm: params\.yaml edited while this ran"):
+        train("lstm")
+    assert capsys.readouterr().err.count("params.yaml edited: this goes on") == 1
+    with pytest.raises(UserError, match=r"other settings than params\.yaml's: run `dvc repro train@lstm`"):
+        evaluate_model("lstm")
+    (run,) = runs()
+    assert run.data.params["dropout"] == "0.0"
+    assert Path(run.info.artifact_uri.removeprefix("file://"), "params.yaml").read_text() == start
+
+    Path("params.yaml").write_text(start)
+    monkeypatch.setattr(ResumableTraining, "run_epoch", None)
+    train("lstm")  # what it trained was kept
+    evaluate_model("lstm")
+    assert len(runs()) == 1
+
+
+@pytest.mark.usefixtures("project")
+def test_a_corpus_that_changes_while_a_model_trains_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_epoch = ResumableTraining.run_epoch
+
+    def preprocessed_meanwhile(training: ResumableTraining, *arguments: Any) -> Any:
+        write_corpus({split: np.array([2, 1, 0] * 200, np.uint16) for split in SPLITS}, ["<eos>", "a", "b"])
+        return run_epoch(training, *arguments)
+
+    monkeypatch.setattr(ResumableTraining, "run_epoch", preprocessed_meanwhile)
+    with pytest.raises(UserError, match=r"^lstm: data/processed edited while this ran"):
+        train("lstm")
+
+
+@pytest.mark.usefixtures("project")
+def test_a_picture_that_cannot_be_drawn_costs_no_result(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(curves, "curve", full)
+    train("lstm")
+    assert "no picture of this training run: [Errno 28]" in capsys.readouterr().err
+    (run,) = runs()
+    assert run.info.status == "FINISHED"
+
+
+def test_two_trainings_of_the_same_settings_at_the_same_time_are_two_runs() -> None:
+    first, second = (RunFacts("lstm", "f1a9", small_settings(), training_id=name) for name in ("a", "b"))
+    ours, theirs = history([300.0, 200.0]), history([310.0, 210.0])
+    with live_run(first) as one, live_run(second) as other:
+        for number in (1, 2):
+            one.publish(ours[:number])
+            other.publish(theirs[:number])
+        one.end("FINISHED")
+        other.end("FINISHED")
+    assert len(runs()) == 2
+    for epochs in (ours, theirs):
+        publish(RunFacts("lstm", "f1a9", small_settings()), epochs, [])
+    client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
+    points = [client.get_metric_history(run.info.run_id, "perplexity/valid") for run in runs()]
+    assert sorted([point.value for point in series] for series in points) == [[300.0, 200.0], [310.0, 210.0]]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+def test_a_training_ends_with_the_dvc_that_started_it(ending: signal.Signals, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "work", epochs=2000)
+    command = [sys.executable, "-m", "dvc", "repro", "train@lstm"]
+    environment = workspace_environment() | {"PYTHONUNBUFFERED": "1"}
+    dvc = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+    while "epoch" not in dvc.stdout.readline():
+        assert dvc.poll() is None
+    holder = next((folder / ".checkpoints").glob("lstm-*.holder"))
+    training = psutil.Process(int(holder.read_text()))
+    os.kill(dvc.pid, ending)
+    dvc.wait()
+    training.wait(60)
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("recurrent-lm").experiment_id])
+    assert run.info.status == "KILLED"
+    assert list((folder / ".checkpoints").glob("lstm-*.pt"))
