@@ -57,11 +57,11 @@ def lay_over(base: str, recipe: Path) -> str:
         raise UserError(f"{recipe}: expected what differs from {PARAMS}, such as train: {{epochs: 4}}")
     yaml, text = round_trip(), io.StringIO()
     document = yaml.load(base)
-    if isinstance(models := changes.get("models"), dict):
+    if "models" in changes:
+        models = changes.pop("models")
         _replace(document, "models", models)
-        _forget_other_models(document["evaluate"], models)
-    _merge(document, {key: value for key, value in changes.items() if key != "models" or value is not models})
-    document["recipe"] = recipe.stem
+        _forget_other_models(document["evaluate"], models if isinstance(models, dict) else {})
+    _merge(document, changes | {"recipe": recipe.stem})
     yaml.dump(document, text)
     parse_params(parse_yaml(text.getvalue(), recipe), recipe)
     return text.getvalue()
