@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from dvc.utils.serialize import parse_yaml as parse_as_dvc
-from dvc.utils.serialize import parse_yaml_for_update
 from ruamel.yaml import YAML
 
 from pipeline import recipe as command
@@ -149,9 +148,8 @@ def test_a_group_of_the_same_kind_is_merged_and_one_of_another_kind_replaced() -
 def test_a_setting_that_the_base_leaves_out_stands_within_its_group() -> None:
     text, document = laid("train: {weight_dropout: 0.2}")
     assert document["train"]["weight_dropout"] == 0.2
-    assert (
-        text.index("weight_dropout") < text.index("precision: auto           # the last") < text.index("# Above the m")
-    )
+    places = [text.index(part) for part in ("weight_dropout", "precision: auto", "# Above the models")]
+    assert places == sorted(places)
 
 
 def test_models_that_are_replaced_are_no_longer_evaluated_dynamically() -> None:
@@ -181,7 +179,6 @@ def test_every_line_of_params_yaml_stays_but_for_what_a_recipe_changes(name: str
     made = lay_over(base, ROOT / f"recipes/{name}.yaml")
     comments = [line for line in base.splitlines() if line.lstrip().startswith("#")]
     assert [line for line in made.splitlines() if line.lstrip().startswith("#")] == comments
-    assert parse_yaml_for_update(made, "params.yaml")
 
 
 def test_the_best_trials_that_are_kept_are_recipes() -> None:
