@@ -16,7 +16,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-repro: .venv/.complete ## Run what params.yaml, the data or the code have made stale (RECIPE=best, JOBS=2, ARGS="evaluate@gru", ...)
+repro: .venv/.complete ## Run what params.yaml, the data or the code have made stale (RECIPE=best over params.yaml, JOBS=2, ARGS="evaluate@gru", ...)
 	$(if $(RECIPE),@python -m pipeline.recipe $(RECIPE))
 	$(if $(filter-out 1,$(JOBS)),@$(train_side_by_side))
 	dvc repro $(ARGS)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from pipeline.corpus import sample
 from pipeline.project.console import run, say
-from pipeline.project.files import PARAMS, REPORT, atomic_write
+from pipeline.project.files import PARAMS, PARAMS_BASE, REPORT, SAMPLE, atomic_write
+from pipeline.project.recipes import lay_over, read_base
 
 PROJECT = Path(__file__).resolve().parents[1]
 WORKSPACE = PROJECT / ".demo"
 RECIPE = PROJECT / "recipes/demo.yaml"
-SAMPLE = Path("data/sample")
 
 # The folder is a DVC root without git, and a cache that the user shares between projects is left out of it.
 DVC_CONFIG = "[core]\n    no_scm = true\n[cache]\n    dir = cache\n"
@@ -26,15 +26,15 @@ DVC_CONFIG = "[core]\n    no_scm = true\n[cache]\n    dir = cache\n"
 
 def main() -> None:
     argparse.ArgumentParser(prog="python -m pipeline.demo", description=__doc__).parse_args()
-    build_workspace(WORKSPACE, RECIPE)
+    build_workspace(WORKSPACE, lay_over(read_base(PROJECT), RECIPE))
     exit_code = reproduce(WORKSPACE)
     if exit_code:
         sys.exit(exit_code)
     say(_where_to_look(WORKSPACE, Path(sys.executable).parent))
 
 
-def build_workspace(destination: Path, params: Path) -> None:
-    """Make or refresh a folder in which `dvc repro` runs this code on the sample corpus with the given params file.
+def build_workspace(destination: Path, params: str) -> None:
+    """Make or refresh a folder in which `dvc repro` runs this code on the sample corpus; params: params.yaml's text.
 
     Only code, settings and corpus are replaced: what earlier runs left there stays, for DVC to judge.
     """
@@ -43,7 +43,9 @@ def build_workspace(destination: Path, params: Path) -> None:
         shutil.copytree(PROJECT / folder, destination / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("dvc.yaml", ".dvc/config", ".dvcignore"):
         shutil.copyfile(PROJECT / file, destination / file)
-    shutil.copyfile(params, destination / PARAMS)
+    with atomic_write(destination / PARAMS) as settings:
+        settings.write(params)
+    (destination / PARAMS_BASE).unlink(missing_ok=True)  # of recipes that were laid over the settings of before
     with atomic_write(destination / ".dvc/config.local") as config:
         config.write(DVC_CONFIG)
     sample.write(destination / SAMPLE)

@@ -1,46 +1,100 @@
-"""Lay one of the recipes over params.yaml: `dvc repro` then runs it, and `git checkout params.yaml` goes back."""
+"""Lay one of the recipes over params.yaml, for `dvc repro` to run; without a name, list them.
+
+A recipe holds only what differs from params.yaml as git has it, so one may follow another.
+"""
 
 import argparse
-import subprocess
-from collections.abc import Iterable
+import sys
 from pathlib import Path
 
+from pipeline.corpus import sample
 from pipeline.project.console import UserError, run, say
-from pipeline.project.files import PARAMS, RECIPES, atomic_write
-from pipeline.project.params import load_params
+from pipeline.project.files import PARAMS, PARAMS_BASE, RECIPES, SAMPLE, atomic_write
+from pipeline.project.params import parse_params, parse_yaml
+from pipeline.project.recipes import committed_params, lay_over, read_base, recipe_files
+
+
+def list_recipes() -> None:
+    """Show every recipe with the first line of its comment. Raises UserError where there is none."""
+    recipes = recipe_files()
+    if not recipes:
+        raise UserError(f"no recipes here: run from the repository's root, or put one into {RECIPES}")
+    width = max(map(len, recipes))
+    for name, path in recipes.items():
+        comments = (line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
+        say(f"{name:{width}}  {next(comments, '').lstrip('# ')}".rstrip())
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe. Raises UserError that lists those there are."""
+    recipes = recipe_files()
+    if name not in recipes:
+        raise UserError(f"no recipe {name!r} in {RECIPES}: there are {', '.join(recipes) or 'none'}")
+    return recipes[name]
 
 
 def use_recipe(name: str) -> None:
-    """Copy recipes/NAME.yaml to params.yaml. Raises UserError when edits in params.yaml would be lost by that."""
-    recipes = {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
-    if name not in recipes:
-        raise UserError(f"no recipe {name!r} in {RECIPES}: there are {', '.join(recipes)}")
-    load_params(recipes[name])
-    if not _is_kept_elsewhere(recipes.values()):
-        raise UserError(f"{PARAMS} has edits that would be lost: `git commit {PARAMS}`, or `git checkout {PARAMS}`")
-    with atomic_write(PARAMS, "wb") as file:
-        file.write(recipes[name].read_bytes())
-    say(f"{PARAMS} is now {recipes[name]}: `dvc repro` runs it, `git checkout {PARAMS}` goes back")
+    """Write params.yaml as recipes/NAME.yaml makes it of the repository's, or leave it as it is and raise UserError.
+
+    A recipe for the sample corpus gets that written first.
+    """
+    recipe = find_recipe(name)
+    base, committed = read_base(), committed_params()
+    text = lay_over(base, recipe)
+    if not _is_kept_elsewhere(base, committed, recipe):
+        raise UserError(f"{PARAMS} has edits that would be lost: {_remedy(committed)}")
+    if SAMPLE.as_posix() in parse_params(parse_yaml(text, PARAMS)).download.sources:
+        sample.write(SAMPLE)
+    if committed is None:
+        _write(PARAMS_BASE, base)
+    _write(PARAMS, text)
+    back = f"git checkout {PARAMS}" if committed is not None else f"cp {PARAMS_BASE} {PARAMS}"
+    say(f"{PARAMS} now has {recipe} laid over it: `dvc repro` runs it, `{back}` goes back")
 
 
-def _is_kept_elsewhere(recipes: Iterable[Path]) -> bool:
-    """Whether params.yaml is as committed, or a recipe's copy, or not there."""
+def _is_kept_elsewhere(base: str, committed: str | None, recipe: Path) -> bool:
+    """Whether params.yaml is as committed, or what a recipe makes of the base, or not there."""
     if not PARAMS.exists():
         return True
     content = PARAMS.read_bytes()
-    if any(path.read_bytes() == content for path in recipes):
+    if content in (base.encode(), (committed or base).encode()):
         return True
+    return any(_makes(base, path, content) for path in (recipe, *recipe_files().values()))
+
+
+def _makes(base: str, recipe: Path, content: bytes) -> bool:
     try:
-        committed = subprocess.run(["git", "show", f"HEAD:./{PARAMS}"], capture_output=True, check=False)
-    except FileNotFoundError:
-        raise UserError("git not found: install it, or copy the recipe over params.yaml by hand") from None
-    return committed.returncode == 0 and committed.stdout == content
+        return lay_over(base, recipe).encode() == content
+    except UserError:  # a recipe with a mistake, which is not the one that was asked for
+        return False
+
+
+def _remedy(committed: str | None) -> str:
+    if committed is not None:
+        return f"`git commit {PARAMS}`, or `git checkout {PARAMS}`"
+    return f"keep them with `cp {PARAMS} {PARAMS_BASE}`, or drop them with `cp {PARAMS_BASE} {PARAMS}`"
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as file:
+        file.write(text)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.recipe", description=__doc__)
-    parser.add_argument("recipe", help="a name in recipes, such as best")
-    use_recipe(parser.parse_args().recipe)
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.recipe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", nargs="?", help="a name in recipes, such as best; none to list them all")
+    parser.add_argument("--print", action="store_true", help="only show the whole params file that it makes")
+    arguments = parser.parse_args()
+    if arguments.recipe is None:
+        if arguments.print:
+            parser.error("--print needs the name of a recipe")
+        list_recipes()
+    elif arguments.print:
+        sys.stdout.write(lay_over(read_base(), find_recipe(arguments.recipe)))
+    else:
+        use_recipe(arguments.recipe)
 
 
 if __name__ == "__main__":

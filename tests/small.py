@@ -1,5 +1,6 @@
-"""Settings small enough to train in a test, a model of such a size, and the project's root."""
+"""Settings small enough to train in a test, a model of such a size, the project's root and its params files."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,12 @@ from pipeline.artifacts.weights import save_weights
 from pipeline.lm.model import build_model
 from pipeline.lm.settings import Settings
 from pipeline.project.files import MODELS
+from pipeline.project.params import parse_params, parse_yaml, read_yaml
+from pipeline.project.recipes import lay_over
+from pipeline.project.schema import Params
 
 ROOT = Path(__file__).parent.parent
+KEPT_SETTINGS: dict[str, dict[str, Any]] = json.loads((ROOT / "docs/recipes/settings.json").read_text())
 
 CELLS = ["lstm", "gru", "gru_textbook"]
 
@@ -41,6 +46,24 @@ def small_settings(**overrides: Any) -> Settings:
         "precision": "float32",
     }
     return Settings.model_validate(settings | overrides)
+
+
+def default_params() -> str:
+    """The text of a params.yaml with the settings of the kept default runs, whatever people make of the real one."""
+    models = {
+        run.removeprefix("default-"): settings for run, settings in KEPT_SETTINGS.items() if run.startswith("default-")
+    }
+    kept = {"recipe": "default", "processes": 1, "train": models["lstm"], "models": models}
+    return json.dumps(read_yaml(ROOT / "params.yaml") | kept | {"evaluate": {"dynamic": None}})
+
+
+def recipe_text(name: str) -> str:
+    """The text of the params file that one of the project's recipes makes of that."""
+    return lay_over(default_params(), ROOT / f"recipes/{name}.yaml")
+
+
+def recipe_params(name: str) -> Params:
+    return parse_params(parse_yaml(recipe_text(name), Path(name)))
 
 
 def save_small_model(

@@ -4,9 +4,10 @@ import shutil
 import subprocess
 import sys
 
-from pipeline.demo import PROJECT, RECIPE, build_workspace, workspace_environment
+from pipeline.demo import PROJECT, build_workspace, workspace_environment
 from pipeline.project.files import SPLITS
 from pipeline.project.params import load_params
+from tests.small import recipe_params, recipe_text
 
 
 def dvc(folder, *arguments):
@@ -15,29 +16,29 @@ def dvc(folder, *arguments):
 
 
 def test_a_workspace_has_the_code_the_settings_and_the_sample_corpus(tmp_path):
-    build_workspace(tmp_path, RECIPE)
+    build_workspace(tmp_path, recipe_text("demo"))
     modules = {path.relative_to(PROJECT) for path in (PROJECT / "pipeline").rglob("*.py")}
     assert {path.relative_to(tmp_path) for path in (tmp_path / "pipeline").rglob("*")} >= modules
-    assert load_params(tmp_path / "params.yaml") == load_params(RECIPE)
+    assert load_params(tmp_path / "params.yaml") == recipe_params("demo")
     assert all((tmp_path / f"data/sample/sample.{split}.txt").stat().st_size for split in SPLITS)
 
 
 def test_a_workspace_built_again_keeps_its_results_and_drops_what_is_no_longer_code(tmp_path):
-    build_workspace(tmp_path, RECIPE)
+    build_workspace(tmp_path, recipe_text("demo"))
     result, stale_module = tmp_path / "results/result.txt", tmp_path / "pipeline/stale.py"
     for path in (result, stale_module):
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    build_workspace(tmp_path, RECIPE)
+    build_workspace(tmp_path, recipe_text("demo"))
     assert result.exists()
     assert not stale_module.exists()
 
 
 def test_a_workspace_inside_another_is_a_dvc_root_whose_stages_the_outer_one_does_not_see(tmp_path):
     inner = tmp_path / ".demo"
-    build_workspace(tmp_path, RECIPE)
+    build_workspace(tmp_path, recipe_text("demo"))
     stages = dvc(tmp_path, "stage", "list", "--all", "--name-only")
-    build_workspace(inner, RECIPE)
+    build_workspace(inner, recipe_text("demo"))
     assert dvc(inner, "root") == ["."]
     assert dvc(tmp_path, "stage", "list", "--all", "--name-only") == stages != []
 

@@ -21,8 +21,8 @@ from pipeline import download, sample
 from pipeline.project.console import UserError
 from pipeline.project.files import PARAMS, RAW, SPLITS
 from pipeline.project.schema import Download
+from tests.small import recipe_text
 
-DEMO = Path(__file__).parents[1] / "recipes/demo.yaml"
 TEXTS = {split: f" a text of the {split} split \n".encode() * 2000 for split in SPLITS}
 NAMES = {split: f"corpus.{split}.txt" for split in SPLITS}
 GOOD = {NAMES[split]: TEXTS[split] for split in SPLITS}
@@ -331,7 +331,7 @@ def test_when_nothing_delivers_the_files_of_before_stay_and_the_remedy_is_told(s
 def test_the_stage_tells_the_source_and_the_sizes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    PARAMS.write_text(DEMO.read_text())
+    PARAMS.write_text(recipe_text("demo"))
     sample.write(Path("data/sample"))
     monkeypatch.setattr(sys, "argv", ["download"])
     download.main()

@@ -24,8 +24,7 @@ from pipeline.lm.evaluation import evaluate
 from pipeline.lm.settings import DynamicEvaluation, Settings
 from pipeline.lm.training import Training
 from pipeline.preprocess import encode
-from pipeline.project.params import load_params
-from tests.small import ROOT
+from tests.small import KEPT_SETTINGS, ROOT
 
 GOLDEN_FILE = ROOT / "tests/golden.json"
 GOLDEN: dict[str, dict[str, Any]] = json.loads(GOLDEN_FILE.read_text()) if GOLDEN_FILE.exists() else {}
@@ -81,9 +80,9 @@ def test_the_first_steps_and_the_evaluation_are_as_they_were(name: str, tmp_path
 
 def pin() -> None:
     models = {
-        prefix + name: settings
-        for prefix, params in (("", "params.yaml"), ("best-", "recipes/best.yaml"))
-        for name, settings in load_params(ROOT / params).models.items()
+        run.removeprefix("default-"): Settings.model_validate(settings)
+        for run, settings in KEPT_SETTINGS.items()
+        if run.startswith(("default-", "best-"))
     }
     models["gru_textbook"] = models["gru_dropout"].model_copy(update={"cell": "gru_textbook"})
     with tempfile.TemporaryDirectory() as folder:

@@ -13,9 +13,9 @@ import pytest
 from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
-from pipeline.demo import RECIPE, build_workspace, workspace_environment
+from pipeline.demo import build_workspace, workspace_environment
 from pipeline.sample import true_perplexity
-from tests.small import ROOT
+from tests.small import ROOT, recipe_text
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
 
@@ -32,7 +32,7 @@ class Repository:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        build_workspace(path, RECIPE)
+        build_workspace(path, recipe_text("demo"))
         (path / ".dvc/config.local").unlink()  # this one has git
         for file in (".gitignore", ".dvcignore", ".dvc/.gitignore"):
             shutil.copyfile(ROOT / file, path / file)

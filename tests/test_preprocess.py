@@ -18,7 +18,7 @@ from pipeline.corpus.vocabulary import build_vocabulary
 from pipeline.corpus.words import EOS, UNK, read_lines
 from pipeline.project.console import UserError
 from pipeline.project.files import CORPUS_METRICS, PROCESSED, RAW, SPLITS, sha256
-from pipeline.project.params import load_params
+from pipeline.project.params import load_params, parse_yaml, read_yaml
 from pipeline.project.schema import CorpusSizes
 
 ROOT = Path(__file__).parents[1]
@@ -45,9 +45,8 @@ def run_stage(
     monkeypatch: pytest.MonkeyPatch, train: str | bytes, valid: str = "a\n", test: str = "a\n", expected: str = "null"
 ) -> Corpus:
     """Run the whole stage on three texts -> the corpus that later stages load."""
-    demo = (ROOT / "recipes/demo.yaml").read_text()
-    line = next(line for line in demo.splitlines() if line.startswith("  expected:"))
-    Path("params.yaml").write_text(demo.replace(line, f"  expected: {expected}"))
+    params = read_yaml(ROOT / "params.yaml") | {"preprocess": {"expected": parse_yaml(expected, Path())}}
+    Path("params.yaml").write_text(json.dumps(params))
     for split, text in zip(SPLITS, (train, valid, test), strict=True):
         put(split, text)
     monkeypatch.setattr(sys, "argv", ["preprocess"])

@@ -7,9 +7,7 @@ import pytest
 
 from pipeline.corpus import sample
 from pipeline.project.files import SPLITS, sha256
-from pipeline.project.params import load_params
-
-DEMO = Path(__file__).parents[1] / "recipes/demo.yaml"
+from tests.small import recipe_params
 
 
 def draw(num_tokens: int, seed: int) -> np.ndarray:
@@ -21,7 +19,7 @@ def draw(num_tokens: int, seed: int) -> np.ndarray:
 
 def test_the_demo_recipe_has_the_checksums_of_what_is_written(tmp_path: Path) -> None:
     sample.write(tmp_path)
-    files = load_params(DEMO).download.files
+    files = recipe_params("demo").download.files
     for split in SPLITS:
         expected = getattr(files, split)
         assert sha256(tmp_path / expected.name) == expected.sha256

@@ -2,7 +2,6 @@
 
 import csv
 import re
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -10,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import chdir, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,13 +25,14 @@ from pipeline import sweep as command
 from pipeline.demo import workspace_environment
 from pipeline.lm.training import Training
 from pipeline.project.console import UserError
-from pipeline.project.params import load_params
+from pipeline.project.params import parse_params, parse_yaml
+from pipeline.project.recipes import lay_over
 from pipeline.search.space import Choice, OneOf, Range, combinations, overrides
 from pipeline.search.study import Study
 from pipeline.search.sweep_file import Sweep, load_sweep
 from pipeline.search.trial import TakenOverError, Trial
 from tests.histories import history
-from tests.small import ROOT
+from tests.small import ROOT, recipe_text
 from tests.workspaces import workspace
 
 UPDATE = {
@@ -66,7 +66,7 @@ def write_sweep(folder: Path = Path(), name: str = "small", **changes: Any) -> P
 @pytest.fixture
 def params() -> None:
     """The demo's params.yaml in the working folder."""
-    shutil.copy(ROOT / "recipes/demo.yaml", "params.yaml")
+    Path("params.yaml").write_text(recipe_text("demo"))
 
 
 @pytest.fixture
@@ -140,7 +140,9 @@ def test_whatever_is_picked_is_a_model_with_that_and_nothing_else_changed(
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / "space"
     folder.mkdir(exist_ok=True)
-    sweep = load_sweep(write_sweep(folder, params=str(ROOT / "recipes/demo.yaml")))
+    (folder / "params.yaml").write_text(recipe_text("demo"))
+    with chdir(folder):
+        sweep = load_sweep(write_sweep())
 
     def pick(place: str, node: Range | Choice | OneOf) -> Any:
         match node:
@@ -424,10 +426,11 @@ def test_a_sweep_goes_on_after_an_interrupt_and_ends_once(
     monkeypatch.setattr(Training, "run_epoch", None)
     again = run_sweep("small.yaml")
     assert "4 of 4 trials have ended" in again
-    assert "make repro RECIPE=small" in again
+    recipe = "results/sweeps/small/small.yaml"
+    assert f"mkdir recipes && cp {recipe} recipes/ && python -m pipeline.recipe small && dvc repro" in again
     assert_complete(folder, 4)
 
-    best = load_params(Path("results/sweeps/small/small.yaml"))
+    best = parse_params(parse_yaml(lay_over(Path("params.yaml").read_text(), Path(recipe)), Path(recipe)))
     (winner,) = re.findall(r"best: trial (\d+), valid perplexity ([\d.]+)", again)
     assert best.recipe == "small"
     run = runs_of(folder)[1][int(winner[0]) - 1]

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from pipeline.demo import RECIPE, build_workspace, workspace_environment
+from pipeline.demo import build_workspace, workspace_environment
+from tests.small import recipe_text
 
 
 def workspace(path: Path, epochs: int) -> Path:
     """A folder with a preprocessed sample corpus and the demo's models."""
-    build_workspace(path, RECIPE)
+    build_workspace(path, recipe_text("demo"))
     yaml = YAML(typ="safe", pure=True)
     params = yaml.load((path / "params.yaml").read_text())
     params["train"]["epochs"] = epochs

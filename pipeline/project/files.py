@@ -10,7 +10,9 @@ from typing import IO
 SPLITS = ("train", "valid", "test")
 
 PARAMS = Path("params.yaml")
+PARAMS_BASE = Path("params.base.yaml")  # without git, params.yaml as it was before the first recipe
 RECIPES = Path("recipes")
+SAMPLE = Path("data/sample")
 RAW = Path("data/raw")
 PROCESSED = Path("data/processed")
 CORPUS_METRICS = Path("results/corpus.json")

@@ -44,13 +44,24 @@ def parse_params(document: Any, path: Path = PARAMS) -> Params:
 
 
 def read_yaml(path: Path) -> Any:
-    """Parse as DVC does (YAML 1.2: `1e-3` is a number, a key given twice is an error)."""
+    """Read and parse a file. Raises UserError."""
+    return parse_yaml(read_text(path), path)
+
+
+def read_text(path: Path) -> str:
+    """Raises UserError where there is no such file, or one that is no text."""
     try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path} not found: run from the repository's root, or restore it with git") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not text in UTF-8: restore it with git") from None
+
+
+def parse_yaml(text: str, path: Path) -> Any:
+    """Parse as DVC does (YAML 1.2: `1e-3` is a number, a key given twice is an error). Raises UserError."""
+    try:
+        return YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""

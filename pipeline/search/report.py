@@ -1,24 +1,20 @@
-"""What has come out of a sweep: a table, the settings' importance, a picture, and the best trial as a params file."""
+"""What has come out of a sweep: a table, the settings' importance, a picture, and the best trial as a recipe."""
 
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
-
 from pipeline.project.console import say
-from pipeline.project.files import RECIPES, SWEEPS, atomic_write
-from pipeline.project.params import load_params, read_yaml
-from pipeline.project.schema import Params
+from pipeline.project.files import PARAMS, RECIPES, SWEEPS, atomic_write
+from pipeline.project.params import parse_params, parse_yaml
+from pipeline.project.recipes import differences, in_layout, lay_over, round_trip
 from pipeline.reporting.parallel_coordinates import parallel_coordinates
 from pipeline.search.space import Range, searched
 from pipeline.search.sweep_file import Sweep
 from pipeline.search.trial import EndedTrial
 
 MOST_SHOWN = 20
-NULL = "tag:yaml.org,2002:null"
 
 
 def write_report(sweep: Sweep, trials: Sequence[EndedTrial], importance: Mapping[str, float]) -> list[Path]:
@@ -42,10 +38,10 @@ def write_report(sweep: Sweep, trials: Sequence[EndedTrial], importance: Mapping
     best = best_first[0]
     if best.state == "complete":
         files.append(_write_recipe(sweep, best, len(trials)))
-        say(f"best: trial {best.number}, valid perplexity {best.valid_perplexity:.2f}, as a params file: {files[-1]}")
+        say(f"best: trial {best.number}, valid perplexity {best.valid_perplexity:.2f}, as a recipe: {files[-1]}")
     say(f"table, importance and picture: {folder}")
     if best.state == "complete":
-        say(f"next: cp {files[-1]} {RECIPES}/ && make repro RECIPE={sweep.name}")
+        say(f"next: {_next(files[-1])}")
     return files
 
 
@@ -108,33 +104,29 @@ def _draw(sweep: Sweep, trials: Sequence[EndedTrial], path: Path) -> None:
 
 
 def _write_recipe(sweep: Sweep, trial: EndedTrial, trials: int) -> Path:
-    """The sweep's params file with the best settings and one model that has them."""
+    """A recipe with one model, which has the best settings: all that differs from the params.yaml of recipes."""
     settings = sweep.settings(trial.pick)
-    document = read_yaml(sweep.params) | {
-        "recipe": sweep.name,
-        "train": settings.model_dump(),
+    base = parse_yaml(sweep.recipe_base, PARAMS)
+    shared = parse_params(base).train.model_dump()
+    wanted = {section: sweep.params[section] for section in ("processes", "download", "preprocess", "report")}
+    document = differences(base, wanted) | {
+        "train": differences(shared, settings.model_dump()),
         "models": {"best": {"cell": settings.cell}},
     }
     path = SWEEPS / sweep.name / f"{sweep.name}.yaml"
-    yaml = YAML()
-    yaml.width = 120
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.representer.add_representer(type(None), lambda dumper, _: dumper.represent_scalar(NULL, "null"))
     with atomic_write(path) as file:
         file.write(
             f"# The best of {trials} trials of {sweep.path.as_posix()}: trial {trial.number}, valid perplexity"
             f" {trial.valid_perplexity:.2f} after {len(trial.history)} epochs.\n\n"
         )
-        yaml.dump(_laid_out({section: document[section] for section in Params.model_fields}), file)
-    load_params(path)
+        round_trip().dump(in_layout(document), file)
+    lay_over(sweep.recipe_base, path)
     return path
 
 
-def _laid_out(value: Any, depth: int = 0) -> Any:
-    """A document for YAML, small groups of values on one line as in the recipes."""
-    if not isinstance(value, dict):
-        return value
-    group = CommentedMap((key, _laid_out(inner, depth + 1)) for key, inner in value.items())
-    if depth > 1 and not any(isinstance(inner, dict | list) for inner in value.values()):
-        group.fa.set_flow_style()
-    return group
+def _next(recipe: Path) -> str:
+    """The commands that run a recipe, here: the demo's folder has neither a Makefile nor recipes of its own."""
+    make = f"make repro RECIPE={recipe.stem}"
+    if not Path("Makefile").exists():
+        make = f"python -m pipeline.recipe {recipe.stem} && dvc repro"
+    return f"{'' if RECIPES.is_dir() else f'mkdir {RECIPES} && '}cp {recipe} {RECIPES}/ && {make}"

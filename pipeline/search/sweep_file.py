@@ -12,7 +12,8 @@ from pydantic import Field, StringConstraints
 
 from pipeline.lm.settings import PositiveInt, Settings, Strict, overlay
 from pipeline.project.console import UserError
-from pipeline.project.params import load_params, read_yaml, validate
+from pipeline.project.params import parse_params, parse_yaml, read_yaml, validate
+from pipeline.project.recipes import laid_over, read_base
 from pipeline.project.schema import ModelName
 from pipeline.search.space import (
     Choice,
@@ -71,14 +72,16 @@ class Sweep:
     """A sweep, checked: every combination of its space's ends and choices is a model that can be trained.
 
     base: the settings of the model that it starts from
-    params: the params file that has this model
+    params: the params file that has this model, as a document; of a recipe, the whole that it makes
+    recipe_base: the text of the params.yaml that recipes are laid over
     trials: how many to run in all
     grace_seconds: a worker that is silent for longer is taken for dead
     """
 
     name: str
     path: Path
-    params: Path
+    params: Mapping[str, Any]
+    recipe_base: str
     base: Settings
     space: Space
     trials: int
@@ -135,7 +138,7 @@ class Sweep:
 
 
 def load_sweep(path: Path) -> Sweep:
-    """Read and check a sweep's file and the params file that it names. Raises UserError at the first fault."""
+    """Read and check a sweep's file and the params file or recipe that it names. Raises UserError at a fault."""
     document = read_yaml(path)
     if not isinstance(document, dict):
         raise UserError(f"{path}: expected {', '.join(SweepFile.model_fields)}")
@@ -143,14 +146,16 @@ def load_sweep(path: Path) -> Sweep:
     space = parse_space(file.settings, path, ("settings",))
     if not any(isinstance(node, Range | Choice | OneOf) for node in space.values()):
         raise UserError(f"{path}: settings: nothing to search: give one of them a [list] or {{low: ..., high: ...}}")
-    params = Path(file.params)
-    models = load_params(params).models
+    params, recipe_base = Path(file.params), read_base()
+    document = parse_yaml(laid_over(params, recipe_base), params)
+    models = parse_params(document, params).models
     if file.model not in models:
         raise UserError(f"{path}: model = {file.model!r}: {params} has {', '.join(models)}")
     sweep = Sweep(
         path.stem,
         path,
-        params,
+        document,
+        recipe_base,
         models[file.model],
         space,
         file.trials,

@@ -1,0 +1,174 @@
+"""Recipes: files that hold only what differs from params.yaml, and how one is laid over it."""
+
+import io
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+
+from pipeline.project.console import UserError
+from pipeline.project.files import PARAMS, PARAMS_BASE, RECIPES
+from pipeline.project.params import parse_params, parse_yaml, read_text, read_yaml
+
+WIDTH = 120
+NULL = "tag:yaml.org,2002:null"
+
+
+def recipe_files(root: Path = Path()) -> dict[str, Path]:
+    """The recipes of a project by their names."""
+    return {path.stem: path for path in sorted((root / RECIPES).glob("*.yaml"))}
+
+
+def read_base(root: Path = Path()) -> str:
+    """The text of the params.yaml that recipes are laid over, never a recipe's product, so that they do not pile up.
+
+    It is the file as git has it at HEAD, or where that is a product which someone has committed, the newest before it.
+    Without git it is the copy that the first recipe left, or else the file itself. Raises UserError where all that
+    there is are products.
+    """
+    names = recipe_files(root)
+    for text in _versions(root):
+        if (name := _recipe_of(text)) not in names:
+            return text
+    raise UserError(
+        f"{PARAMS} is the recipe {name} already, and what that was laid over is not here: bring back the first"
+        f" {PARAMS}, or give this one another name at `recipe:` to lay recipes over it"
+    )
+
+
+def committed_params(root: Path = Path()) -> str | None:
+    """The text of params.yaml as git has it at HEAD; None where git, a repository or the file in it is missing."""
+    return _git(root, "show", f"HEAD:./{PARAMS}")
+
+
+def lay_over(base: str, recipe: Path) -> str:
+    """The text of the params file that a recipe makes of a base: its comments and order stay.
+
+    Groups are merged key by key, and one that names another kind replaces the base's, as a model's settings are laid
+    over the shared ones; but a recipe's `models` replace all of the base's. The result is validated as one file. Raises
+    UserError, one line, at the first mistake.
+    """
+    parse_params(parse_yaml(base, PARAMS), PARAMS)
+    changes = read_yaml(recipe)
+    if not isinstance(changes, dict):
+        raise UserError(f"{recipe}: expected what differs from {PARAMS}, such as train: {{epochs: 4}}")
+    yaml, text = round_trip(), io.StringIO()
+    document = yaml.load(base)
+    if "models" in changes:
+        models = changes.pop("models")
+        _replace(document, "models", models)
+        _forget_other_models(document["evaluate"], models if isinstance(models, dict) else {})
+    _merge(document, changes | {"recipe": recipe.stem})
+    yaml.dump(document, text)
+    parse_params(parse_yaml(text.getvalue(), recipe), recipe)
+    return text.getvalue()
+
+
+def laid_over(path: Path, base: str) -> str:
+    """The text of a params file by its path: a recipe is laid over the base. Raises UserError."""
+    return lay_over(base, path) if path.resolve().parent == RECIPES.resolve() else read_text(path)
+
+
+def differences(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """What has to be laid over the base to come to what is wanted."""
+    found: dict[str, Any] = {}
+    for key, value in wanted.items():
+        group = base.get(key)
+        if key not in base or group != value:
+            found[key] = differences(group, value) if group and _merges(group, value) else value
+    return found
+
+
+def round_trip() -> YAML:
+    """Reads and writes YAML with its comments, in the layout of params.yaml."""
+    yaml = YAML()
+    yaml.width = WIDTH
+    yaml.preserve_quotes = True
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.add_representer(type(None), lambda dumper, _: dumper.represent_scalar(NULL, "null"))
+    return yaml
+
+
+def in_layout(value: Any, depth: int = 0) -> Any:
+    """A value for `round_trip`, small groups on one line. depth: 0 for a whole file, 1 for a section, and so on."""
+    if not isinstance(value, dict):
+        return value
+    group = CommentedMap((key, in_layout(inner, depth + 1)) for key, inner in value.items())
+    plain = not any(isinstance(inner, dict) for inner in value.values())
+    if depth > 1 and (plain or len(str(value)) < WIDTH - 20):
+        group.fa.set_flow_style()
+    return group
+
+
+def _merge(base: CommentedMap, changes: Mapping[str, Any], depth: int = 1) -> None:
+    for key, value in changes.items():
+        group = base.get(key)
+        if isinstance(group, CommentedMap) and _merges(group, value):
+            _merge(group, value, depth + 1)
+        elif key in base or base.fa.flow_style():
+            _replace(base, key, value, depth)
+        else:  # not at the end: the last key's comment leads over to what follows the group
+            base.insert(max(len(base) - 1, 0), key, in_layout(value, depth))
+
+
+def _merges(group: Any, value: Any) -> bool:
+    """Whether a value is laid over a group key by key: both are groups, and of one kind."""
+    return isinstance(group, dict) and isinstance(value, dict) and value.get("name") in (None, group.get("name"))
+
+
+def _replace(base: CommentedMap, key: str, value: Any, depth: int = 1) -> None:
+    """Set a value, and keep the comment that follows it, which the replaced group's last line holds."""
+    comment = _comment_after(base.get(key))
+    base[key] = in_layout(value, depth)
+    keys = list(base)
+    if comment and key != keys[-1]:
+        following = keys[keys.index(key) + 1]
+        base.yaml_set_comment_before_after_key(following, before=comment)
+
+
+def _comment_after(value: Any) -> str:
+    """The lines of comment between a group and what follows it, where its last entry holds them."""
+    text = ""
+    while isinstance(value, CommentedMap) and value:
+        last = next(reversed(value))
+        tokens = value.ca.items.get(last) or [None] * 4
+        text = tokens[2].value.partition("\n")[2] if tokens[2] else text
+        value = value[last]
+    return "\n".join(line.strip().removeprefix("#").strip() for line in text.splitlines())
+
+
+def _forget_other_models(evaluate: CommentedMap, models: Mapping[str, Any]) -> None:
+    """Leave out how models are evaluated that the recipe has replaced."""
+    dynamic = evaluate["dynamic"]
+    for name in [name for name in dynamic or {} if name not in models]:
+        del dynamic[name]
+    evaluate["dynamic"] = dynamic or None
+
+
+def _recipe_of(text: str) -> Any:
+    document = parse_yaml(text, PARAMS)
+    return document.get("recipe") if isinstance(document, dict) else None
+
+
+def _versions(root: Path) -> Iterator[str]:
+    """What params.yaml holds before any recipe, the likeliest first."""
+    committed = committed_params(root)
+    if committed is None:
+        yield read_text(root / PARAMS_BASE if (root / PARAMS_BASE).exists() else root / PARAMS)
+        return
+    yield committed
+    for commit in (_git(root, "log", "--format=%H", "--", str(PARAMS)) or "").split():
+        if (text := _git(root, "show", f"{commit}:./{PARAMS}")) is not None:
+            yield text
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """What git says; None where it fails or is not installed."""
+    try:
+        result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=False)
+    except FileNotFoundError:
+        return None
+    return None if result.returncode else result.stdout.decode("utf-8", errors="replace")
