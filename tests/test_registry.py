@@ -27,6 +27,8 @@ from pipeline.tracking.registry import register
 from tests.histories import history
 from tests.small import save_small_model
 
+pytestmark = pytest.mark.usefixtures("empty_store")
+
 VOCABULARY = ("<eos>", "the", "<unk>", "cat", "sat")
 CORPUS = Corpus(torch.arange(5), torch.arange(3), torch.arange(4), VOCABULARY)
 TEXT = ["the cat sat", "", "the  dog sat on the cat", "<unk>", "the cat " * 60]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from mlflow import MlflowClient
 from mlflow.entities import Run
 from ruamel.yaml import YAML
 
@@ -28,18 +27,9 @@ VOCABULARY = ("<eos>", "<unk>", "word")
 HISTORY = history([90.0, 80.0, 85.0])
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables, made once: that takes a second."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
-    return path
-
-
 @pytest.fixture(autouse=True)
-def trained_model(empty_store: Path) -> Path:
+def trained_model(empty_store: None) -> Path:
     """results/models/gru as a training without DVC leaves it, params.yaml, and the folder of the model."""
-    shutil.copy(empty_store, "mlflow.db")
     yaml = YAML(typ="safe", pure=True)
     params = yaml.load((ROOT / "params.yaml").read_text())
     params["train"] = SETTINGS.model_dump()

@@ -62,7 +62,7 @@ def train_and_kill(folder: Path, model: str, kills: int, most_lines: int, epoch_
 @pytest.mark.parametrize(
     ("model", "epochs", "kills"),
     [
-        pytest.param("lstm_dropout", 20, 2, marks=pytest.mark.slow),
+        pytest.param("lstm_dropout", 10, 2, marks=pytest.mark.slow),
         *(
             pytest.param(model, 60, 10, marks=[pytest.mark.long, pytest.mark.timeout(1500)])
             for model in ("lstm_dropout", "lstm", "gru_dropout", "gru")

@@ -108,10 +108,9 @@ def test_the_page_of_make_ui_is_reached_from_this_machine_alone(tmp_path: Path) 
     plan = ["make", "-n", "-o", ".venv/.complete", "ui", f"PORT={port}", f"STORE={tmp_path / 'store.db'}"]
     recipe = subprocess.check_output(plan, cwd=ROOT, env=workspace_environment(), text=True).splitlines()
     (command,) = [line for line in recipe if line.startswith("mlflow ui")]
+    environment = workspace_environment() | {"MLFLOW_WORKERS": "1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with open("log", "w") as log:
-        page = subprocess.Popen(
-            command, shell=True, env=workspace_environment(), stdout=log, stderr=log, start_new_session=True
-        )
+        page = subprocess.Popen(command, shell=True, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         while not answers("127.0.0.1", port):
             assert page.poll() is None, Path("log").read_text()

@@ -22,7 +22,7 @@ from tests.test_security import SECRETS, assert_nothing_leaked, contents
 from tests.test_tracking import FACTS, epochs
 from tests.workspaces import workspace
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("server")]
+pytestmark = pytest.mark.long
 
 MODEL = "lstm_dropout"
 EPOCHS = 25

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from tests.services import mlflow_server, postgresql, s3
 from tests.test_pipeline import Repository
 
-pytestmark = [pytest.mark.stores, pytest.mark.timeout(900), pytest.mark.xdist_group("stores")]
+pytestmark = [pytest.mark.stores, pytest.mark.timeout(900)]
 
 EPOCHS = 2
 MODELS = ("lstm_dropout", "gru")

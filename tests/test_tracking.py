@@ -15,6 +15,8 @@ from pipeline.tracking.live import live_run
 from pipeline.tracking.publisher import EPOCH_METRICS, publish
 from tests.small import small_settings
 
+pytestmark = pytest.mark.usefixtures("empty_store")
+
 CORPUS = Corpus(torch.arange(9), torch.arange(5), torch.arange(4), tuple("abcdefghi"))
 FACTS = RunFacts("lstm", "f1a9", small_settings(), CORPUS, {"device": "cpu"}, training_id="5eed")
 
