@@ -34,6 +34,7 @@ class Dealing(LoadScopeScheduling):
         return module if module in DEALT_OUT_WHOLE else nodeid
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Dealing:
     return Dealing(config, log)
 
