@@ -14,7 +14,7 @@ from pipeline.project.console import UserError, naming, progress, run, say
 from pipeline.project.files import PARAMS, SPLITS
 from pipeline.project.params import load_params
 from pipeline.tracking.facts import RunFacts
-from pipeline.tracking.publisher import publish_evaluation
+from pipeline.tracking.finished import publish_evaluation
 from pipeline.tracking.registry import register
 
 

@@ -20,13 +20,14 @@ from pipeline.project.files import MODELS
 from pipeline.project.params import load_params
 from pipeline.project.schema import Params
 from pipeline.tracking.facts import RunFacts
-from pipeline.tracking.publisher import publish_finished
+from pipeline.tracking.faults import AGAIN
+from pipeline.tracking.finished import publish_finished
 from pipeline.tracking.store import prepare_store
 
 
 def restore() -> list[str]:
     """The models of which MLflow lacked something. Raises UserError when it cannot be written to."""
-    prepare_store()
+    prepare_store(AGAIN)
     params, stages = load_params(), read_lock()
     restored = []
     for history_file in sorted(MODELS.glob("*/history.csv")):
@@ -66,7 +67,7 @@ def find_training(name: str, stage: LockedStage, params: Params) -> tuple[RunFac
         settings = weights.settings
     else:
         settings = params.model(name)
-    return RunFacts(name, weights.fingerprint if weights else None, settings), history, files
+    return RunFacts(name, weights.fingerprint if weights else None, settings, remedy=AGAIN), history, files
 
 
 def final_figures(name: str, history: list[EpochRecord]) -> dict[str, float] | None:

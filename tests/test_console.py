@@ -30,7 +30,7 @@ run(lambda: sys.exit(0))
 @pytest.fixture(autouse=True)
 def own_signals() -> Iterator[None]:
     """Leave the tests' process its handlers of signals."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -61,7 +61,7 @@ def test_an_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -
     assert message_of(KeyboardInterrupt(), capsys) == ("interrupted: the same command goes on from here", 130)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_a_command_that_is_over_ends_it_without_a_word(number: signal.Signals) -> None:
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", ENDING], cwd=ROOT, **streams) as command:

@@ -22,7 +22,7 @@ from mlflow import MlflowClient
 from pipeline import score
 from pipeline.corpus.ids import Corpus
 from pipeline.tracking.facts import RunFacts
-from pipeline.tracking.publisher import publish_evaluation
+from pipeline.tracking.finished import publish_evaluation
 from pipeline.tracking.registry import register
 from tests.histories import history
 from tests.small import save_small_model
