@@ -1,5 +1,6 @@
 """Work that must end in time, whatever MLflow's store does: one that gives a byte a second meets no other limit."""
 
+import concurrent.futures.thread
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -30,7 +31,13 @@ def within(work: Callable[[], T]) -> T:
     thread.start()
     thread.join(DEADLINE_SECONDS)
     if thread.is_alive():
+        threading._register_atexit(_let_go_of_pools)  # type: ignore[attr-defined]
         raise StoreError(f"{locate().name} did not take all in {DEADLINE_SECONDS:g} seconds")
     if errors:
         raise errors[0]
     return results[0]
+
+
+def _let_go_of_pools() -> None:
+    """Keep Python from waiting, as the process ends, for the workers of the pools in which MLflow sends files."""
+    concurrent.futures.thread._threads_queues.clear()  # type: ignore[attr-defined]

@@ -78,7 +78,7 @@ def _database_fault(error: sqlite3.Error, location: Location) -> StoreError | No
     if code in _DAMAGED:
         return StoreError(f"{name} is damaged ({error})", REBUILT, whole=True)
     if code in _LOCKED:
-        holder = f"`fuser {shlex.quote(name)}` names it"
+        holder = f"`fuser {shlex.quote(name)}` tells which"
         return StoreError(f"{name} is locked by another program", f"end that program ({holder})")
     if code in _FORBIDDEN:
         return StoreError(f"{name} cannot be written ({error})", "mend the permissions of the file and its folder")

@@ -116,10 +116,12 @@ def _valid_perplexity(client: Any, version: Any) -> float:
     from mlflow.exceptions import MlflowException
 
     try:
-        return float(version.tags["valid_perplexity"])
+        value = float(version.tags["valid_perplexity"])
     except (KeyError, ValueError):
-        pass
-    try:
-        return float(client.get_run(version.run_id).data.metrics["final/valid_perplexity"])
-    except (KeyError, MlflowException):
-        return math.inf
+        value = math.nan
+    if math.isnan(value):
+        try:
+            value = float(client.get_run(version.run_id).data.metrics["final/valid_perplexity"])
+        except (KeyError, MlflowException):
+            return math.inf
+    return value
