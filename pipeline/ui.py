@@ -20,9 +20,7 @@ def check_port(port: int) -> None:
     except OverflowError:
         raise UserError(f"there is no port {port}: take one from 1024 to 65535, as in `make ui PORT=5001`") from None
     except OSError as error:
-        what = (
-            "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
-        )
+        what = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
         raise UserError(f"port {port} {what}: take another one, as in `make ui PORT={_another(port)}`") from None
 
 
