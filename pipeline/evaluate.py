@@ -18,7 +18,7 @@ from pipeline.project.files import PARAMS, PROCESSED, SPLITS, sha256
 from pipeline.project.inputs import Inputs, fixed_inputs
 from pipeline.project.params import load_params, read_text
 from pipeline.tracking.facts import RunFacts
-from pipeline.tracking.publisher import publish
+from pipeline.tracking.finished import publish
 from pipeline.tracking.registry import register
 
 

@@ -28,8 +28,8 @@ from pipeline.project.params import load_params, read_text
 from pipeline.project.processes import ending_with_dvc, fail_together, launch, launched, peer_failures, process_group
 from pipeline.reporting import curves
 from pipeline.tracking.facts import RunFacts
+from pipeline.tracking.finished import publish
 from pipeline.tracking.live import LiveRun, live_run
-from pipeline.tracking.publisher import publish
 
 
 def train(name: str) -> None:
