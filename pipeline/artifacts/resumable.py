@@ -7,7 +7,7 @@ import torch
 
 from pipeline.artifacts.checkpoint import checkpoint_path, exclusive, fingerprint, load_checkpoint, save_checkpoint
 from pipeline.corpus.ids import Corpus
-from pipeline.lm.device import describe
+from pipeline.lm.device import describe, device_name
 from pipeline.lm.distributed import rank, world_size
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.settings import Settings
@@ -41,7 +41,8 @@ class ResumableTraining(Training):
         """Where it runs, for those who compare runs."""
         return {
             "device": str(self.device),
-            "precision": str(self.precision),
+            "hardware": device_name(self.device),
+            "precision": "tf32" if self.tf32 else str(self.precision),
             "processes": str(world_size()),
             "threads": str(torch.get_num_threads()),
         }
