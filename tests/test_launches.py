@@ -13,6 +13,7 @@ from pipeline.lm import backend as table
 from pipeline.lm.batching import Batches
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training
+from pipeline.lm.update import build_optimizer
 from pipeline.project.params import load_params
 from tests.launches import NoWaiting, as_on_a_gpu, launches
 from tests.small import CELLS, ROOT, small_settings
@@ -95,8 +96,8 @@ def test_a_step_never_waits_for_the_device(
     settings = small_settings(cell=cell, optimizer=optimizer, max_grad_norm=max_grad_norm, **DROPPED)
     text = torch.zeros(settings.batch_size * settings.bptt + 1, dtype=torch.int64)
     training = Training(settings, text, text, 20)
+    training.optimizer = build_optimizer(training.model.to(device).train(), settings)
     training.optimizer.param_groups[0]["lr"] = torch.zeros((), device=device)
-    training.model.to(device).train()
     if device == "meta":  # which the fused optimizers are told to take for one of theirs
         for name in ("_fused_sgd_", "_fused_adamw_"):
             monkeypatch.setattr(torch, name, lambda *_, **__: None)
