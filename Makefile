@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help repro ui demo test bench lint format audit
+.PHONY: help repro ui demo test bench gpu lint format audit
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test: .venv/.complete ## Run the tests (ARGS="-m long" for those that take minut
 
 bench: .venv/.complete ## Time a training step of each model beside the plain loop and the floor (ARGS="--rounds 5")
 	python benchmarks/throughput.py $(ARGS)
+
+gpu: .venv/.complete ## On a machine with a GPU: its tests, then the benchmark; all of it is kept in gpu-results
+	python benchmarks/gpu.py
 
 lint: .venv/.complete ## Check style, formatting and types
 	ruff check
