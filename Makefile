@@ -3,7 +3,6 @@
 PYTHON ?= python3
 PORT ?= 5000
 JOBS ?= 1
-STORE ?= mlflow.db
 
 # Any shell but the default: with that, make 3.81 (macOS) looks for simple commands in the PATH of before.
 SHELL := /bin/bash
@@ -11,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help repro ui demo test bench lint format audit
+.PHONY: help repro ui demo test bench gpu lint format audit
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,10 +20,9 @@ repro: .venv/.complete ## Run what params.yaml, the data or the code have made s
 	$(if $(filter-out 1,$(JOBS)),@$(train_side_by_side))
 	dvc repro $(ARGS)
 
-ui: .venv/.complete ## Compare runs in MLflow, on this machine only (PORT=5000, STORE=mlflow.db)
+ui: .venv/.complete ## Compare runs in MLflow, on this machine only (PORT=5001, STORE=other.db)
 	@python -m pipeline.restore || true
-	@echo "MLflow: http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
-	@mlflow ui --backend-store-uri sqlite:///$(STORE) --host 127.0.0.1 --port $(PORT)
+	@python -m pipeline.ui --port $(PORT) $(if $(STORE),--store '$(STORE)')
 
 demo: .venv/.complete ## Run the whole pipeline on a small invented corpus, in .demo
 	python -m pipeline.demo
@@ -34,6 +32,9 @@ test: .venv/.complete ## Run the tests (ARGS="-m long" for those that take minut
 
 bench: .venv/.complete ## Time a training step of each model beside the plain loop and the floor (ARGS="--rounds 5")
 	python benchmarks/throughput.py $(ARGS)
+
+gpu: .venv/.complete ## On a machine with a GPU: its tests, then the benchmark; all of it is kept in gpu-results
+	python benchmarks/gpu.py
 
 lint: .venv/.complete ## Check style, formatting and types
 	ruff check

@@ -24,7 +24,8 @@ from pipeline.lm.batching import Batches
 from pipeline.lm.device import choose_precision, keep_freed_memory
 from pipeline.lm.model import LanguageModel, State, build_model, num_parameters
 from pipeline.lm.settings import Settings
-from pipeline.lm.training import build_optimizer, train_step
+from pipeline.lm.step import loss_scales, train_step
+from pipeline.lm.update import build_optimizer
 from pipeline.project.params import load_params
 
 CPU = torch.device("cpu")
@@ -67,10 +68,11 @@ def measure(build: Callable[[Settings, int], LanguageModel], vocab_size: int, st
     optimizer = build_optimizer(model, settings)
     tokens = zipf_words(vocab_size, settings.bptt * settings.batch_size + 1)
     (window,) = Batches(tokens, settings.batch_size, settings.bptt)
+    (scale,) = loss_scales([window], settings, CPU)
     seconds = []
     for _ in range(steps):
         start = time.perf_counter()
-        train_step(model, optimizer, window, None, settings, precision)
+        train_step(model, optimizer, settings, precision, window.inputs, window.targets, scale, None)
         seconds.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     return min(seconds), num_parameters(model), peak

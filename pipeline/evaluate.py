@@ -14,11 +14,11 @@ from pipeline.lm.device import choose_device, keep_freed_memory
 from pipeline.lm.evaluation import batches_of, evaluate, perplexity
 from pipeline.lm.model import num_parameters
 from pipeline.project.console import UserError, naming, progress, run, say
-from pipeline.project.files import PARAMS, PROCESSED, SPLITS, read_text, sha256
+from pipeline.project.files import PARAMS, PROCESSED, SPLITS, sha256
 from pipeline.project.inputs import Inputs, fixed_inputs
-from pipeline.project.params import load_params
+from pipeline.project.params import load_params, read_text
 from pipeline.tracking.facts import RunFacts
-from pipeline.tracking.publisher import publish
+from pipeline.tracking.finished import publish
 from pipeline.tracking.registry import register
 
 

@@ -20,13 +20,14 @@ from pipeline.project.files import MODELS
 from pipeline.project.params import load_params
 from pipeline.project.schema import Params
 from pipeline.tracking.facts import RunFacts
-from pipeline.tracking.publisher import publish_finished
+from pipeline.tracking.faults import AGAIN
+from pipeline.tracking.finished import publish_finished
 from pipeline.tracking.store import prepare_store
 
 
 def restore() -> list[str]:
     """The models for which MLflow lacked something. Raises UserError if it cannot be written to."""
-    prepare_store()
+    prepare_store(AGAIN)
     params, stages = load_params(), read_lock()
     restored = []
     for history_file in sorted(MODELS.glob("*/history.csv")):
@@ -69,7 +70,7 @@ def find_training(name: str, stage: LockedStage, params: Params) -> tuple[RunFac
         settings = params.model(name)
     identity = weights.fingerprint if weights else None
     known = training_id(checkpoint_path(name, identity)) if identity else None
-    return RunFacts(name, identity, settings, training_id=known), history, files
+    return RunFacts(name, identity, settings, remedy=AGAIN, training_id=known), history, files
 
 
 def final_figures(name: str, history: list[EpochRecord]) -> dict[str, float] | None:

@@ -22,14 +22,14 @@ from pipeline.lm.model import num_parameters
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.training import check_runs_here
 from pipeline.project.console import naming, progress, run, say, warn
-from pipeline.project.files import PARAMS, PROCESSED, read_text
+from pipeline.project.files import PARAMS, PROCESSED
 from pipeline.project.inputs import Inputs, fixed_inputs
-from pipeline.project.params import load_params
+from pipeline.project.params import load_params, read_text
 from pipeline.project.processes import ending_with_dvc, fail_together, launch, launched, peer_failures, process_group
 from pipeline.reporting import curves
 from pipeline.tracking.facts import RunFacts
+from pipeline.tracking.finished import publish
 from pipeline.tracking.live import LiveRun, live_run
-from pipeline.tracking.publisher import publish
 
 
 def train(name: str) -> None:

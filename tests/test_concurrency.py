@@ -87,8 +87,11 @@ def test_experiments_from_a_queue_and_a_throw_away_copy_all_reach_the_real_store
 
     runs = {run.data.tags["dvc_experiment"]: run for run in repository.runs()}
     assert set(runs) == {"queued-lstm", "queued-gru", "apart"}
+    client = MlflowClient(f"sqlite:///{repository.path / 'mlflow.db'}")
     for name, epochs in (("queued-lstm", 2), ("queued-gru", 3), ("apart", 1)):
         assert_whole(repository, runs[name], epochs)
         assert "final/test_perplexity" in runs[name].data.metrics
+        (version,) = client.search_model_versions(f"run_id = '{runs[name].info.run_id}'")
+        assert client.get_model_version_by_alias(version.name, "champion").version == version.version
     assert_database_whole(repository)
     assert not list(repository.path.glob(".checkpoints/*.pt"))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.lm.gru import GRU
+from pipeline.lm.cells import GRU
 
 TIME, BATCH, INPUTS, HIDDEN = 7, 3, 5, 4
 

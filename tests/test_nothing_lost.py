@@ -28,8 +28,8 @@ from pipeline.project.console import UserError
 from pipeline.project.files import SPLITS, sha256
 from pipeline.reporting import curves
 from pipeline.tracking.facts import RunFacts
+from pipeline.tracking.finished import publish
 from pipeline.tracking.live import live_run
-from pipeline.tracking.publisher import publish
 from pipeline.train import train
 from tests.histories import history
 from tests.small import ROOT, save_small_model, small_settings

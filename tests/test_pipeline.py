@@ -235,6 +235,45 @@ def test_a_fifth_model_needs_an_entry_in_params_alone(repository: Repository) ->
     repository.git("clean", "-fdq", "results")
 
 
+def modified(status: str) -> dict[str, set[str]]:
+    """The dependencies that `dvc status` finds modified, by stage."""
+    found: dict[str, set[str]] = {}
+    for line in status.splitlines():
+        if line.endswith(":") and not line.startswith((" ", "\t")):
+            found[stage := line.removesuffix(":")] = set()
+        elif line.strip().startswith("modified:"):
+            found[stage].add(line.split()[-1])
+    return {stage: paths for stage, paths in found.items() if stage.startswith(("train", "evaluate")) and paths}
+
+
+def test_only_the_language_models_code_makes_results_stale_and_accept_needs_its_proof(repository: Repository) -> None:
+    schedule = repository.path / "pipeline/lm/schedule.py"
+    proof = repository.path / "tests/test_golden.py"
+    proof.parent.mkdir()
+    for module in (repository.path / "pipeline").rglob("*.py"):
+        if "lm" not in module.relative_to(repository.path).parts and module.name != "dynamic_evaluation.py":
+            module.write_text(f"{module.read_text()}\n# a comment\n")
+    assert modified(repository.dvc("status")) == {}
+
+    schedule.write_text(schedule.read_text().replace("settings.learning_rate *", "2 * settings.learning_rate *"))
+    trained = {f"train@{model}" for model in ("lstm_dropout", "lstm", "gru_dropout", "gru")}
+    assert trained <= modified(repository.dvc("status")).keys()
+    proof.write_text("def test_golden():\n    assert False\n")
+    before = (repository.path / "dvc.lock").read_bytes()
+    refused = repository.run(sys.executable, "-m", "pipeline.accept", check=False)
+    assert "error: tests/test_golden.py fails: this change moves numbers" in refused
+    assert (repository.path / "dvc.lock").read_bytes() == before
+
+    proof.write_text("def test_golden():\n    pass\n")
+    repository.edit_params(lambda params: params["models"]["gru"].update(dropout=0.1))
+    assert "accepted the code for evaluate@gru" in repository.run(sys.executable, "-m", "pipeline.accept")
+    status = repository.dvc("status")
+    assert "pipeline/lm" not in status
+    assert "models.gru" in status  # that edit still has to be trained
+    repository.git("checkout", "-q", ".")
+    repository.git("clean", "-fdq", "tests")
+
+
 def test_an_experiment_in_a_throw_away_copy_reaches_the_real_store(repository: Repository) -> None:
     before = len(repository.runs())
     repository.dvc("exp", "run", "--temp", "-S", "+models.lstm.epochs=1", "train@lstm", "-n", "short")

@@ -22,7 +22,7 @@ from mlflow import MlflowClient
 from pipeline import score
 from pipeline.corpus.ids import Corpus
 from pipeline.tracking.facts import RunFacts
-from pipeline.tracking.publisher import publish
+from pipeline.tracking.finished import publish
 from pipeline.tracking.registry import register
 from tests.histories import history
 from tests.small import save_small_model
@@ -75,6 +75,46 @@ def test_a_training_is_registered_once() -> None:
         assert client.get_run(version.run_id).info.run_name == "lstm"
         assert version.tags["fingerprint"] == "f1a9"
         assert version.tags["data_sha256"] == CORPUS.fingerprint
+
+
+@pytest.mark.parametrize("value", [None, "", "not a number", "nan"])
+def test_a_version_whose_tag_somebody_removed_or_spoilt_blocks_nobody(
+    value: str | None, capsys: pytest.CaptureFixture
+) -> None:
+    evaluated(100.0)
+    client = MlflowClient(store())
+    if value is None:
+        client.delete_model_version_tag("ptb-lstm", "1", "valid_perplexity")
+    else:
+        client.set_model_version_tag("ptb-lstm", "1", "valid_perplexity", value)
+    evaluated(110.0)
+    assert client.get_model_version_by_alias("ptb-lstm", "champion").version == 1  # as its run says
+    evaluated(90.0)
+    assert champion() == (2 + 1, 90.0)
+    client.delete_run(client.get_model_version("ptb-lstm", "1").run_id)
+    evaluated(100.0, replace(CORPUS, valid=torch.arange(2)))
+    assert capsys.readouterr().err == ""
+
+
+def test_an_evaluation_puts_back_the_tags_of_its_version() -> None:
+    evaluated(100.0)
+    client = MlflowClient(store())
+    for tag in ("valid_perplexity", "data_sha256"):
+        client.delete_model_version_tag("ptb-lstm", "1", tag)
+    evaluated(100.0)
+    assert champion() == (1, 100.0)
+
+
+def test_what_a_failed_registration_left_is_used_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError("the registry is out of order")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_model_version", fail)
+        evaluated(100.0)
+    evaluated(100.0)
+    assert champion() == (1, 100.0)
+    assert len(list(Path("mlruns/models").iterdir())) == 1
 
 
 def test_a_registry_that_fails_fails_nothing_else(

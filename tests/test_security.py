@@ -21,8 +21,8 @@ from pipeline.artifacts.weights import load_weights
 from pipeline.corpus.ids import load_corpus, write_corpus
 from pipeline.demo import workspace_environment
 from pipeline.project.console import UserError
+from pipeline.tracking.finished import publish
 from pipeline.tracking.live import live_run
-from pipeline.tracking.publisher import publish
 from tests.small import ROOT
 from tests.test_tracking import FACTS, epochs
 
@@ -107,7 +107,7 @@ def test_the_page_of_make_ui_is_reached_from_this_machine_alone(tmp_path: Path) 
         port = probe.getsockname()[1]
     plan = ["make", "-n", "-o", ".venv/.complete", "ui", f"PORT={port}", f"STORE={tmp_path / 'store.db'}"]
     recipe = subprocess.check_output(plan, cwd=ROOT, env=workspace_environment(), text=True).splitlines()
-    (command,) = [line for line in recipe if line.startswith("mlflow ui")]
+    (command,) = [line for line in recipe if line.startswith("python -m pipeline.ui")]
     environment = workspace_environment() | {"MLFLOW_WORKERS": "1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with open("log", "w") as log:
         page = subprocess.Popen(command, shell=True, env=environment, stdout=log, stderr=log, start_new_session=True)

@@ -11,8 +11,9 @@ from mlflow.entities import Run
 from pipeline.corpus.ids import Corpus
 from pipeline.lm.record import EpochRecord
 from pipeline.tracking.facts import RunFacts
+from pipeline.tracking.finished import publish
 from pipeline.tracking.live import live_run
-from pipeline.tracking.publisher import EPOCH_METRICS, publish
+from pipeline.tracking.publisher import EPOCH_METRICS
 from tests.small import small_settings
 
 pytestmark = pytest.mark.usefixtures("empty_store")

@@ -14,7 +14,7 @@ from pipeline.artifacts.checkpoint import (
     training_id,
 )
 from pipeline.corpus.ids import Corpus
-from pipeline.lm.device import describe
+from pipeline.lm.device import describe, device_name
 from pipeline.lm.distributed import rank, world_size
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.settings import Settings
@@ -50,7 +50,8 @@ class ResumableTraining(Training):
         """Where it runs, for those who compare runs."""
         return {
             "device": str(self.device),
-            "precision": str(self.precision),
+            "hardware": device_name(self.device),
+            "precision": "tf32" if self.tf32 else str(self.precision),
             "processes": str(world_size()),
             "threads": str(torch.get_num_threads()),
         }

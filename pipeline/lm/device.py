@@ -1,8 +1,11 @@
 """Where a model runs and how precise its matrix products are."""
 
 import ctypes
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -27,22 +30,47 @@ def choose_device(wanted: str) -> torch.device:
     gpu, gpus = dist.get_node_local_rank(fallback_rank=0), torch.cuda.device_count()
     if gpu >= gpus:
         raise DeviceError(f"there are more processes than GPUs, of which this machine has {gpus}: set device: cpu")
+    make_reproducible()
     return torch.device("cuda", gpu)
 
 
-def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
-    """The type of the matrix products; `auto` is bfloat16 where the processor multiplies it in hardware.
+def make_reproducible() -> None:
+    """Have two runs on one GPU end with the same weights, and float32 be float32 unless `precision` says otherwise.
 
-    Raises DeviceError when bfloat16 is asked for and the processor cannot do it, not even slowly.
+    With a workspace of fixed size cuBLAS adds up in a fixed order; it reads the variable when it is first used.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    _round_float32_factors("ieee")
+
+
+def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
+    """The type of the matrix products; `auto` is bfloat16 where a CPU multiplies it in hardware, float32 on a GPU.
+
+    TF32 is float32 whose factors a GPU rounds as it multiplies: `chooses_tf32`. Raises DeviceError when bfloat16 is
+    asked for and the processor cannot do it, not even slowly, or TF32 and there is none.
     """
     if wanted == "auto":
-        return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
+        return torch.bfloat16 if device.type == "cpu" and _multiplies_bfloat16() else torch.float32
+    if wanted == "tf32" and not chooses_tf32(wanted, device):
+        raise DeviceError("precision is tf32, which NVIDIA's GPUs have from Ampere on: set precision: auto or float32")
     if wanted == "bfloat16" and device.type == "cpu" and not trains_in_bfloat16():
         raise DeviceError(
             "precision is bfloat16, but this processor lacks the instructions for it (on x86: AVX-512); "
             "set precision: auto or float32"
         )
     return torch.bfloat16 if wanted == "bfloat16" else torch.float32
+
+
+def chooses_tf32(wanted: str, device: torch.device) -> bool:
+    """Whether float32 products are made from factors rounded to TF32; `auto` has them so on a GPU that can.
+
+    It rounds less than bfloat16, and no operation converts: at the default sizes a GPU spends its time on launches.
+    """
+    if wanted not in ("auto", "tf32") or device.type != "cuda":
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @cache
@@ -63,6 +91,24 @@ def trains_in_bfloat16() -> bool:
 def products_in(precision: torch.dtype, device: torch.device) -> AbstractContextManager:
     """A context in which matrix products are computed in `precision`; weights and all else stay float32."""
     return nullcontext() if precision is torch.float32 else torch.autocast(device.type, precision)
+
+
+@contextmanager
+def tf32_products(chosen: bool) -> Iterator[None]:
+    """A context, for backward too, in which float32 products are made from factors rounded to TF32, if so chosen."""
+    if chosen:
+        _round_float32_factors("tf32")
+    try:
+        yield
+    finally:
+        if chosen:
+            _round_float32_factors("ieee")
+
+
+def _round_float32_factors(how: Literal["ieee", "tf32"]) -> None:
+    torch.backends.cuda.matmul.fp32_precision = how
+    torch.backends.cudnn.rnn.fp32_precision = how  # type: ignore[attr-defined]
+    torch.backends.cudnn.conv.fp32_precision = how  # type: ignore[attr-defined]  # unused, but the two must agree
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
@@ -86,20 +132,26 @@ def keep_freed_memory() -> None:
     mallopt(m_trim_threshold, 2**30)
 
 
-def _multiplies_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+def _multiplies_bfloat16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def device_name(device: torch.device) -> str:
+    """A GPU with its memory, or the CPU with the threads in use."""
+    if device.type == "cpu":
+        return f"CPU, {torch.get_num_threads()} threads"
+    gpu = torch.cuda.get_device_properties(device)
+    return f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB"
 
 
 def describe(settings: Settings, device: torch.device, precision: torch.dtype) -> str:
     """One line on what was chosen and why."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    name = device_name(device)
     if world_size() > 1:
         name = f"{world_size()} processes, each on {name}"
-    products = str(precision).removeprefix("torch.")
+    tf32 = chooses_tf32(settings.precision, device)
     why = ""
     if settings.precision == "auto":
-        has = "multiplies" if precision is torch.bfloat16 else "does not multiply"
-        why = f" (auto: this processor {has} bfloat16 in hardware)"
-    return f"{name}; matrix products in {products}{why}"
+        has = "multiplies" if tf32 or precision is torch.bfloat16 else "does not multiply"
+        why = f" (auto: this processor {has} {'TF32' if device.type == 'cuda' else 'bfloat16'} in hardware)"
+    return f"{name}; matrix products in {'TF32' if tf32 else str(precision).removeprefix('torch.')}{why}"

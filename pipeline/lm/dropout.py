@@ -1,56 +1,36 @@
-"""Dropout with masks that cost little on a CPU."""
+"""Dropout: the masks of a window are all drawn before it is read, for on a GPU each draw costs a launch."""
 
 import math
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from pipeline.lm.distributed import own_columns, world_size
-
-
-class Dropout(nn.Module):
-    """In training, zero each number with probability `rate` and multiply the others by 1/(1 - rate).
-
-    As `nn.Dropout`, four times as fast on a CPU: it draws 16 random bits a number, so that the rate is met to 1/65,536.
-    Processes that share a batch draw the masks of all its columns, so that the result does not depend on their number.
-    locked: all times share a mask (variational dropout: Gal and Ghahramani 2016, arXiv:1512.05287).
-    """
-
-    def __init__(self, rate: float, locked: bool = False) -> None:
-        super().__init__()
-        self.rate = rate
-        self.locked = locked
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [time, batch, features] -> the same shape."""
-        if not self.training or self.rate == 0:
-            return x
-        time, batch, features = x.shape
-        whole = torch.Size([1 if self.locked else time, batch * world_size(), features])
-        return x * own_columns(dropout_mask(whole, self.rate, x.device))
+RECURRENT = ("weight_hh_l0", "gates.weight", "candidate.weight")  # nn.LSTM and nn.GRU; TextbookGRU
 
 
-class WeightDropout(nn.Module):
-    """In training, zero each recurrent weight with probability `rate` for a whole window, and scale the others.
+class Mask(NamedTuple):
+    """A mask to draw: zero with probability `rate`, else 1/(1 - rate)."""
 
-    DropConnect on the products with the state: Merity, Keskar and Socher (2018), arXiv:1708.02182, section 2.
-    """
+    shape: torch.Size
+    rate: float
 
-    RECURRENT = ("weight_hh_l0", "gates.weight", "candidate.weight")  # nn.LSTM and nn.GRU; TextbookGRU
 
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
+def draw_masks(wanted: Sequence[Mask], device: torch.device) -> list[Tensor]:
+    """Masks of float32, drawn by one call of the random generator for all that have a rate in common."""
+    drawn: dict[int, Tensor] = {}
+    for rate in dict.fromkeys(mask.rate for mask in wanted):
+        places = [place for place, mask in enumerate(wanted) if mask.rate == rate]
+        sizes = [math.prod(wanted[place].shape) for place in places]
+        numbers = torch.empty(sum(sizes), device=device).bernoulli_(1 - rate).div_(1 - rate)
+        drawn |= zip(places, numbers.split(sizes), strict=True)
+    return [drawn[place].view(mask.shape) for place, mask in enumerate(wanted)]
 
-    def forward(self, layer: nn.Module, x: Tensor, state: Any) -> Any:
-        """A recurrent layer's outputs and state, from its input x [time, batch, features] and the state before."""
-        if not self.training or self.rate == 0:
-            return layer(x, state)
-        weights = {name: weight for name, weight in layer.named_parameters() if name in self.RECURRENT}
-        dropped = {name: w * dropout_mask(w.shape, self.rate, w.device) for name, w in weights.items()}
-        return functional_call(layer, dropped, (x, state))
+
+def draw_masks_in_turn(wanted: Sequence[Mask], device: torch.device) -> list[Tensor]:
+    """Masks of float32, four times as fast on a CPU: of 16 random bits a number, so the rate is met to 1/65,536."""
+    return [dropout_mask(*mask, device) for mask in wanted]
 
 
 def dropout_mask(shape: torch.Size, rate: float, device: torch.device) -> Tensor:
@@ -64,3 +44,41 @@ def random_bits(shape: torch.Size, device: torch.device) -> Tensor:
     count = math.prod(shape)
     draws = torch.empty(-(-count // 4), dtype=torch.int64, device=device).random_(-(2**63), None)
     return draws.view(torch.int16)[:count].view(shape)
+
+
+def recurrent_weights(layer: nn.Module) -> dict[str, Tensor]:
+    """The weights of the products with the state, which `weight_dropout` drops."""
+    return {name: weight for name, weight in layer.named_parameters() if name in RECURRENT}
+
+
+def dropped_weights(layer: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A layer's recurrent weights under their masks, which have the weights' names and shapes."""
+    return {name: layer.get_parameter(name) * mask for name, mask in masks.items()}
+
+
+def dropped_weights_in_one_piece(layer: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same, and the layer's other weights beside them in one piece of memory, as cuDNN wants them."""
+    if not isinstance(layer, nn.RNNBase):
+        return dropped_weights(layer, masks)
+    names = [name for name, _ in layer.named_parameters()]
+    (dropped,) = masks
+    pieces = _OnePiece.apply(masks[dropped], names.index(dropped), *layer.parameters())
+    return dict(zip(names, pieces, strict=True))
+
+
+class _OnePiece(torch.autograd.Function):
+    """Two launches forward and one backward; left to itself, cuDNN copies weight by weight."""
+
+    @staticmethod
+    def forward(ctx: Any, mask: Tensor, place: int, *weights: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(mask)
+        ctx.place = place
+        parts = [weight * mask if i == place else weight for i, weight in enumerate(weights)]
+        piece = torch.cat([part.flatten() for part in parts])
+        pieces = piece.split([part.numel() for part in parts])
+        return tuple(part.view_as(weight) for part, weight in zip(pieces, weights, strict=True))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (mask,) = ctx.saved_tensors
+        return None, None, *(g * mask if i == ctx.place else g for i, g in enumerate(gradients))

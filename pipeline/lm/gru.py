@@ -1,4 +1,4 @@
-"""A GRU layer that trains fast on a CPU, where PyTorch has a fused kernel for the LSTM only."""
+"""A GRU that trains fast on a CPU, where PyTorch has a fused kernel for the LSTM only: forward and backward by hand."""
 
 import torch
 from torch import Tensor, nn
@@ -6,31 +6,22 @@ from torch import Tensor, nn
 from pipeline.lm.device import product_dtype
 
 
-class GRU(nn.GRU):
-    """One layer of `nn.GRU`: the same parameters and the same results, up to rounding.
+def gru_written_out(layer: nn.GRU, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What `layer(x, state)` is, one layer of `nn.GRU`, up to rounding.
 
-    With r, z, n the reset gate, the update gate and the candidate (Cho et al. 2014, arXiv:1406.1078, the reset gate
-    applied after the recurrent product as in cuDNN), x the input and h' the state before::
+    x [time, batch, input], state [1, batch, hidden] or None for zeros -> h [time, batch, hidden], state. With r, z, n
+    the reset gate, the update gate and the candidate (Cho et al. 2014, arXiv:1406.1078, the reset gate applied after
+    the recurrent product as in cuDNN), x the input and h' the state before::
 
         r = sigmoid(W_ir x + b_ir + W_hr h' + b_hr)
         z = sigmoid(W_iz x + b_iz + W_hz h' + b_hz)
         n = tanh(W_in x + b_in + r * (W_hn h' + b_hn))
         h = (1 - z) * n + z * h'
-
-    On a CPU, forward and backward are those written out below; elsewhere PyTorch's own.
     """
-
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size)
-
-    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """x [time, batch, input], state [1, batch, hidden] or None for zeros -> h [time, batch, hidden], state."""
-        if x.device.type != "cpu":
-            return super().forward(x, state)
-        if state is None:
-            state = x.new_zeros(1, x.shape[1], self.hidden_size)
-        h = _GRU.apply(x, state[0], self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0)
-        return h, h[-1:]
+    if state is None:
+        state = x.new_zeros(1, x.shape[1], layer.hidden_size)
+    h = _GRU.apply(x, state[0], layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)
+    return h, h[-1:]
 
 
 class _GRU(torch.autograd.Function):

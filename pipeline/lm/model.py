@@ -1,17 +1,17 @@
 """The recurrent language model of Zaremba, Sutskever and Vinyals (2014), arXiv:1409.2329."""
 
 from collections.abc import Sequence
+from typing import overload
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from pipeline.lm.dropout import Dropout, WeightDropout
-from pipeline.lm.gru import GRU
-from pipeline.lm.gru_textbook import TextbookGRU
-from pipeline.lm.loss import linear_cross_entropy
+from pipeline.lm.backend import backend
+from pipeline.lm.cells import CELLS
+from pipeline.lm.distributed import own_columns, world_size
+from pipeline.lm.dropout import Mask, recurrent_weights
 from pipeline.lm.settings import Settings
-
-CELLS = {"lstm": nn.LSTM, "gru": GRU, "gru_textbook": TextbookGRU}
 
 LayerState = Tensor | tuple[Tensor, Tensor]  # hidden for the GRUs, (hidden, cell) for the LSTM
 State = list[LayerState]
@@ -22,7 +22,9 @@ class LanguageModel(nn.Module):
 
     That is, between embedding and first layer, between layers, and between last layer and softmax (Zaremba et al.,
     equation 7 and figure 2): the state carried through time is never dropped, though the weights that it is multiplied
-    with may be (`weight_dropout`). Tied, embedding and softmax layer share their weights (Press and Wolf 2017,
+    with may be, for a window at a time (`weight_dropout`: DropConnect, Merity, Keskar and Socher 2018,
+    arXiv:1708.02182, section 2). Locked, dropout has one mask for all times of a window (variational dropout: Gal and
+    Ghahramani 2016, arXiv:1512.05287). Tied, embedding and softmax layer share their weights (Press and Wolf 2017,
     arXiv:1608.05859; Inan et al. 2017, arXiv:1611.01462).
     """
 
@@ -37,8 +39,9 @@ class LanguageModel(nn.Module):
         rates = [settings.dropout] * (settings.num_layers + 1)  # of what each layer, and the softmax layer, reads
         rates[0] = settings.dropout if settings.embedding_dropout is None else settings.embedding_dropout
         rates[-1] = settings.dropout if settings.output_dropout is None else settings.output_dropout
-        self.dropouts = nn.ModuleList(Dropout(rate, settings.locked_dropout) for rate in rates)
-        self.weight_dropout = WeightDropout(settings.weight_dropout)
+        self.dropouts = list(zip(rates, sizes, strict=True))  # each with the number of features
+        self.locked_dropout = settings.locked_dropout
+        self.weight_dropout = settings.weight_dropout
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -settings.init_range, settings.init_range)
 
@@ -53,21 +56,59 @@ class LanguageModel(nn.Module):
         features, state = self.features(tokens, state)
         if targets is None:
             return self.output(features), state
-        loss = linear_cross_entropy(features.flatten(0, 1), self.output.weight, self.output.bias, targets.flatten())
+        ways = backend(tokens.device)
+        output = self.output
+        loss = ways.linear_cross_entropy(features.flatten(0, 1), output.weight, output.bias, targets.flatten())
         return loss, state
 
     def features(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens [time, batch], state -> what the softmax layer reads [time, batch, hidden], state."""
-        x = self.dropouts[0](self.embedding(tokens))  # [time, batch, embedding]
+        ways = backend(tokens.device)
+        wanted = self.masks(*tokens.shape) if self.training else {}
+        masks = dict(zip(wanted, ways.draw_masks(list(wanted.values()), tokens.device), strict=True))
+        x = dropped(self.embedding(tokens), masks.get((0, "")))  # [time, batch, embedding]
         states: Sequence[LayerState | None] = state or [None] * len(self.layers)
         new_state: State = []
-        for layer, dropout, before in zip(self.layers, self.dropouts[1:], states, strict=True):
-            x, after = self.weight_dropout(layer, x, before)  # [time, batch, hidden]
-            x = dropout(x)
+        for place, (layer, before) in enumerate(zip(self.layers, states, strict=True), start=1):
+            of_weights = {name: mask for (where, name), mask in masks.items() if where == place and name}
+            weights = ways.drop_weights(layer, of_weights) if of_weights else {}
+            x, after = functional_call(layer, weights, (x, before)) if weights else layer(x, before)
+            x = dropped(x, masks.get((place, "")))  # [time, batch, hidden]
             new_state.append(after)
         return x, new_state
 
+    def masks(self, time: int, batch: int) -> dict[tuple[int, str], Mask]:
+        """What is dropped in a window of training, in the order of use.
 
+        (place, name): the recurrent weights of that name in the layer of that place, counted from 1; without a name,
+        what the layer puts out, at place 0 what the embedding does. Processes that share a batch draw the masks of all
+        its columns, so that the result does not depend on their number.
+        """
+        time = 1 if self.locked_dropout else time
+        wanted: dict[tuple[int, str], Mask] = {}
+        for place, (rate, features) in enumerate(self.dropouts):
+            if place and self.weight_dropout:
+                weights = recurrent_weights(self.layers[place - 1])
+                wanted |= {(place, name): Mask(w.shape, self.weight_dropout) for name, w in weights.items()}
+            if rate:
+                wanted[place, ""] = Mask(torch.Size([time, batch * world_size(), features]), rate)
+        return wanted
+
+
+def dropped(x: Tensor, mask: Tensor | None) -> Tensor:
+    """x [time, batch, features] under the mask of the whole batch [time or 1, batch, features]; None: as it is."""
+    return x if mask is None else x * own_columns(mask)
+
+
+def state_tensors(state: State) -> list[Tensor]:
+    """The tensors of a state, layer by layer."""
+    return [tensor for part in state for tensor in ([part] if isinstance(part, Tensor) else part)]
+
+
+@overload
+def detach(state: State) -> State: ...
+@overload
+def detach(state: State | None) -> State | None: ...
 def detach(state: State | None) -> State | None:
     """Keep a state's values and forget how they came about: where back-propagation is cut."""
     if state is None:

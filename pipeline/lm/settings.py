@@ -78,7 +78,8 @@ class Settings(Strict):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["auto", "float32", "bfloat16"]
+    precision: Literal["auto", "tf32", "float32", "bfloat16"]
+    cuda_graph: Literal["auto", "off"] = "auto"
 
     @field_validator("tied_weights")
     @classmethod
@@ -98,9 +99,9 @@ class Settings(Strict):
         return self.model_dump(exclude_defaults=True)
 
     def flat(self) -> dict[str, object]:
-        """Every setting by its dotted name, such as `optimizer.momentum`."""
+        """Every setting by its dotted name, such as `optimizer.momentum`; `cuda_graph` only where it is off."""
         flat: dict[str, object] = {}
-        for name, value in self.model_dump().items():
+        for name, value in self.model_dump(exclude={"cuda_graph"} if self.cuda_graph == "auto" else None).items():
             flat |= (
                 {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
             )

@@ -5,20 +5,25 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pipeline.lm.batching import Batches, Window
-from pipeline.lm.device import choose_device, choose_precision, products_in
+from pipeline.lm.backend import backend
+from pipeline.lm.batching import Batches
+from pipeline.lm.device import choose_device, choose_precision, chooses_tf32, tf32_products
 from pipeline.lm.distributed import check_shares, data_parallel, total, world_size
 from pipeline.lm.errors import DivergedError
 from pipeline.lm.evaluation import evaluate, perplexity
-from pipeline.lm.model import LanguageModel, State, build_model, detach
+from pipeline.lm.model import build_model
 from pipeline.lm.record import EpochRecord
+from pipeline.lm.replay import ReplayedSteps, TakeStep
 from pipeline.lm.schedule import learning_rate
-from pipeline.lm.settings import AdamW, Settings
+from pipeline.lm.settings import Settings
+from pipeline.lm.step import loss_scales, train_step
+from pipeline.lm.update import build_optimizer
 
 OnStep = Callable[[], object]
 
@@ -39,6 +44,7 @@ class Training:
         self.settings = settings
         self.device = choose_device(settings.device)
         self.precision = choose_precision(settings.precision, self.device)
+        self.tf32 = chooses_tf32(settings.precision, self.device)
         self.model = build_model(settings, vocabulary_size).to(self.device)
         self.data_parallel = data_parallel(self.model)
         self.optimizer = build_optimizer(self.model, settings)
@@ -87,20 +93,30 @@ class Training:
         bptt = self.settings.bptt
         first = int(torch.randint(1, bptt + 1, ())) if self.settings.random_windows else bptt
         windows = list(self.train.windows(first))
-        losses, grad_norms = torch.zeros(2, len(windows), device=self.device)
-        state = None
+        scales = loss_scales(windows, self.settings, self.device)
+        losses, grad_norms = results = torch.zeros(2, len(windows), device=self.device)
+        take_step, state, rate = self.steps(), None, math.nan
         self.model.train()
-        for step, window in enumerate(windows):
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(self.settings, epoch - 1 + step / len(windows))
-            losses[step], grad_norms[step], state = train_step(
-                self.data_parallel, self.optimizer, window, state, self.settings, self.precision
-            )
-            on_step()
-            if step % STEPS_BETWEEN_CHECKS == 0 or step == len(windows) - 1:
-                check_finite(total(losses), epoch)
+        with tf32_products(self.tf32):
+            for step, (window, scale) in enumerate(zip(windows, scales, strict=True)):
+                before, rate = rate, learning_rate(self.settings, epoch - 1 + step / len(windows))
+                if rate != before:
+                    backend(self.device).set_rate(self.optimizer, rate)
+                loss, grad_norm, state = take_step(window.inputs, window.targets, scale, state)
+                torch.stack((loss, grad_norm), out=results[:, step])
+                on_step()
+                if step % STEPS_BETWEEN_CHECKS == 0 or step == len(windows) - 1:
+                    check_finite(total(losses), epoch)
         mean_loss = total(losses).sum(dtype=torch.float64).item() / self.train.num_tokens
         return mean_loss, grad_norms.mean().item()
+
+    def steps(self) -> TakeStep:
+        """What takes the steps of an epoch. Processes that share it exchange gradients, which is not recorded."""
+        step = partial(train_step, self.data_parallel, self.optimizer, self.settings, self.precision)
+        recorder = backend(self.device).recorder
+        if recorder is None or self.settings.cuda_graph == "off" or world_size() > 1:
+            return step
+        return ReplayedSteps(step, self.settings.bptt, recorder())
 
     def state_dict(self) -> dict[str, Any]:
         """All that a later process needs to go on: tensors, numbers and strings only."""
@@ -125,48 +141,12 @@ def check_runs_here(settings: Settings) -> None:
     choose_precision(settings.precision, choose_device(settings.device))
 
 
-class Step(NamedTuple):
-    """loss: in nats, summed over the window; grad_norm: before clipping; state: for the next window."""
-
-    loss: Tensor
-    grad_norm: Tensor
-    state: State
-
-
-def train_step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    window: Window,
-    state: State | None,
-    settings: Settings,
-    precision: torch.dtype,
-) -> Step:
-    """Update the weights once: forward from the state of the window before, backward, clip, step."""
-    inputs, targets, num_tokens = window
-    with products_in(precision, inputs.device):
-        loss, state = model(inputs, detach(state), targets)
-    divisor = num_tokens if settings.loss == "mean" else settings.batch_size
-    optimizer.zero_grad()
-    (loss * world_size() / divisor).backward()  # processes that share the batch average their gradients
-    grad_norm = nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm or math.inf)
-    optimizer.step()
-    return Step(loss.detach(), grad_norm, state)
-
-
 def check_finite(losses: Tensor, epoch: int) -> None:
     """Raise DivergedError, naming the step, when a loss is infinite or not a number."""
     diverged = (~losses.isfinite()).nonzero()
     if len(diverged):
         step = int(diverged[0])
         raise DivergedError(f"the loss is {losses[step].item()} at step {step + 1} of epoch {epoch}: {REMEDY}")
-
-
-def build_optimizer(model: LanguageModel, settings: Settings) -> torch.optim.Optimizer:
-    """SGD as in Zaremba et al. (2014), with what momentum and weight decay the settings add, or AdamW."""
-    chosen, rate = settings.optimizer, settings.learning_rate
-    if isinstance(chosen, AdamW):
-        return torch.optim.AdamW(model.parameters(), rate, weight_decay=chosen.weight_decay, fused=True)
-    return torch.optim.SGD(model.parameters(), rate, chosen.momentum, weight_decay=chosen.weight_decay, fused=True)
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

@@ -4,8 +4,10 @@ import errno
 import os
 import signal
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from tqdm import tqdm
 
@@ -21,10 +23,15 @@ class UserError(Exception):
 def run(main: Callable[[], None], interrupted: str = "interrupted: the same command goes on from here") -> None:
     """Run a command, turning faults that the user can mend into one line on stderr and exit code 1.
 
-    SIGTERM ends it as Ctrl-C does, so that whatever is going on is closed in good order; once the command is over, both
-    end what is left of the process at once. A reader that has seen enough, such as `head`, ends it too.
+    SIGTERM, and the SIGHUP of a terminal that is closed, end it as Ctrl-C does, so that whatever is going on is closed
+    in good order; once the command is over, they end what is left of the process at once. A reader that has seen
+    enough, such as `head`, ends it too.
     """
+    endings = [signal.SIGINT, signal.SIGTERM]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        endings.append(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, _hang_up)
     try:
         main()
     except UserError as error:
@@ -41,8 +48,19 @@ def run(main: Callable[[], None], interrupted: str = "interrupted: the same comm
         place = f": {error.filename}" if error.filename else ""
         sys.exit(f"error: {error.strerror}{place}: free some space or mend the permissions, then run it again")
     finally:
-        for ending in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(ending, signal.SIG_DFL)
+        for number in endings:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _hang_up(number: int, frame: FrameType | None) -> None:
+    """End the command as Ctrl-C does, without a word to a terminal that is gone: to write there would fail."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            termios.tcgetattr(stream.fileno())
+        except termios.error as error:
+            if error.args[0] == errno.EIO:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    signal.default_int_handler(number, frame)
 
 
 @contextmanager

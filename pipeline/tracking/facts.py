@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.corpus.ids import Corpus
 from pipeline.lm.settings import Settings
-from pipeline.tracking.store import REMEDY
+from pipeline.tracking.faults import REMEDY
 
 
 @dataclass(frozen=True)

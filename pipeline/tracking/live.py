@@ -10,8 +10,8 @@ from typing import Any
 from pipeline.lm.record import EpochRecord
 from pipeline.project.console import say
 from pipeline.tracking.facts import RunFacts
+from pipeline.tracking.faults import fault_message
 from pipeline.tracking.publisher import Publisher
-from pipeline.tracking.store import fault_message
 
 GRACE_SECONDS = 30.0  # how long the end of a training run waits for a slow server
 

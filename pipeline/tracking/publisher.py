@@ -10,14 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
 from pipeline.lm.record import EpochRecord
-from pipeline.project.console import UserError, say
-from pipeline.project.files import PARAMS, PROCESSED, project_root
+from pipeline.project.files import PARAMS, PROCESSED
 from pipeline.tracking.facts import RunFacts, circumstances
 from pipeline.tracking.identity import digest_of, epochs_of, find_run, milliseconds
-from pipeline.tracking.store import connect, fault_message
+from pipeline.tracking.store import connect
 
 if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow import MlflowClient
@@ -179,35 +176,6 @@ class Publisher:
         if self._monitor is not None:
             self._monitor.finish()
             self._monitor = None
-
-
-def publish_finished(
-    facts: RunFacts, history: Sequence[EpochRecord], files: Sequence[Path], metrics: Mapping[str, float] | None
-) -> tuple[str, bool]:
-    """Bring MLflow up to date with a finished training, in one process at a time.
-
-    Returns the run's id, and whether it lacked anything. Raises UserError when MLflow cannot be written to.
-    """
-    try:
-        with FileLock(project_root() / f".mlflow.{facts.model}.lock"):
-            return Publisher(facts).publish(history, "FINISHED", files=files, metrics=metrics)
-    except Exception as error:
-        raise UserError(fault_message(error)) from None
-
-
-def publish(
-    facts: RunFacts, history: Sequence[EpochRecord], files: Sequence[Path], metrics: Mapping[str, float] | None = None
-) -> str | None:
-    """Write whatever MLflow lacks of a finished training run, its final figures among it.
-
-    Returns the run's id, or None when MLflow could not be written to.
-    """
-    try:
-        run_id, _ = publish_finished(facts, history, files, metrics)
-        return run_id
-    except UserError as error:  # the figures are in the files
-        say(f"warning: {error}")
-        return None
 
 
 def _start_monitor(run_id: str, client: "MlflowClient") -> "SystemMetricsMonitor":

@@ -3,6 +3,8 @@
 Every training becomes a version of `ptb-<model>`, linked to its run. The alias `champion` is on the best one.
 """
 
+import math
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,8 +12,11 @@ from typing import Any
 
 from pipeline.corpus.words import EOS
 from pipeline.project.console import warn
+from pipeline.tracking.deadline import within
 from pipeline.tracking.facts import RunFacts
-from pipeline.tracking.store import connect, explain
+from pipeline.tracking.faults import explain
+from pipeline.tracking.served_code import copy_needed_code
+from pipeline.tracking.store import connect
 
 CHAMPION = "champion"
 SERVED_MODEL = Path(__file__).parent / "served_model.py"
@@ -21,7 +26,7 @@ REQUIREMENTS = ("mlflow", "numpy", "pandas", "pydantic", "safetensors", "torch",
 def register(facts: RunFacts, run_id: str, weights_file: Path, valid_perplexity: float) -> None:
     """Make the training of a run a version of its registered model, unless it is one. No fault of MLflow gets out."""
     try:
-        _register(facts, run_id, weights_file, valid_perplexity)
+        within(lambda: _register(facts, run_id, weights_file, valid_perplexity))
     except Exception as error:  # a model that is not registered is as good
         reason = explain(error)
         warn(f"{facts.model} is not registered: {reason}; `python -m pipeline.evaluate {facts.model}` tries again")
@@ -32,24 +37,39 @@ def _register(facts: RunFacts, run_id: str, weights_file: Path, valid_perplexity
         raise ValueError("its corpus or its fingerprint is not at hand")
     client, experiment_id = connect()
     name = f"ptb-{facts.model}"
-    if not client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'", max_results=1):
+    tags = {
+        "fingerprint": facts.fingerprint,
+        "data_sha256": facts.corpus.fingerprint,
+        "valid_perplexity": str(valid_perplexity),
+    }
+    versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    for registered in versions:
+        for tag in tags.keys() - registered.tags.keys():  # removed by somebody; the champion is found by them
+            client.set_model_version_tag(name, registered.version, tag, tags[tag])
+    if not versions:
         if not client.search_registered_models(f"name = '{name}'", max_results=1):
             client.create_registered_model(name, description=f"Perplexity of sentences under {facts.model}")
-        vocabulary = facts.corpus.vocabulary
-        model_id = _log_model(client, experiment_id, facts.model, vocabulary, run_id, weights_file)
-        tags = {
-            "fingerprint": facts.fingerprint,
-            "data_sha256": facts.corpus.fingerprint,
-            "valid_perplexity": str(valid_perplexity),
-        }
-        client.create_model_version(name, f"models:/{model_id}", run_id, tags, model_id=model_id)
+        model = _log_model(client, experiment_id, facts.model, facts.corpus.vocabulary, run_id, weights_file)
+        client.create_model_version(name, _source(client, model), run_id, tags, model_id=model.model_id)
     _crown(client, name, facts.corpus.fingerprint)
 
 
+def _source(client: Any, model: Any) -> str:
+    """What the registry is told of where a model lies.
+
+    A server looks `models:/ID` up in its own store. Without one MLflow looks in the store that is its default in this
+    folder, whichever the client's is, and makes one if there is none.
+    """
+    return f"models:/{model.model_id}" if client.tracking_uri.startswith("http") else model.artifact_location
+
+
 def _log_model(
-    client: Any, experiment_id: str, model: str, vocabulary: tuple[str, ...], run_id: str, weights_file: Path
-) -> str:
-    """Write the model where MLflow keeps models: code, weights and what it takes and gives. Returns its id."""
+    client: Any, experiment_id: str, name: str, vocabulary: tuple[str, ...], run_id: str, weights_file: Path
+) -> Any:
+    """Write the model where MLflow keeps models: code, weights and what it takes and gives. Returns MLflow's record.
+
+    What a registration that failed has left is used again.
+    """
     import mlflow.pyfunc
     import pandas as pd  # type: ignore[import-untyped]
     from mlflow.models import Model, ModelSignature
@@ -64,25 +84,45 @@ def _log_model(
         ]
     )
     example = " ".join(word for word in vocabulary[:5] if word != EOS)
-    model_id: str = client.create_logged_model(experiment_id, model, run_id).model_id
+    left = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'", max_results=1)
+    model = left[0] if left else client.create_logged_model(experiment_id, name, run_id)
     with TemporaryDirectory() as folder:
+        # DVC may have put a link there, to a file of another name, and MLflow copies links as they are.
+        weights = shutil.copyfile(weights_file, Path(folder) / weights_file.name)
+        copy_needed_code(SERVED_MODEL, Path(folder))
         mlflow.pyfunc.save_model(
-            folder,
-            mlflow_model=Model(run_id=run_id, model_id=model_id),
+            f"{folder}/model",
+            mlflow_model=Model(run_id=run_id, model_id=model.model_id),
             python_model=str(SERVED_MODEL),
-            code_paths=[str(SERVED_MODEL.parent)],
-            artifacts={"weights": str(weights_file)},
+            code_paths=[f"{folder}/pipeline"],
+            artifacts={"weights": str(weights)},
             signature=ModelSignature(takes, gives),
             input_example=pd.DataFrame({"text": [example]}),
             pip_requirements=[f"{package}=={version(package).partition('+')[0]}" for package in REQUIREMENTS],
         )
-        client.log_model_artifacts(model_id, folder)
-    client.finalize_logged_model(model_id, "READY")
-    return model_id
+        client.log_model_artifacts(model.model_id, f"{folder}/model")
+    client.finalize_logged_model(model.model_id, "READY")
+    return model
 
 
 def _crown(client: Any, name: str, data_sha256: str) -> None:
     """Put the alias on the version of lowest validation perplexity; perplexities of other corpora do not compare."""
     versions = client.search_model_versions(f"name = '{name}' and tags.data_sha256 = '{data_sha256}'")
-    best = min(versions, key=lambda version: (float(version.tags["valid_perplexity"]), int(version.version)))
+    best = min(versions, key=lambda version: (_valid_perplexity(client, version), int(version.version)))
     client.set_registered_model_alias(name, CHAMPION, best.version)
+
+
+def _valid_perplexity(client: Any, version: Any) -> float:
+    """A version's, of its tag, or where somebody removed or spoilt that, of its run; infinite where neither has it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        value = float(version.tags["valid_perplexity"])
+    except (KeyError, ValueError):
+        value = math.nan
+    if math.isnan(value):
+        try:
+            value = float(client.get_run(version.run_id).data.metrics["final/valid_perplexity"])
+        except (KeyError, MlflowException):
+            return math.inf
+    return value

@@ -1,36 +1,37 @@
-"""Where MLflow keeps its runs: the project's own database, or the server that MLFLOW_TRACKING_URI names."""
+"""MLflow's client, for the store that `location` finds."""
 
 import logging
 import os
-import re
-from contextlib import nullcontext
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from filelock import FileLock
 
 from pipeline.project.console import UserError
-from pipeline.project.files import project_root
+from pipeline.tracking.database import prepare_database
+from pipeline.tracking.deadline import within
+from pipeline.tracking.faults import REMEDY, StoreError, fault_message
+from pipeline.tracking.location import Location, locate
 
 DEFAULT_EXPERIMENT = "recurrent-lm"
-REMEDY = "the next stage or `make ui` writes what it lacks"
+LOCK_SECONDS = 50.0
 
 
-def prepare_store() -> None:
-    """Make the default store where there is none, or see that the server answers. Raises UserError."""
+def prepare_store(remedy: str = REMEDY) -> None:
+    """Make the default store where there is none, or see that the server answers.
+
+    remedy: what writes later whatever MLflow lacks
+
+    Raises UserError.
+    """
     try:
-        connect()
+        within(connect)
     except Exception as error:
-        raise UserError(fault_message(error)) from None
+        raise UserError(fault_message(error, remedy)) from None
 
 
 def connect() -> tuple[Any, str]:
-    """MLflow's client and our experiment's id.
-
-    The default store is made by one process at a time: several at once would corrupt a fresh database. Its places are
-    absolute, because `dvc exp run --temp` works in a copy that is thrown away.
-    """
-    root = project_root()
+    """MLflow's client and our experiment's id. Raises StoreError, and whatever MLflow raises."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # the address may hold a password
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -39,46 +40,37 @@ def connect() -> tuple[Any, str]:
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # its messages name the server with its password
-    server = os.environ.get("MLFLOW_TRACKING_URI")
+    location = locate()
+    with _alone_with(location):
+        if location.database:
+            prepare_database(location)
+        client = MlflowClient(location.address)
+        return client, _experiment(client, location)
+
+
+def _alone_with(location: Location) -> AbstractContextManager:
+    """Keep other processes away from a store that is a file, until what is missing has been made."""
+    path = location.database
+    if path is None:
+        return nullcontext()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS)
+
+
+def _experiment(client: Any, location: Location) -> str:
+    """Our experiment's id; made where there is none. Raises StoreError when it was deleted."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
-    with nullcontext() if server else FileLock(root / ".mlflow.lock"):
-        if not server and not (root / "mlflow.db").exists():
-            _create_database(root / "mlflow.db")
-        client = MlflowClient(server or f"sqlite:///{root / 'mlflow.db'}")
-        experiment = client.get_experiment_by_name(name)
-        if experiment:
-            return client, experiment.experiment_id
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         try:
-            return client, client.create_experiment(name, None if server else (root / "mlruns").as_uri())
+            return str(client.create_experiment(name, location.artifacts))
         except Exception:  # another process was faster
-            if experiment := client.get_experiment_by_name(name):
-                return client, experiment.experiment_id
-            raise
-
-
-def _create_database(path: Path) -> None:
-    """Make the default store's tables under another name first: killed half-way, they could never be opened again."""
-    from mlflow import MlflowClient
-
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    partial.with_name(f"{partial.name}-journal").unlink(missing_ok=True)
-    MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
-    os.replace(partial, path)
-
-
-def fault_message(error: Exception, remedy: str = REMEDY) -> str:
-    """One line for a fault that leaves MLflow behind the files.
-
-    remedy: what writes later whatever it lacks
-    """
-    return f"MLflow is behind: {explain(error)}: {remedy}"
-
-
-def explain(error: Exception) -> str:
-    """What went wrong in MLflow: one line, without the password that a server's address may hold."""
-    if isinstance(error.__context__, OSError) and (server := os.environ.get("MLFLOW_TRACKING_URI")):
-        reason = f"{server} does not answer"
-    else:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return re.sub(r"//[^/\s]*@", "//", reason)[:200]
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                raise
+    if experiment.lifecycle_stage == "deleted":
+        command = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        if location.database:
+            command = f"MLFLOW_TRACKING_URI={location.command_address} {command}"
+        raise StoreError(f"the experiment {name} was deleted in {location.name}", f"`{command}` brings it back")
+    return str(experiment.experiment_id)

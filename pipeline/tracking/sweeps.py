@@ -8,8 +8,9 @@ from typing import Any
 from pipeline.lm.record import EpochRecord
 from pipeline.project.console import say
 from pipeline.tracking.facts import RunFacts, circumstances
+from pipeline.tracking.faults import fault_message
 from pipeline.tracking.publisher import Publisher
-from pipeline.tracking.store import connect, fault_message
+from pipeline.tracking.store import connect
 
 RUNS_A_REQUEST = 50_000  # as many as MLflow gives
 REMEDY = "`python -m pipeline.sweep ... --report` writes what it lacks"

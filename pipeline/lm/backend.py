@@ -1,0 +1,63 @@
+"""What a CPU and a GPU do in different ways to the same end, and which of them does which.
+
+A CPU gains by what stays in its cache, a GPU by few operations, for each is a launch that costs more than what it
+computes. This table is the only place that chooses by device. The GPU's side is plain PyTorch, so it runs on a CPU as
+well, where the tests compare the two and count the launches.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.lm.dropout import Mask, draw_masks, draw_masks_in_turn, dropped_weights, dropped_weights_in_one_piece
+from pipeline.lm.graph import CudaGraphs, Recorder
+from pipeline.lm.gru import gru_written_out
+from pipeline.lm.loss import linear_cross_entropy, linear_cross_entropy_by_rows
+from pipeline.lm.update import clip_in_update, clip_then_update, set_rate, set_rate_on_device
+
+
+class Backend(NamedTuple):
+    """linear_cross_entropy: features [tokens, hidden], weight, bias, targets [tokens] -> summed loss
+    gru: layer, x [time, batch, input], state -> h [time, batch, hidden], state
+    draw_masks: the masks of a window, in the order in which they are used
+    drop_weights: layer, masks of its recurrent weights by name -> weights by name
+    set_rate: of an optimizer
+    clip_and_update: optimizer, largest norm -> the gradient's norm before
+    recorder: makes what records a step for replay; None where nothing is gained by it
+    """
+
+    linear_cross_entropy: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    gru: Callable[[nn.GRU, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+    draw_masks: Callable[[Sequence[Mask], torch.device], list[Tensor]]
+    drop_weights: Callable[[nn.Module, Mapping[str, Tensor]], dict[str, Tensor]]
+    set_rate: Callable[[torch.optim.Optimizer, float], None]
+    clip_and_update: Callable[[torch.optim.Optimizer, float | None], Tensor]
+    recorder: Callable[[], Recorder] | None
+
+
+CPU = Backend(
+    linear_cross_entropy=linear_cross_entropy_by_rows,
+    gru=gru_written_out,
+    draw_masks=draw_masks_in_turn,
+    drop_weights=dropped_weights,
+    set_rate=set_rate,
+    clip_and_update=clip_then_update,
+    recorder=None,
+)
+GPU = Backend(
+    linear_cross_entropy=linear_cross_entropy,
+    gru=nn.GRU.forward,
+    draw_masks=draw_masks,
+    drop_weights=dropped_weights_in_one_piece,
+    set_rate=set_rate_on_device,
+    clip_and_update=clip_in_update,
+    recorder=CudaGraphs,
+)
+BACKENDS = {"cpu": CPU, "cuda": GPU}
+
+
+def backend(device: torch.device) -> Backend:
+    """The ways of a device."""
+    return BACKENDS[device.type]

@@ -1,0 +1,20 @@
+"""The recurrent layers to choose from. Each is called as `nn.LSTM` is, and stacked by the model."""
+
+from torch import Tensor, nn
+
+from pipeline.lm.backend import backend
+from pipeline.lm.gru_textbook import TextbookGRU
+
+
+class GRU(nn.GRU):
+    """One layer of `nn.GRU`: the same parameters and the same results, computed in the way that suits the device."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """x [time, batch, input], state [1, batch, hidden] or None for zeros -> h [time, batch, hidden], state."""
+        return backend(x.device).gru(self, x, state)
+
+
+CELLS = {"lstm": nn.LSTM, "gru": GRU, "gru_textbook": TextbookGRU}

@@ -1,0 +1,80 @@
+"""Training steps of which those alike are recorded once and replayed, where the device gains by that."""
+
+import warnings
+from collections.abc import Callable
+
+from torch import Tensor
+
+from pipeline.lm.graph import Recorder
+from pipeline.lm.model import State, state_tensors
+from pipeline.lm.step import Step
+
+TakeStep = Callable[[Tensor, Tensor, Tensor, State | None], Step]  # inputs, targets, scale, state: as `train_step`
+
+WARM_UP = 3  # steps before one is recorded: libraries choose and set up, the optimizer makes its buffers
+
+
+class ReplayedSteps:
+    """Takes steps: those of windows of full length by replaying one of them, all others as they come.
+
+    Others are the first window, which has no state before it, and shorter ones. Made anew for every epoch: it records
+    what is there then (weights and optimizer may have been loaded), and an epoch that is resumed after a kill replays
+    the same windows as it would have, so it ends with the same weights to the bit.
+    """
+
+    def __init__(self, step: TakeStep, bptt: int, recorder: Recorder) -> None:
+        self.step = step
+        self.bptt = bptt
+        self.recorder: Recorder | None = recorder
+        self.recording: Recording | None = None
+        self.warm_up = WARM_UP
+
+    def __call__(self, inputs: Tensor, targets: Tensor, scale: Tensor, state: State | None) -> Step:
+        """As `train_step`. Of a replayed step the results are overwritten by the next."""
+        if self.recorder is None or state is None or len(inputs) != self.bptt:
+            return self.step(inputs, targets, scale, state)
+        if self.warm_up:
+            self.warm_up -= 1
+            with self.recorder.aside():
+                return self.step(inputs, targets, scale, state)
+        if self.recording is None:
+            try:
+                self.recording = Recording(self.step, self.recorder, inputs, targets, scale, state)
+            except RuntimeError as error:
+                reason = str(error).strip().partition("\n")[0]
+                warnings.warn(f"steps run one launch at a time, a CUDA graph failed: {reason}", stacklevel=2)
+                self.recorder = None
+                return self.step(inputs, targets, scale, state)
+        return self.recording(inputs, targets, scale, state)
+
+
+class Recording:
+    """A recorded step, with the tensors that it reads: inputs, targets, scale, and the state, which it carries on."""
+
+    def __init__(
+        self, step: TakeStep, recorder: Recorder, inputs: Tensor, targets: Tensor, scale: Tensor, state: State
+    ) -> None:
+        self.window = inputs.clone(), targets.clone(), scale.clone()
+        self.state: State = [
+            part.clone() if isinstance(part, Tensor) else (part[0].clone(), part[1].clone()) for part in state
+        ]
+
+        def step_and_carry() -> Step:
+            loss, grad_norm, after = step(*self.window, self.state)
+            copy_state(self.state, after)
+            return Step(loss, grad_norm, self.state)
+
+        self.replay = recorder.record(step_and_carry)
+
+    def __call__(self, inputs: Tensor, targets: Tensor, scale: Tensor, state: State) -> Step:
+        for own, given in zip(self.window, (inputs, targets, scale), strict=True):
+            own.copy_(given)
+        if state is not self.state:
+            copy_state(self.state, state)
+        return self.replay()
+
+
+def copy_state(to: State, values: State) -> None:
+    """Write a state's values into another's tensors."""
+    for own, given in zip(state_tensors(to), state_tensors(values), strict=True):
+        own.copy_(given)

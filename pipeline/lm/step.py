@@ -1,0 +1,51 @@
+"""One update of the weights."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.lm.backend import backend
+from pipeline.lm.batching import Window
+from pipeline.lm.device import products_in
+from pipeline.lm.distributed import world_size
+from pipeline.lm.model import State, detach
+from pipeline.lm.settings import Settings
+
+
+class Step(NamedTuple):
+    """loss: in nats, summed over the window; grad_norm: before clipping; state: for the next window, cut off."""
+
+    loss: Tensor
+    grad_norm: Tensor
+    state: State
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: Settings,
+    precision: torch.dtype,
+    inputs: Tensor,
+    targets: Tensor,
+    scale: Tensor,
+    state: State | None,
+) -> Step:
+    """Forward from the state of the window before, backward, clip, update.
+
+    inputs, targets [time, batch]; scale []: what the summed loss is multiplied by, as `loss_scales` gives it. Nothing
+    here waits for the device or is a Python number that changes from step to step, so that it can be replayed.
+    """
+    with products_in(precision, inputs.device):
+        loss, state = model(inputs, state, targets)
+    optimizer.zero_grad()
+    loss.backward(scale)
+    grad_norm = backend(inputs.device).clip_and_update(optimizer, settings.max_grad_norm)
+    return Step(loss.detach(), grad_norm, detach(state))
+
+
+def loss_scales(windows: list[Window], settings: Settings, device: torch.device) -> Tensor:
+    """What turns each window's summed loss into the loss that is followed downhill: [windows] float32."""
+    divisors = [window.num_tokens if settings.loss == "mean" else settings.batch_size for window in windows]
+    # Processes that share the batch average their gradients.
+    return torch.tensor([world_size() / divisor for divisor in divisors], device=device)

@@ -1,0 +1,56 @@
+"""The optimizer, its rate, and the update that clips the gradient."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.lm.settings import AdamW, Settings
+
+
+def build_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """SGD as in Zaremba et al. (2014), with what momentum and weight decay the settings add, or AdamW.
+
+    Fused: one pass over all weights. AdamW counts its steps on the device either way; `capturable` lets it say so.
+    """
+    chosen, rate = settings.optimizer, settings.learning_rate
+    if isinstance(chosen, AdamW):
+        weight_decay = chosen.weight_decay
+        return torch.optim.AdamW(model.parameters(), rate, weight_decay=weight_decay, fused=True, capturable=True)
+    return torch.optim.SGD(model.parameters(), rate, chosen.momentum, weight_decay=chosen.weight_decay, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The rate of the updates that follow."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def set_rate_on_device(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The same, in a number that lives beside the weights: a step that was captured reads it there at every replay."""
+    for group in optimizer.param_groups:
+        device = group["params"][0].device
+        if not isinstance(group["lr"], Tensor) or group["lr"].device != device:  # as a checkpoint gives it
+            group["lr"] = torch.empty((), device=device)
+        group["lr"].fill_(rate)
+
+
+def clip_then_update(optimizer: torch.optim.Optimizer, max_norm: float | None) -> Tensor:
+    """Scale the gradient down to `max_norm`, None for no clipping, and update; returns its norm before."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    norm = nn.utils.clip_grad_norm_(weights, max_norm or math.inf)
+    optimizer.step()
+    return norm
+
+
+def clip_in_update(optimizer: torch.optim.Optimizer, max_norm: float | None) -> Tensor:
+    """The same in fewer launches: a fused optimizer divides the gradient by `grad_scale` as it passes over it.
+
+    That is how `torch.amp.GradScaler` hands over its scale.
+    """
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+    scale = None if max_norm is None else (norm / max_norm).clamp(min=1)
+    optimizer.grad_scale = scale  # type: ignore[attr-defined]
+    optimizer.step()
+    return norm

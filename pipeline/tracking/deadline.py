@@ -1,0 +1,43 @@
+"""Work that must end in time, whatever MLflow's store does: one that gives a byte a second meets no other limit."""
+
+import concurrent.futures.thread
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from pipeline.tracking.faults import StoreError
+from pipeline.tracking.location import locate
+
+T = TypeVar("T")
+
+DEADLINE_SECONDS = 60.0
+
+
+def within(work: Callable[[], T]) -> T:
+    """What a piece of work gives. Raises what it raises, and StoreError when it does not end in time.
+
+    Then it is left to a thread that ends with the process: nothing in Python can end a thread.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="mlflow, with a deadline", daemon=True)
+    thread.start()
+    thread.join(DEADLINE_SECONDS)
+    if thread.is_alive():
+        threading._register_atexit(_let_go_of_pools)  # type: ignore[attr-defined]
+        raise StoreError(f"{locate().name} did not take all in {DEADLINE_SECONDS:g} seconds")
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _let_go_of_pools() -> None:
+    """Keep Python from waiting, as the process ends, for the workers of the pools in which MLflow sends files."""
+    concurrent.futures.thread._threads_queues.clear()  # type: ignore[attr-defined]

@@ -1,0 +1,116 @@
+"""What went wrong with MLflow: one line, what and where and how to mend it, and never a secret in it."""
+
+import errno
+import re
+import shlex
+import sqlite3
+from collections.abc import Iterator
+from urllib.parse import quote, unquote
+
+from filelock import Timeout
+
+from pipeline.tracking.location import Location, locate
+
+REMEDY = "the next stage or `make ui` writes what it lacks"
+AGAIN = "then the same command writes what it lacks"  # of those commands that others name as the remedy
+REBUILT = "move the file away, then `make ui` rebuilds it from results/"
+LONGEST = 200  # letters of somebody else's message
+
+_PRIMARY = 0xFF  # SQLite's extended codes hold the primary one in their lowest byte
+_DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
+_LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_FORBIDDEN = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
+
+
+class StoreError(Exception):
+    """A fault of MLflow's store whose cause is known.
+
+    remedy: what to do before MLflow can be written to again; None where only time can help
+    whole: the remedy also says what writes what MLflow lacks
+    """
+
+    def __init__(self, what: str, remedy: str | None = None, *, whole: bool = False) -> None:
+        super().__init__(f"{what}: {remedy}" if remedy else what)
+        self.remedy = remedy
+        self.whole = whole
+
+
+def fault_message(error: Exception, remedy: str = REMEDY) -> str:
+    """One line for a fault that leaves MLflow behind the files.
+
+    remedy: what writes later whatever it lacks
+    """
+    fault = diagnose(error)
+    if fault.whole:
+        return f"MLflow is behind: {fault}"
+    return f"MLflow is behind: {fault}{'; ' if fault.remedy else ': '}{remedy}"
+
+
+def explain(error: Exception) -> str:
+    """What went wrong in MLflow, and what mends it where that is known: one line without a secret."""
+    return str(diagnose(error))
+
+
+def diagnose(error: Exception) -> StoreError:
+    """The cause of an error that came out of MLflow, or of what lies under it."""
+    location = locate()
+    for cause in _causes(error):
+        if isinstance(cause, StoreError):
+            return cause
+        if isinstance(cause, sqlite3.Error) and (fault := _database_fault(cause, location)):
+            return fault
+        if isinstance(cause, OSError):
+            return _system_fault(cause, location)
+    return StoreError(_without_secrets(error, location))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _database_fault(error: sqlite3.Error, location: Location) -> StoreError | None:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return None
+    name, code = location.name, code & _PRIMARY
+    if code in _DAMAGED:
+        return StoreError(f"{name} is damaged ({error})", REBUILT, whole=True)
+    if code in _LOCKED:
+        holder = f"`fuser {shlex.quote(name)}` tells which"
+        return StoreError(f"{name} is locked by another program", f"end that program ({holder})")
+    if code in _FORBIDDEN:
+        return StoreError(f"{name} cannot be written ({error})", "mend the permissions of the file and its folder")
+    if code == sqlite3.SQLITE_FULL:
+        return StoreError(f"no space is left for {name}", "free some")
+    return None
+
+
+def _system_fault(error: OSError, location: Location) -> StoreError:
+    """What the system refused: a file, or a connection, for the errors of requests are the system's, too."""
+    place = error.filename if isinstance(error.filename, str) else location.name
+    if isinstance(error, Timeout):
+        return StoreError(f"another process holds {error.lock_file}", "wait for it, or end it")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreError(f"no space is left for {place}", "free some")
+    if isinstance(error.filename, str) or location.database:
+        return StoreError(f"{place}: {error.strerror or type(error).__name__}", "mend that file or its permissions")
+    return StoreError(f"{location.name} does not answer")
+
+
+def _without_secrets(error: Exception, location: Location) -> str:
+    """The first line of an error's text; where a part of a secret may stand in it, only what kind of error it is."""
+    text = str(error)
+    if any(_may_show(text, secret) for secret in location.secrets if secret):
+        return f"{location.name}: {type(error).__name__}"
+    return (text.strip().splitlines() or [type(error).__name__])[0][:LONGEST]
+
+
+def _may_show(text: str, secret: str) -> bool:
+    """Whether a word of a secret stands in a text, in whatever way it is quoted there."""
+    for form in (secret, unquote(secret), quote(secret)):
+        words = re.findall(r"[A-Za-z0-9]+", form)
+        if not words or any(word.lower() in text.lower() for word in words):
+            return True
+    return False

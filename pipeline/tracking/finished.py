@@ -1,0 +1,48 @@
+"""A finished training's record in MLflow, whoever finished it and whenever that was."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from filelock import FileLock
+
+from pipeline.lm.record import EpochRecord
+from pipeline.project.console import UserError, say
+from pipeline.project.files import project_root
+from pipeline.tracking.deadline import within
+from pipeline.tracking.facts import RunFacts
+from pipeline.tracking.faults import fault_message
+from pipeline.tracking.publisher import Publisher
+
+
+def publish_finished(
+    facts: RunFacts, history: Sequence[EpochRecord], files: Sequence[Path], metrics: Mapping[str, float] | None
+) -> tuple[str, bool]:
+    """Bring MLflow up to date with a finished training, in one process at a time.
+
+    Returns the run's id, and whether it lacked anything. Raises UserError when MLflow cannot be written to, or does not
+    take all in time.
+    """
+
+    def write() -> tuple[str, bool]:
+        with FileLock(project_root() / f".mlflow.{facts.model}.lock"):
+            return Publisher(facts).publish(history, "FINISHED", files=files, metrics=metrics)
+
+    try:
+        return within(write)
+    except Exception as error:
+        raise UserError(fault_message(error, facts.remedy)) from None
+
+
+def publish(
+    facts: RunFacts, history: Sequence[EpochRecord], files: Sequence[Path], metrics: Mapping[str, float] | None = None
+) -> str | None:
+    """Write whatever MLflow lacks of a finished training run, its final figures among it.
+
+    Returns the run's id, or None when MLflow could not be written to.
+    """
+    try:
+        run_id, _ = publish_finished(facts, history, files, metrics)
+        return run_id
+    except UserError as error:  # the figures are in the files
+        say(f"warning: {error}")
+        return None

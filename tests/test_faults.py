@@ -1,0 +1,283 @@
+"""What is said when MLflow fails: each cause by its own name, with a remedy that works, in time, and no secret."""
+
+import errno
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mlflow.exceptions import MlflowException
+from mlflow.store.db.utils import _get_alembic_config
+
+from pipeline.demo import workspace_environment
+from pipeline.project.console import UserError
+from pipeline.restore import restore
+from pipeline.tracking import database, deadline, store
+from pipeline.tracking.deadline import within
+from pipeline.tracking.faults import REMEDY, explain, fault_message
+from pipeline.tracking.finished import publish
+from pipeline.tracking.location import public_address
+from tests.small import ROOT
+from tests.test_tracking import FACTS, epochs
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with our experiment and nothing in it."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        store.connect()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def here(made: Path) -> Path:
+    return Path(shutil.copy(made, "mlflow.db"))
+
+
+def message() -> str:
+    """What the restoration, the first half of `make ui`, says of the store."""
+    with pytest.raises(UserError) as fault:
+        restore()
+    text = str(fault.value)
+    assert "\n" not in text
+    assert REMEDY not in text  # make ui itself sends nobody to make ui
+    return text
+
+
+def run_remedy(text: str) -> None:
+    """Run the command that a message has between backquotes."""
+    command = text.split("`")[1]
+    result = subprocess.run(
+        command, shell=True, env=workspace_environment(), capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+def test_a_deleted_experiment_is_brought_back_by_the_command_that_is_named(here: Path) -> None:
+    client, experiment = store.connect()
+    client.delete_experiment(experiment)
+    text = message()
+    assert "the experiment recurrent-lm was deleted in mlflow.db" in text
+    run_remedy(text)
+    assert store.connect()[1] == experiment
+
+
+@pytest.mark.parametrize("content", [b"not a database" * 99, b"SQLite format 3\0" + b"\1" * 5000])
+def test_a_damaged_database_is_rebuilt_once_it_is_moved_away(content: bytes) -> None:
+    Path("mlflow.db").write_bytes(content)
+    text = message()
+    assert "mlflow.db is damaged" in text
+    assert "move the file away, then `make ui` rebuilds it from results/" in text
+    Path("mlflow.db").rename("damaged.db")
+    assert store.connect()[1] == "1"
+
+
+def test_a_database_that_loses_its_pages_is_called_damaged_too(here: Path) -> None:
+    with here.open("r+b") as file:
+        file.truncate(here.stat().st_size // 2)
+    assert "mlflow.db is damaged" in message()
+
+
+def test_a_database_of_something_else_is_not_filled_with_our_tables() -> None:
+    with closing(sqlite3.connect("mlflow.db")) as other, other:
+        other.execute("create table songs (title)")
+    before = Path("mlflow.db").read_bytes()
+    assert "mlflow.db is not a store of MLflow" in message()
+    assert Path("mlflow.db").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_the_tables_of_an_older_mlflow_are_brought_up_to_date_by_the_command_that_is_named() -> None:
+    from alembic import command
+    from alembic.script import ScriptDirectory
+    from mlflow.store.tracking.dbmodels.initial_models import Base
+    from sqlalchemy import create_engine
+
+    config = _get_alembic_config("sqlite:///mlflow.db")
+    older = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()][6]
+    engine = create_engine("sqlite:///mlflow.db")
+    Base.metadata.create_all(engine)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, older)
+    engine.dispose()
+    text = message()
+    assert f"mlflow.db has the tables of an older MLflow ({older})" in text
+    run_remedy(text)
+    assert store.connect()[1] == "1"
+
+
+def test_the_tables_of_a_newer_mlflow_are_called_that(here: Path) -> None:
+    with closing(sqlite3.connect(here)) as newer, newer:
+        newer.execute("update alembic_version set version_num = 'f00d'")
+    text = message()
+    assert "mlflow.db has the tables of a newer MLflow (f00d)" in text
+    assert "move the file away" in text
+
+
+def test_a_database_that_another_program_holds_is_called_locked(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "PATIENCE_SECONDS", 0.1)
+    with closing(sqlite3.connect(here, isolation_level=None)) as holder:
+        holder.execute("begin exclusive")
+        text = message()
+    assert "mlflow.db is locked by another program: end that program (`fuser mlflow.db` tells which)" in text
+    assert store.connect()
+
+
+def test_a_database_that_must_not_be_written_is_called_that(here: Path) -> None:
+    with closing(sqlite3.connect(f"file:{here}?mode=ro", uri=True)) as reader:
+        try:
+            reader.execute("delete from runs")
+        except sqlite3.Error as error:
+            wrapped = MlflowException(str(error))
+            wrapped.__cause__ = error
+    assert "mlflow.db cannot be written (attempt to write a readonly database): mend the perm" in fault_message(wrapped)
+
+
+def test_a_folder_in_the_place_of_the_database_is_one_line() -> None:
+    Path("mlflow.db").mkdir()
+    Path("mlflow.db/file").touch()
+    assert "mlflow.db cannot be written (unable to open database file)" in message()
+
+
+def test_a_file_that_the_system_refuses_is_named() -> None:
+    refused = PermissionError(errno.EACCES, "Permission denied", "/data/mlruns/x")
+    assert fault_message(refused).startswith("MLflow is behind: /data/mlruns/x: Permission denied: mend that file")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert fault_message(full).startswith("MLflow is behind: no space is left for mlflow.db: free some; ")
+
+
+@pytest.fixture
+def dripping(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a server that answers a byte at a time, for ever."""
+    ended = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+            while not ended.wait(0.1):
+                connection.sendall(b" ")
+
+    def serve(server: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                threading.Thread(target=drip, args=[connection], daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, args=[server], daemon=True).start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+        yield address
+        ended.set()
+        with suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_server_that_drips_holds_neither_evaluation_nor_restoration(
+    dripping: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(deadline, "DEADLINE_SECONDS", 3.0)
+    beginning = time.monotonic()
+    assert publish(FACTS, epochs(2), [], {"test_perplexity": 140.5}) is None
+    assert capsys.readouterr().out == (
+        f"warning: MLflow is behind: {dripping} did not take all in 3 seconds: {REMEDY}\n"
+    )
+    assert "did not take all in 3 seconds: then the same command writes what it lacks" in message()
+    assert time.monotonic() - beginning < 60
+
+
+def test_a_command_ends_although_work_goes_on_beyond_its_deadline() -> None:
+    program = (
+        "import time; from concurrent.futures import ThreadPoolExecutor; from pipeline.tracking import deadline;"
+        "deadline.DEADLINE_SECONDS = 0.5; pool = ThreadPoolExecutor();"
+        "deadline.within(lambda: pool.submit(time.sleep, 10_000).result())"
+    )
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert result.returncode == 1
+    assert "did not take all in 0.5 seconds" in result.stderr
+
+
+def test_work_in_time_gives_what_it_gives_and_raises_what_it_raises() -> None:
+    assert within(lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        within(lambda: 1 // 0)
+
+
+# Secrets that would tell: of letters that no message of ours is made of, and of all that upsets a parser.
+SECRET = st.text("XQZ0189", min_size=4, max_size=8).flatmap(
+    lambda core: st.text("XQZ/ ?#@:%&=[]\\äß\"'", max_size=4).map(lambda odd: f"{odd[:2]}{core}{odd[2:]}")
+)
+SHAPES = [
+    "http://user:{}@host:5000",
+    "https://{}@host/path",
+    "http://:{}@host",
+    "user:{}@host:5000",
+    "{}@host",
+    "http://host:5000/path?token={}",
+    "http://host?token={}&a=b",
+    "http://host/#{}",
+    "http:user:{}@host",
+    "//user:{}@host",
+    "http://us er:{}@[::1]:99999",
+    "postgresql+psycopg://user:{}@host/database",
+    "postgresql://user:{}@host/database?sslpassword={}",
+    "http://{}",
+]
+TEXTS = [
+    "API request to {} failed with exception 503",
+    "Could not connect\nto {}",
+    "unsupported URI '{}' for model registry store",
+    "HTTPConnectionPool(host='{}', port=80): Max retries exceeded",
+]
+
+
+@given(SECRET, st.sampled_from(SHAPES), st.sampled_from(TEXTS), st.sampled_from([str, repr, quote, unquote, ascii]))
+def test_no_part_of_a_secret_in_an_address_comes_out(secret: str, shape: str, text: str, form: object) -> None:
+    address = shape.replace("{}", secret)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", address)
+        refused = MlflowException(text.replace("{}", form(address)))
+        broken = MlflowException(text.replace("{}", form(secret)))
+        broken.__context__ = OSError(f"connection to {address} refused")
+        for error in (refused, broken):
+            said = explain(error).lower()
+            words = [word for word in secret.lower().replace("%", " ").split() if len(word) > 3]
+            assert not any(word in said for word in words), said
+            assert not any(part in said for part in ("xq", "qz", "zx", "qx", "zq", "xz")), said
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://user:pass@host:5000/path", "http://host:5000"),
+        ("https://token@host", "https://host"),
+        ("https://Host.example/mlflow?token=abc#x", "https://Host.example"),
+        ("postgresql+psycopg://user:pass@127.0.0.1:5432/mlflow", "postgresql+psycopg://127.0.0.1:5432"),
+        ("http://[::1]:5000/", "http://[::1]:5000"),
+        ("http://user:pa/ss@host", None),
+        ("http://user:pa ss@host", None),
+        ("http://user:p@ss@host", None),
+        ("http://user:pa?ss@host", None),
+        ("http://user:pass", None),
+        ("user:pass@host:5000", None),
+    ],
+)
+def test_of_an_address_the_host_alone_is_shown_and_nothing_in_doubt(address: str, shown: str | None) -> None:
+    assert public_address(address) == shown

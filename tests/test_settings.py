@@ -1,0 +1,63 @@
+"""A setting that is off by default can be added without touching what exists."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.artifacts import weights
+from pipeline.artifacts.checkpoint import fingerprint
+from pipeline.artifacts.weights import Description, load_weights, save_weights
+from pipeline.lm.model import build_model
+from pipeline.lm.settings import Probability, Settings, overlay
+from pipeline.project.console import UserError
+from pipeline.project.files import sha256
+from pipeline.project.params import validate
+from tests.small import small_settings
+
+OLD = small_settings().model_dump()
+
+
+class NewSettings(Settings):
+    """With a made-up setting."""
+
+    zoneout: Probability = 0.0
+
+
+class NewDescription(Description):
+    settings: NewSettings
+
+
+def save(path: Path, settings: Settings) -> Path:
+    save_weights(path, build_model(settings, 3).state_dict(), settings, ("<eos>", "a", "b"), "f1a9")
+    return path
+
+
+def test_an_older_params_file_means_what_it_meant() -> None:
+    new = validate(NewSettings, OLD, Path("params.yaml"))
+    assert new.zoneout == 0.0
+    assert new.essentials() == Settings.model_validate(OLD).essentials()
+
+
+def test_a_params_file_may_leave_out_what_is_off() -> None:
+    off = {"tied_weights", "dropout", "embedding_dropout", "output_dropout", "locked_dropout", "weight_dropout"}
+    short = {name: value for name, value in OLD.items() if name not in off | {"random_windows"}}
+    assert Settings.model_validate(short) == Settings.model_validate(OLD)
+
+
+def test_an_unknown_key_is_still_refused() -> None:
+    with pytest.raises(UserError, match="zoneuot: no such setting; did you mean zoneout"):
+        validate(NewSettings, OLD | {"zoneuot": 0.1}, Path("params.yaml"))
+
+
+def test_checkpoints_and_weights_are_known_by_the_same_names_and_bytes(tmp_path: Path) -> None:
+    old, new = Settings.model_validate(OLD), NewSettings.model_validate(OLD)
+    assert fingerprint(new, "corpus") == fingerprint(old, "corpus")
+    assert sha256(save(tmp_path / "new", new)) == sha256(save(tmp_path / "old", old))
+    on = NewSettings.model_validate(overlay(OLD, {"zoneout": 0.1}))
+    assert fingerprint(on, "corpus") != fingerprint(old, "corpus")
+
+
+def test_older_weights_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "old", Settings.model_validate(OLD))
+    monkeypatch.setattr(weights, "Description", NewDescription)
+    assert load_weights(path).settings == NewSettings.model_validate(OLD)
