@@ -17,8 +17,9 @@ def token_losses(
 ) -> list[Tensor]:
     """The loss of each sentence's tokens and of the `<eos>` after them: float32 [words + 1] in nats, on the CPU.
 
-    A sentence is read on its own: from the zero state, its first word is predicted from `<eos>`. Its losses therefore
-    do not depend on the other sentences; those only share its batch. Dropout is off and products are in float32.
+    Each sentence is scored on its own: from the zero state, its first word is predicted from `<eos>`. Its losses
+    therefore do not depend on the other sentences, which only share its batch. Dropout is off and products are in
+    float32.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -33,7 +34,7 @@ def token_losses(
 
 
 def _batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Indices of sentences of similar length: as many as, padded, have no more than `max_tokens`, and at least one."""
+    """Indices of sentences of similar length: as many as fit into `max_tokens` with padding, and at least one."""
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch and (len(batch) + 1) * lengths[index] > max_tokens:
@@ -45,7 +46,7 @@ def _batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
 
 
 def _pad(rows: Sequence[Sequence[int]], padding: int) -> Tensor:
-    """rows of unequal length -> [time, batch] int64, each row a column, the ends filled up with `padding`."""
+    """Rows of unequal length -> [time, batch] int64, each row a column, the ends filled up with `padding`."""
     columns = [torch.tensor(row, dtype=torch.int64) for row in rows]
     return nn.utils.rnn.pad_sequence(columns, padding_value=padding)
 
@@ -53,7 +54,7 @@ def _pad(rows: Sequence[Sequence[int]], padding: int) -> Tensor:
 def _window_by_window(model: nn.Module, inputs: Tensor, targets: Tensor, max_tokens: int) -> Tensor:
     """inputs, targets [time, batch] -> losses [time, batch], zero where the target is padding.
 
-    A long batch is read in windows with the state carried on, so that no sentence is too long for the memory.
+    A long batch is read in windows, and the state is carried over, so that no sentence is too long for the memory.
     """
     window = max(1, max_tokens // inputs.shape[1])
     state = None
