@@ -13,7 +13,8 @@ from pipeline.artifacts.resumable import resumable
 from pipeline.artifacts.weights import save_weights, weights_path
 from pipeline.corpus.ids import load_corpus
 from pipeline.lm.device import keep_freed_memory
-from pipeline.lm.distributed import rank
+from pipeline.lm.distributed import check_shares, rank
+from pipeline.lm.memory import check_fits
 from pipeline.lm.model import num_parameters
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.training import check_runs_here
@@ -34,6 +35,7 @@ def train(name: str) -> None:
         settings = params.model(name)
         corpus = load_corpus()
         check_runs_here(settings)
+        check_fits(settings, len(corpus.train), len(corpus.vocabulary))
     with naming(name), resumable(name, settings, corpus) as training:
         if rank() > 0:
             while not training.finished:
@@ -84,12 +86,14 @@ def epoch_line(name: str, record: EpochRecord, epochs: int, best: bool) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.train", description=__doc__)
     parser.add_argument("model", help="a name under `models` in params.yaml, such as lstm_dropout")
-    arguments = parser.parse_args()
-    if not launched() and (processes := load_params().processes) > 1:
-        launch(processes, "pipeline.train", arguments.model)
+    model = parser.parse_args().model
+    if not launched() and (params := load_params()).processes > 1:
+        with naming(model):  # of what all of them would find out, let none be started
+            check_shares(params.model(model).batch_size, params.processes)
+        launch(params.processes, "pipeline.train", model)
         return
     with process_group():
-        train(arguments.model)
+        train(model)
 
 
 if __name__ == "__main__":
