@@ -18,8 +18,8 @@ from filelock import FileLock, Timeout
 
 from pipeline.artifacts.code_digest import code_digest
 from pipeline.lm.settings import Settings
-from pipeline.project.console import UserError
-from pipeline.project.files import atomic_write, project_root
+from pipeline.project.console import UserError, lacks_memory
+from pipeline.project.files import CHECKPOINTS, atomic_write, project_root
 
 LANGUAGE_MODEL_CODE = Path(__file__).parents[1] / "lm"
 
@@ -58,7 +58,9 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        if lacks_memory(error):
+            raise
         raise UserError(f"{path} is damaged: delete it, and the training starts from epoch 1") from None
     return state
 
@@ -100,4 +102,4 @@ def is_being_trained(model: str) -> bool:
 
 
 def _folder() -> Path:
-    return project_root() / ".checkpoints"
+    return project_root() / CHECKPOINTS
