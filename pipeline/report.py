@@ -2,21 +2,20 @@
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from pipeline.artifacts.history import write_histories
 from pipeline.artifacts.metrics import read_corpus_sizes
 from pipeline.project.console import run, say
 from pipeline.project.files import REPORT, atomic_write
 from pipeline.project.params import load_params
-from pipeline.project.schema import CorpusSizes, Perplexities
+from pipeline.project.schema import CorpusSizes
 from pipeline.reporting import curves
 from pipeline.reporting.conclusions import Conclusion, judge
+from pipeline.reporting.published import LEFT_OUT, Published, comparable, figures_beside
 from pipeline.reporting.results import Result, read_results
 
 NONE = "-"
-
-Published = Mapping[str, Perplexities]
 
 
 def write_report() -> list[Result]:
@@ -36,6 +35,7 @@ def write_report() -> list[Result]:
 
 def render(results: Sequence[Result], corpus: CorpusSizes, published: Published) -> str:
     """The report in Markdown, the same text for the same results."""
+    published, judged = figures_beside(results, corpus, published), comparable(results, corpus)
     finished_at = max(result.last.finished_at for result in results)
     blocks = [
         "# Language models, side by side",
@@ -54,7 +54,7 @@ def render(results: Sequence[Result], corpus: CorpusSizes, published: Published)
         "start above the frame.",
         "![Learning rate by epoch](learning_rates.svg)",
         "## The published conclusions",
-        "\n".join(_conclusion_item(conclusion) for conclusion in judge(results)),
+        "\n".join(_conclusion_item(conclusion) for conclusion in judge(judged)) if judged else LEFT_OUT,
         "## Settings",
         *_settings(results),
     ]
