@@ -17,7 +17,13 @@ def use_recipe(name: str) -> None:
         raise UserError(f"no recipe {name!r} in {RECIPES}: there are {', '.join(recipes)}")
     load_params(recipes[name])
     if not _is_kept_elsewhere(recipes.values()):
-        raise UserError(f"{PARAMS} has edits that would be lost: `git commit {PARAMS}`, or `git checkout {PARAMS}`")
+        aside = f"`mv {PARAMS} mine.yaml`"
+        if subprocess.run(["git", "rev-parse", "--git-dir"], capture_output=True, check=False).returncode:
+            raise UserError(
+                f"{PARAMS} may have edits that would be lost, and there is no git here to tell: {aside} first"
+            )
+        remedies = f"`git commit {PARAMS}`, or `git checkout {PARAMS}`"
+        raise UserError(f"{PARAMS} has edits that would be lost: {remedies}, or {aside}")
     with atomic_write(PARAMS, "wb") as file:
         file.write(recipes[name].read_bytes())
     say(f"{PARAMS} is now {recipes[name]}: `dvc repro` runs it, `git checkout {PARAMS}` goes back")

@@ -59,6 +59,16 @@ def test_a_recipe_with_a_mistake_is_refused() -> None:
         use_recipe("fast")
 
 
+def test_in_a_project_unpacked_without_git_an_edit_is_kept_and_the_remedy_works() -> None:
+    shutil.rmtree(".git")
+    with Path("params.yaml").open("a") as file:
+        file.write("# mine\n")
+    with pytest.raises(UserError, match=r"no git here to tell: `mv params\.yaml mine\.yaml` first"):
+        use_recipe("demo")
+    Path("params.yaml").rename("mine.yaml")
+    use_recipe("demo")
+
+
 def test_without_git_an_edit_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with Path("params.yaml").open("a") as file:

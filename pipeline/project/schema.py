@@ -12,7 +12,7 @@ LONGEST_NAME = 100  # leaves room for what is put around it, in the 255 bytes th
 NAME = r"^[a-z0-9][a-z0-9_]*$"
 
 ModelName = Annotated[str, StringConstraints(pattern=NAME, max_length=LONGEST_NAME)]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{64}$", to_lower=True)]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=2 * LONGEST_NAME)]
 Source = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 Words = Annotated[int, Field(ge=1, lt=2**48)]
