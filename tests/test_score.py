@@ -140,6 +140,12 @@ def test_input_that_is_no_text_is_refused(
         run_score("lstm", stdin=stdin)
 
 
+def test_a_folder_in_the_place_of_weights_is_named(run_score: Callable[..., tuple[str, str]]) -> None:
+    Path("results/models/lstm/model.safetensors").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"results/models/lstm/model\.safetensors cannot be read .*: move it away"):
+        run_score("lstm", stdin=b"the")
+
+
 def test_a_byte_order_mark_is_no_word(run_score: Callable[..., tuple[str, str]]) -> None:
     save_small_model("lstm", VOCABULARY)
     found = json.loads(run_score("lstm", "--json", stdin=b"\xef\xbb\xbfthe cat\n\xef\xbb\xbfthe cat\n")[0])

@@ -83,6 +83,8 @@ def read_description(path: Path) -> Description:
             return Description.model_validate_json(file.metadata()["model"])
     except (SafetensorError, ValidationError, KeyError, TypeError) as error:
         raise _damaged(path, error) from None
+    except OSError as error:  # whose words do not name the file
+        raise UserError(f"{path} cannot be read ({error}): move it away, then `dvc checkout {path}`") from None
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
