@@ -1,7 +1,8 @@
 """Turn the text of data/raw into token ids in data/processed, with the vocabulary of the train split.
 
 Words are separated by whitespace. The end of each line is the token `<eos>`, also of an empty line (which is nothing
-but `<eos>`) and of a last line that lacks its line break. Words of valid and test that train lacks become `<unk>`.
+but `<eos>`) and of a last line that lacks its line break. Lines end in LF or CR LF; CR alone is refused. A byte-order
+mark is dropped. Words of valid and test that train lacks become `<unk>`.
 """
 
 import argparse
@@ -31,10 +32,15 @@ def encode(path: Path, vocabulary: list[str]) -> np.ndarray:
     Raises UserError at a word that the vocabulary lacks when it has no `<unk>` either, and when the text is empty.
     """
     dtype = id_dtype(len(vocabulary))
+    # Neither an edit in data/raw, which DVC undoes, nor one in the source alone, which it does not notice, would do.
+    remedy = (
+        f"write {UNK} for rare words in the source's text for train, and its SHA-256 then (`sha256sum` tells it) into"
+        f" download.files.train.sha256 of {PARAMS}, and run `dvc repro`"
+    )
     ids = array(dtype.char)
     encoder = Encoder(vocabulary)
     for number, words in enumerate(read_lines(path, DOWNLOAD), start=1):
-        ids.extend(encoder.ids(words, f"{path}, line {number}", f"write {UNK} for rare words in {RAW / 'train.txt'}"))
+        ids.extend(encoder.ids(words, f"{path}, line {number}", remedy))
         ids.append(encoder.eos)
     if len(ids) < 2:
         raise UserError(f"{path} is empty: a text needs at least two tokens, one to read and one to predict")

@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 PATIENCE = timedelta(minutes=2)  # with another process that gives no sign of life
 SECONDS_BETWEEN_LOOKS = 1.0
+THIS_MACHINE = "127.0.0.1"
 GOES_ON = "the same command goes on from the last finished epoch"
 
 
@@ -44,12 +45,14 @@ def launch(processes: int, module: str, *arguments: str) -> None:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     config = LaunchConfig(
+        # By its address: the host's name is not to be had from any server in many a container, nor on many a laptop.
+        local_addr=THIS_MACHINE,
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=processes,
         run_id=module,
         rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        rdzv_endpoint=f"{THIS_MACHINE}:0",
         max_restarts=0,
     )
     try:

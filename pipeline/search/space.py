@@ -9,9 +9,10 @@ By a setting's name as in a params file, dotted or nested:
     update: {one_of: {plain: {...}, adamw: {...}}}    one of these bundles of settings, each of them as here
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, islice, product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.lm.settings import Strict
 from pipeline.project.console import UserError
-from pipeline.project.params import validate
+from pipeline.project.params import shown, validate
+
+MOST_COMBINATIONS = 10_000
 
 Scalar = bool | int | float | str | None
 
@@ -87,7 +90,21 @@ def overrides(space: Space, pick: Pick, place: str = "") -> dict[str, Scalar]:
 
 
 def combinations(space: Space) -> Iterator[dict[str, Scalar]]:
-    """Every combination of a space's bundles, choices and ranges' ends."""
+    """Every combination of a space's bundles, choices and ranges' ends, up to MOST_COMBINATIONS.
+
+    Where there are more, each bundle, choice and end is at least in one of those.
+    """
+    alternatives = _alternatives(space)
+    longest = max(map(len, alternatives), default=0)
+    each = ([parts[number % len(parts)] for parts in alternatives] for number in range(longest))
+    every = product(*alternatives)
+    cut = math.prod(map(len, alternatives)) > MOST_COMBINATIONS
+    for parts in islice(chain(each, every) if cut else every, max(MOST_COMBINATIONS, longest)):
+        yield {name: value for part in parts for name, value in part.items()}
+
+
+def _alternatives(space: Space) -> list[list[dict[str, Scalar]]]:
+    """What each place of a space may come to."""
     alternatives: list[list[dict[str, Scalar]]] = []
     for name, node in space.items():
         match node:
@@ -99,8 +116,7 @@ def combinations(space: Space) -> Iterator[dict[str, Scalar]]:
                 alternatives.append([{name: node.low}, {name: node.high}])
             case _:
                 alternatives.append([{name: node}])
-    for parts in product(*alternatives):
-        yield {name: value for part in parts for name, value in part.items()}
+    return alternatives
 
 
 def searched(space: Space) -> dict[str, Range | Choice | OneOf]:
@@ -138,7 +154,7 @@ def _parse_choice(values: list, path: Path, place: tuple[str, ...]) -> Choice:
     if not all(isinstance(value, Scalar) for value in values):
         raise UserError(f"{where}: a list is of plain values: name bundles of settings under {{one_of: ...}}")
     if len(values) < 2 or len(set(values)) < len(values):
-        raise UserError(f"{where} = {values}: a choice is between two or more different values")
+        raise UserError(f"{where} = {shown(values)}: a choice is between two or more different values")
     return Choice(tuple(values))
 
 

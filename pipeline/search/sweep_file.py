@@ -2,19 +2,19 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from pipeline.lm.settings import PositiveInt, Settings, Strict, overlay
+from pipeline.lm.settings import Count, Settings, Strict, overlay
 from pipeline.project.console import UserError
-from pipeline.project.params import parse_params, parse_yaml, read_yaml, validate
+from pipeline.project.params import parse_params, parse_yaml, read_yaml, shown, validate
 from pipeline.project.recipes import laid_over, read_base
-from pipeline.project.schema import ModelName
+from pipeline.project.schema import LONGEST_NAME, NAME, ModelName
 from pipeline.search.space import (
     Choice,
     OneOf,
@@ -30,7 +30,7 @@ from pipeline.search.space import (
     searched,
 )
 
-MOST_COMBINATIONS_CHECKED = 10_000
+MOST_TRIALS = 100_000  # each of them waits in the database from the start
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -51,8 +51,8 @@ class Pruner(Strict):
     """
 
     percentile: Annotated[float, Field(gt=0, lt=100)]
-    startup_trials: PositiveInt
-    min_epochs: PositiveInt
+    startup_trials: Count
+    min_epochs: Count
 
 
 class SweepFile(Strict):
@@ -60,10 +60,10 @@ class SweepFile(Strict):
 
     params: Annotated[str, StringConstraints(min_length=1)]
     model: ModelName
-    trials: PositiveInt
+    trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)]
     sampler: Sampler
     pruner: Pruner | None
-    grace_seconds: Annotated[int, Field(ge=4)]
+    grace_seconds: Annotated[int, Field(ge=4, le=1_000_000)]
     settings: dict[str, Any]
 
 
@@ -129,8 +129,8 @@ class Sweep:
             pass
 
     def corners(self) -> Iterator[Settings]:
-        """The settings of every combination of ends and choices, up to MOST_COMBINATIONS_CHECKED."""
-        for combination in islice(combinations(self.space), MOST_COMBINATIONS_CHECKED):
+        """The settings of the combinations of ends and choices."""
+        for combination in combinations(self.space):
             yield self._overlaid(combination)
 
     def _overlaid(self, flat: Mapping[str, Scalar]) -> Settings:
@@ -139,6 +139,9 @@ class Sweep:
 
 def load_sweep(path: Path) -> Sweep:
     """Read and check a sweep's file and the params file or recipe that it names. Raises UserError at a fault."""
+    if not re.fullmatch(NAME, path.stem) or len(path.stem) > LONGEST_NAME:  # it becomes a recipe's, in the end
+        letters = f"small letters, digits and underscores, {LONGEST_NAME} at most"
+        raise UserError(f"{shown(path.name)}: a sweep goes by its file's name, which is of {letters}: rename the file")
     document = read_yaml(path)
     if not isinstance(document, dict):
         raise UserError(f"{path}: expected {', '.join(SweepFile.model_fields)}")

@@ -27,9 +27,11 @@ class PerplexityModel(PythonModel):
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         """Raises MlflowException, which a server answers as a bad request, at a text that cannot be scored."""
-        texts = model_input["text"]
-        if texts.isna().any():
-            raise MlflowException.invalid_parameter_value(f"line {texts.isna().argmax() + 1}: has no text")
+        texts = list(model_input["text"])
+        for number, text in enumerate(texts, start=1):  # pandas holds JSON of any type as it came
+            if not isinstance(text, str):
+                kind = "" if text is None or text != text else f", but a {type(text).__name__}: give a string"
+                raise MlflowException.invalid_parameter_value(f"line {number}: has no text{kind}")
         try:
             scores = list(score_sentences(self.trained, (text.split() for text in texts)))
         except UserError as error:
