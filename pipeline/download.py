@@ -1,7 +1,8 @@
 """Fetch the corpus into data/raw, from the first source in params.yaml that delivers all of it with the right SHA-256.
 
-A source is a folder (a relative one starts at the repository's root), the http(s) address of a folder, or the http(s)
-address of a .tgz archive that has the files in a folder named data. A source that fails in any way is passed over.
+A source is a folder (a relative one starts at the repository's root; `~` and file:// will do), the http(s) address of a
+folder, or the http(s) address of a .tgz archive that has the files in a folder named data. A source that fails in any
+way is passed over.
 """
 
 import argparse
@@ -14,9 +15,11 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, closing, contextmanager
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from threading import Thread
 from typing import IO
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import requests
 import urllib3
@@ -56,6 +59,8 @@ def fetch(settings: Download) -> tuple[str, dict[str, int]]:
                 sizes = {split: output.tell() for split, output in outputs.items()}
             return source, sizes
         except Exception as error:  # whatever is wrong with this source, the next one may do
+            if isinstance(error, OSError) and _is_ours(Path(str(error.filename))):
+                raise  # but would be written no better
             reasons.append(f"{source}: {_reason(error, settings.timeout_seconds)}")
             say(f"passed over {reasons[-1]}")
     raise UserError("\n  ".join(["no source delivers the corpus", *reasons, *_by_hand(settings)]))
@@ -64,8 +69,9 @@ def fetch(settings: Download) -> tuple[str, dict[str, int]]:
 def _deliver(source: str, settings: Download, outputs: Outputs) -> None:
     """Copy the three files of a source to the outputs. Raises whatever goes wrong."""
     if not _is_address(source):
+        folder = project_root() / _folder(source)
         for split, file in _by_split(settings.files):
-            path = project_root() / source / file.name
+            path = folder / file.name
             if not path.is_file():
                 raise SourceError(f"no file {path}")
             with open(path, "rb") as stream:
@@ -179,6 +185,24 @@ def _is_address(source: str) -> bool:
     return source.lower().startswith(("http://", "https://"))
 
 
+def _is_ours(path: Path) -> bool:
+    """Whether a path is data/raw, or in it, or on the way to it."""
+    return RAW in (path, *path.parents) or path in RAW.parents
+
+
+def _folder(source: str) -> Path:
+    """The folder of a source that is none on the web; `~` and file:// are understood. Raises SourceError."""
+    parts = urlsplit(source)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return Path(url2pathname(parts.path))
+    if "://" in source:
+        raise SourceError("neither a folder nor an address with http, https or file")
+    try:
+        return Path(source).expanduser()
+    except RuntimeError:
+        raise SourceError("no such person here has a home folder") from None
+
+
 def _by_split(files: Files) -> list[tuple[str, SourceFile]]:
     return [(split, getattr(files, split)) for split in SPLITS]
 
@@ -201,7 +225,7 @@ def _reason(error: BaseException, timeout_seconds: float) -> str:
 
 def _by_hand(settings: Download) -> list[str]:
     """How to do without any source that works."""
-    folder = next((source for source in settings.sources if not _is_address(source)), None)
+    folder = next((source for source in settings.sources if "://" not in source or source.startswith("file:")), None)
     place = f"the folder {folder}" if folder else f"a folder, name it first in download.sources of {PARAMS}"
     lines = [f"{file.name} with SHA-256 {file.sha256}" for _, file in _by_split(settings.files)]
     return [f"or put the files by hand into {place}, then run `dvc repro`:", *lines]

@@ -1,6 +1,7 @@
 """Evaluate one trained model on all three splits, with its best weights loaded into a freshly built model."""
 
 import argparse
+import math
 from functools import partial
 
 from pipeline.artifacts.checkpoint import CODE, checkpoint_path, release, training_id
@@ -47,6 +48,10 @@ def evaluate_model(name: str) -> Metrics:
         with progress(num_windows(texts, settings), f"evaluate {name} dynamically", "window") as bar:
             for split, loss in dynamic_losses(model, texts, settings, bar.update).items():
                 perplexities[f"{split}_perplexity_dynamic"] = perplexity(loss)
+    for figure, value in perplexities.items():
+        if not math.isfinite(value):
+            key = f"evaluate.dynamic.{name}.learning_rate" if "dynamic" in figure else f"models.{name}.learning_rate"
+            raise UserError(f"{figure} is {value}: lower {key} in {PARAMS}")
     metrics = Metrics(best_epoch=best_epoch(history).epoch, parameters=num_parameters(model), **perplexities)
     write_metrics(name, metrics)
     facts = RunFacts(

@@ -15,9 +15,11 @@ from pipeline.corpus.vocabulary import Encoder
 from pipeline.corpus.words import UNK
 from pipeline.inference.generation import generate
 from pipeline.inference.trained import load_trained
-from pipeline.project.console import progress, run, say, warn
+from pipeline.project.console import UserError, progress, run, say, warn
 
 BATCH_SIZE = 64
+MOST = 10**9
+MOST_WORDS = 100_000  # in a line; those of a batch are in memory together
 
 Number = TypeVar("Number", int, float)
 
@@ -29,13 +31,17 @@ def uniform_numbers(num_lines: int, length: int, seed: int) -> Iterator[torch.Te
         yield torch.rand(min(BATCH_SIZE, num_lines - first), length, dtype=torch.float64, generator=generator)
 
 
-def above(bound: Number) -> Callable[[str], Number]:
-    """An argument's type: a finite number of the bound's type, above the bound."""
+def above(bound: Number, most: float = math.inf) -> Callable[[str], Number]:
+    """An argument's type: a finite number of the bound's type, above the bound, and `most` at most."""
 
     def parse(text: str) -> Number:
+        if len(text) > 100:
+            raise argparse.ArgumentTypeError(f"a number of {len(text):,} digits is too long")
         number = type(bound)(text)
         if not bound < number < math.inf:
             raise argparse.ArgumentTypeError(f"{text} is not above {bound}")
+        if number > most:
+            raise argparse.ArgumentTypeError(f"{text} is above {most}")
         return number
 
     parse.__name__ = type(bound).__name__  # argparse names it when the text is no number
@@ -53,13 +59,23 @@ def main() -> None:
         metavar="T",
         help="divides the logits: below 1 prefers the probable, above 1 the rare (default 1)",
     )
-    parser.add_argument("--top-k", type=above(0), metavar="K", help="draw from the K most probable words (default all)")
-    parser.add_argument("--seed", type=above(-1), default=1, metavar="N", help="another seed, another text (default 1)")
-    parser.add_argument("--lines", type=above(0), default=10, metavar="N", help="how many (default 10)")
     parser.add_argument(
-        "--max-words", type=above(0), default=100, metavar="N", help="end a line after so many new words (default 100)"
+        "--top-k", type=above(0, MOST), metavar="K", help="draw from the K most probable words (default all)"
+    )
+    parser.add_argument(
+        "--seed", type=above(-1, 2**64 - 1), default=1, metavar="N", help="another seed, another text (default 1)"
+    )
+    parser.add_argument("--lines", type=above(0, MOST), default=10, metavar="N", help="how many (default 10)")
+    parser.add_argument(
+        "--max-words",
+        type=above(0, MOST_WORDS),
+        default=100,
+        metavar="N",
+        help="end a line after so many new words (default 100)",
     )
     arguments = parser.parse_args()
+    if not arguments.prompt.isascii() and any("\ud800" <= letter <= "\udfff" for letter in arguments.prompt):
+        raise UserError("--prompt: not text in UTF-8: convert it to UTF-8")
 
     trained = load_trained(arguments.model)
     encoder = Encoder(trained.vocabulary)

@@ -7,14 +7,15 @@ is trained again. Run this after the `git pull`, `git merge` or `git rebase` tha
 
 import argparse
 import subprocess
+from contextlib import suppress
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from pipeline.artifacts.dvc_lock import LOCK
 from pipeline.project.console import UserError, run, say
 from pipeline.project.files import atomic_write
+from pipeline.project.params import parse_yaml
 
 ANCESTOR, OURS, THEIRS = 1, 2, 3  # git's numbers for the sides of a conflict (gitrevisions)
 
@@ -41,15 +42,21 @@ def merge(ancestor: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any]
 
 def read_side(side: int) -> dict[str, Any]:
     """One side of the conflict, as DVC wrote it. Raises UserError if there is no conflict."""
-    content = subprocess.run(["git", "show", f":{side}:./{LOCK}"], capture_output=True, check=False)
+    try:
+        content = subprocess.run(["git", "show", f":{side}:./{LOCK}"], capture_output=True, check=False)
+    except FileNotFoundError:
+        raise UserError("git not found: install it; without git there is nothing to merge") from None
     if content.returncode:
         if side == ANCESTOR:
             return {}
+        if b"not a git repository" in content.stderr:
+            raise UserError("there is no git here, and so nothing to merge: run it in the clone that has the conflict")
         raise UserError(f"git has no conflict in {LOCK}: nothing to merge")
-    try:
-        return YAML(typ="safe", pure=True).load(content.stdout)
-    except YAMLError:
-        raise UserError(f"{LOCK} is damaged: take a side by `git checkout --ours {LOCK}` or `--theirs`") from None
+    with suppress(UserError):
+        document = parse_yaml(content.stdout, LOCK)
+        if isinstance(document, dict) and isinstance(document.get("stages"), dict):
+            return document
+    raise UserError(f"{LOCK} is damaged: take a side by `git checkout --ours {LOCK}` or `--theirs`")
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """Turn the text of data/raw into token ids in data/processed, using the vocabulary of the training split.
 
 Words are separated by whitespace. The end of each line becomes the token `<eos>`, even that of an empty line (which is
-a single `<eos>`) and of a last line without a line break. Validation and test words that the training split lacks
-become `<unk>`.
+a single `<eos>`) and of a last line without a line break. Lines end in LF or CR LF; CR alone is refused. A byte-order
+mark is dropped. Validation and test words that the training split lacks become `<unk>`.
 """
 
 import argparse
@@ -32,10 +32,15 @@ def encode(path: Path, vocabulary: list[str]) -> np.ndarray:
     Raises UserError for a word that is not in the vocabulary if `<unk>` is not either, and if the text is empty.
     """
     dtype = id_dtype(len(vocabulary))
+    # Neither an edit in data/raw, which DVC undoes, nor one in the source alone, which it does not notice, would do.
+    remedy = (
+        f"write {UNK} for rare words in the source's text for train, and its SHA-256 then (`sha256sum` tells it) into"
+        f" download.files.train.sha256 of {PARAMS}, and run `dvc repro`"
+    )
     ids = array(dtype.char)
     encoder = Encoder(vocabulary)
     for number, words in enumerate(read_lines(path, DOWNLOAD), start=1):
-        ids.extend(encoder.ids(words, f"{path}, line {number}", f"write {UNK} for rare words in {RAW / 'train.txt'}"))
+        ids.extend(encoder.ids(words, f"{path}, line {number}", remedy))
         ids.append(encoder.eos)
     if len(ids) < 2:
         raise UserError(f"{path} is empty: a text needs at least two tokens, one to read and one to predict")

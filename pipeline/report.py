@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from pipeline.artifacts.history import history_path, write_histories
 from pipeline.artifacts.metrics import metrics_path, read_corpus_sizes
@@ -10,14 +10,13 @@ from pipeline.project.console import run, say
 from pipeline.project.files import MODELS, PARAMS, REPORT, atomic_write, sha256
 from pipeline.project.inputs import Inputs, fixed_inputs
 from pipeline.project.params import load_params
-from pipeline.project.schema import CorpusSizes, Perplexities
+from pipeline.project.schema import CorpusSizes
 from pipeline.reporting import curves
 from pipeline.reporting.conclusions import Conclusion, judge
+from pipeline.reporting.published import LEFT_OUT, Published, comparable, figures_beside
 from pipeline.reporting.results import Result, read_results
 
 NONE = "-"
-
-Published = Mapping[str, Perplexities]
 
 
 def write_report() -> list[Result]:
@@ -37,6 +36,7 @@ def write_report() -> list[Result]:
 
 def render(results: Sequence[Result], corpus: CorpusSizes, published: Published) -> str:
     """The report in Markdown, the same text for the same results."""
+    published, judged = figures_beside(results, corpus, published), comparable(results, corpus)
     finished_at = max(result.last.finished_at for result in results)
     blocks = [
         "# Language models, side by side",
@@ -55,7 +55,7 @@ def render(results: Sequence[Result], corpus: CorpusSizes, published: Published)
         "start above the frame.",
         "![Learning rate by epoch](learning_rates.svg)",
         "## The published conclusions",
-        "\n".join(_conclusion_item(conclusion) for conclusion in judge(results)),
+        "\n".join(_conclusion_item(conclusion) for conclusion in judge(judged)) if judged else LEFT_OUT,
         "## Settings",
         *_settings(results),
     ]

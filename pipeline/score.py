@@ -15,7 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.corpus.words import EOS, UNK, read_lines
+from tqdm import tqdm
+
+from pipeline.corpus.words import EOS, UNK, read_lines, shown_path
 from pipeline.inference.sentences import SentenceScore, score_sentences
 from pipeline.inference.trained import load_trained
 from pipeline.lm.evaluation import perplexity
@@ -45,6 +47,24 @@ class Total:
     @property
     def perplexity(self) -> float:
         return perplexity(self.loss / self.tokens)
+
+
+class Advance:
+    """Moves a bar of bytes on as what was read is scored, within a long line too."""
+
+    def __init__(self, bar: tqdm) -> None:
+        self._bar = bar
+        self._before = self._read = 0
+
+    def read(self, number: int) -> None:
+        self._read += number
+
+    def scored(self, share: float) -> None:
+        """share: of what was read since it was last 1."""
+        place = self._before + round((self._read - self._before) * share)
+        self._bar.update(place - self._bar.n)
+        if share == 1:
+            self._before = self._read
 
 
 def surprisals(score: SentenceScore) -> list[dict[str, Any]]:
@@ -84,13 +104,15 @@ def score(name: str, path: Path | None, *, words: bool, as_json: bool) -> None:
     records = []
     header = f"{'line':>7}  {'tokens':>6}  {'unknown':>7}  {'perplexity':>10}" + ("     bits  word" if words else "")
     with progress(_size(path), f"score with {name}", "B") as bar:
-        for number, scored in enumerate(score_sentences(trained, read_lines(path, NAME_A_TEXT, bar.update)), start=1):
+        advance = Advance(bar)
+        lines = read_lines(path, NAME_A_TEXT, advance.read)
+        for number, scored in enumerate(score_sentences(trained, lines, advance.scored), start=1):
             total.add(scored)
             if as_json:
                 records.append(as_record(number, scored, words))
             else:
                 say(f"{header}\n{as_text(number, scored, words)}" if number == 1 else as_text(number, scored, words))
-    source = path or "stdin"
+    source = "stdin" if path is None else shown_path(path)
     if not total.words:
         raise UserError(f"{source} is empty: give a text, a sentence a line, or - for stdin")
     unknown = total.unknown_words / total.words
@@ -98,7 +120,8 @@ def score(name: str, path: Path | None, *, words: bool, as_json: bool) -> None:
         warn(f"{unknown:.0%} of the words are not in {name}'s vocabulary: is it of another corpus?")
     if as_json:
         whole = {"tokens": total.tokens, "unknown_words": total.unknown_words, "perplexity": total.perplexity}
-        say(json.dumps({"model": name} | whole | {"lines": records}, indent=2, ensure_ascii=False))
+        document = {"model": name} | whole | {"lines": records}
+        say(json.dumps(document, indent=2, ensure_ascii="utf" not in str(sys.stdout.encoding).lower()))
     else:
         say(
             f"{source}: perplexity {total.perplexity:.2f} of {total.tokens:,} tokens in {total.lines:,} lines; "

@@ -15,6 +15,7 @@ from pipeline.artifacts.resumable import resumable
 from pipeline.corpus.ids import Corpus, load_corpus
 from pipeline.lm.device import choose_device, choose_precision, describe, keep_freed_memory
 from pipeline.lm.errors import DivergedError
+from pipeline.lm.memory import check_fits
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training, check_runs_here
 from pipeline.project.console import naming, progress, run, say
@@ -36,6 +37,7 @@ def work(sweep: Sweep, study: Study, corpus: Corpus) -> None:
     keep_freed_memory()
     for settings in sweep.corners():  # find out now, and not in some trial, what the machine lacks
         check_runs_here(settings)
+        check_fits(settings, len(corpus.train), len(corpus.vocabulary))
     device = choose_device(sweep.base.device)
     say(describe(sweep.base, device, choose_precision(sweep.base.precision, device)))
     with study.alone():

@@ -17,7 +17,8 @@ from pipeline.artifacts.resumable import resumable
 from pipeline.artifacts.weights import save_weights, weights_path
 from pipeline.corpus.ids import corpus_digests, load_corpus
 from pipeline.lm.device import keep_freed_memory
-from pipeline.lm.distributed import rank
+from pipeline.lm.distributed import check_shares, rank
+from pipeline.lm.memory import check_fits
 from pipeline.lm.model import num_parameters
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.training import check_runs_here
@@ -40,6 +41,7 @@ def train(name: str) -> None:
         settings = params.model(name)
         corpus = load_corpus()
         check_runs_here(settings)
+        check_fits(settings, len(corpus.train), len(corpus.vocabulary))
     with (
         naming(name),
         fixed_inputs(name, partial(training_inputs, name)) as watch,
@@ -119,8 +121,10 @@ def main() -> None:
     parser.add_argument("model", help="a name under `models` in params.yaml, such as lstm_dropout")
     name = parser.parse_args().model
     with ending_with_dvc():
-        if not launched() and (processes := load_params().processes) > 1:
-            launch(processes, "pipeline.train", name)
+        if not launched() and (params := load_params()).processes > 1:
+            with naming(name):  # of what all of them would find out, let none be started
+                check_shares(params.model(name).batch_size, params.processes)
+            launch(params.processes, "pipeline.train", name)
             return
         with process_group():
             train(name)

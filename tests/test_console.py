@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -53,12 +54,79 @@ def test_a_users_mistake_is_its_one_line(capsys: pytest.CaptureFixture[str]) -> 
     assert message_of(UserError("params.yaml: what is wrong"), capsys)[1] == "error: params.yaml: what is wrong"
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM])
-def test_what_the_system_refuses_is_named_with_the_file(number: int, capsys: pytest.CaptureFixture[str]) -> None:
-    _, code = message_of(OSError(number, os.strerror(number), "results/x"), capsys)
-    assert code == (
-        f"error: {os.strerror(number)}: results/x: free some space or mend the permissions, then run it again"
+@pytest.mark.parametrize("number", sorted(errno.errorcode))
+def test_whatever_the_system_refuses_is_one_line_with_the_file_and_a_remedy(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = OSError(number, os.strerror(number), "results/x")
+    _, code = message_of(error, capsys)
+    if not isinstance(error, BrokenPipeError):
+        assert re.fullmatch(rf"error: {re.escape(os.strerror(number))}: results/x: .+, then run it again", str(code))
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left"), "error: No space left: free some space, then run it again"),
+        (OSError(errno.EXDEV, "Cross-device link", "a", None, "b\n"), r"a -> 'b\n': mend that, then run it again"),
+        (OSError("a library's own words\nin two lines"), "error: a library's own words in two lines: mend that,"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 9999), f"too long: '{'x' * 100}': give it a shorter"),
+        (UnicodeEncodeError("ascii", "\udcff", 0, 1, "surrogates"), "error: a text or a file's name that cannot be"),
+        (MemoryError(), "error: out of memory: lower batch_size, bptt or hidden_size"),
+        (
+            RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory: you tried to allocate 400 bytes."),
+            "400 b",
+        ),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0"), "when 20.00 MiB more were asked for"),
+    ],
+)
+def test_a_refusal_is_told_in_its_own_line(error: Exception, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _, code = message_of(error, capsys)
+    assert line in str(code)
+    assert str(code).isprintable()
+
+
+SAYING = r"""
+from pipeline.project.console import run, say, warn
+run(lambda: (say('caf\xe9 \udcff'), warn('\u4e2d')))
+"""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8", "latin-1"])
+def test_what_an_output_cannot_encode_is_written_as_its_code(encoding: str) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    said = subprocess.run([sys.executable, "-c", SAYING], cwd=ROOT, env=environment, capture_output=True, check=True)
+    assert said.stdout == "caf\xe9 ".encode(encoding, "backslashreplace") + b"\\udcff\n"
+    assert said.stderr == "warning: \u4e2d\n".encode(encoding, "backslashreplace")
+
+
+@pytest.mark.parametrize("closing", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_none_that_a_file_takes_the_number_of(closing: str, tmp_path: Path) -> None:
+    program = (
+        "import os, sys\n"
+        "from pipeline.project.console import run, say, warn\n"
+        "def main():\n"
+        "    with open(sys.argv[1], 'w') as file:\n"
+        "        say('said'); warn('warned'); os.write(1, b'by a library'); assert sys.stdin.read() == ''\n"
+        "        file.write(str(file.fileno() > 2))\n"
+        "run(main)\n"
     )
+    command = f'{sys.executable} -c "$0" {tmp_path / "written"} {closing}'
+    done = subprocess.run(["sh", "-c", command, program], cwd=ROOT, stdin=subprocess.DEVNULL, check=False)
+    assert done.returncode == 0
+    assert (tmp_path / "written").read_text() == "True"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("ending", ["", "; sys.exit(0)"])
+def test_an_output_that_is_full_is_one_line(ending: str) -> None:
+    program = f"import sys\nfrom pipeline.project.console import run\ndef main(): print('a'){ending}\nrun(main)"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.stderr == "error: No space left on device: free some space, then run it again\n"
+    assert done.returncode == 1
 
 
 def test_an_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:

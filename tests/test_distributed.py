@@ -1,6 +1,7 @@
 """Processes that share a training make the updates that one on its own makes, and end together."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,12 @@ import torch.distributed as dist
 from mlflow import MlflowClient
 from torch import multiprocessing
 
+from pipeline import train as command
 from pipeline.artifacts.history import read_history
 from pipeline.demo import workspace_environment
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training
+from pipeline.project.console import UserError
 from pipeline.project.params import load_params
 from pipeline.project.processes import PATIENCE
 from tests.small import ROOT
@@ -72,8 +75,8 @@ def set_processes(folder: Path, number: int) -> None:
     params.write_text(re.sub(r"(?m)^processes: \d+", f"processes: {number}", params.read_text()))
 
 
-def start(folder: Path, model: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "pipeline.train", model]
+def start(folder: Path, model: str, *within: str) -> subprocess.Popen:
+    command = [*within, sys.executable, "-m", "pipeline.train", model]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=folder, env=workspace_environment(), **streams)
 
@@ -107,6 +110,42 @@ def test_a_process_that_dies_ends_the_others_and_one_process_alone_can_go_on(tmp
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     (run,) = client.search_runs([client.get_experiment_by_name("recurrent-lm").experiment_id])
     assert [point.step for point in client.get_metric_history(run.info.run_id, "perplexity/valid")] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("processes", [3, 64])
+def test_a_batch_that_cannot_be_shared_is_seen_before_a_process_starts(
+    processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(ROOT / "recipes/demo.yaml", "params.yaml")
+    set_processes(Path(), processes)
+    monkeypatch.setattr(sys, "argv", ["train", "lstm"])
+    monkeypatch.setattr(command, "launch", None)
+    with pytest.raises(UserError, match=f"lstm: {processes} processes cannot share a batch_size of 20 evenly"):
+        command.main()
+
+
+def unnamed_host() -> list[str]:
+    """A command that runs another one on a host whose name nobody knows."""
+    return ["unshare", "--map-root-user", "--uts", "sh", "-c", 'hostname no-such-host-4711 && exec "$@"', "sh"]
+
+
+def can_unname_the_host() -> bool:
+    try:
+        return subprocess.run([*unnamed_host(), "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_unname_the_host(), reason="needs Linux's unshare and the right to a host name of its own")
+def test_processes_meet_where_the_hosts_name_does_not_resolve(tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "project", epochs=1)
+    set_processes(folder, 2)
+    training = start(folder, "lstm", *unnamed_host())
+    printed = training.communicate()[0]
+    assert training.returncode == 0, printed
+    assert "epoch 1/1" in printed
+    assert "c10d" not in printed
 
 
 @pytest.mark.slow

@@ -175,6 +175,35 @@ def test_a_relative_folder_starts_at_the_real_repository_also_in_a_throw_away_co
     assert raw_files() == RAW_FILES
 
 
+@pytest.mark.parametrize("form", ["~/by_hand", "file://{}/by_hand", "file://localhost{}/by_hand", "FILE://{}/by_hand/"])
+def test_a_folder_may_be_given_as_a_shell_or_a_browser_gives_it(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder("by_hand")
+    source = form.format(tmp_path)
+    assert download.fetch(settings(source))[0] == source
+
+
+def test_a_digest_in_capitals_is_the_same_digest() -> None:
+    capitals = settings(folder("by_hand")).model_dump()
+    for file in capitals["files"].values():
+        file["sha256"] = file["sha256"].upper()
+    download.fetch(Download.model_validate(capitals))
+    assert raw_files() == RAW_FILES
+
+
+def test_a_place_that_cannot_be_written_to_is_no_fault_of_a_source() -> None:
+    RAW.parent.mkdir()
+    RAW.touch()
+    with pytest.raises(FileExistsError):
+        download.fetch(settings(folder("by_hand")))
+    RAW.unlink()
+    (RAW / "valid.txt").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        download.fetch(settings("by_hand"))
+
+
 ERROR_PAGE = b"<!DOCTYPE html><title>Sign in to this network</title>"
 SERVER_FAULTS = {
     "not found": ("/", send(b"gone", 404), "HTTP status 404"),
@@ -270,6 +299,8 @@ OTHER_FAULTS = {
     "no such host": (lambda: "http://corpus.invalid/", "known|resol|address"),
     "not an address": (lambda: "http://[/", "IPv6|parse|URL"),
     "no folder": (lambda: "nowhere", r"no file .*corpus\.train\.txt"),
+    "another scheme": (lambda: "ftp://corpus.invalid/", "neither a folder nor an address with http, https or file"),
+    "nobody's home": (lambda: "~nobody-of-this-name/x", "no such person here has a home folder"),
     "folder of folders": (folder_of_folders, "no file"),
     "folder with another text": (lambda: folder("other", test=b"other"), r"corpus\.test\.txt is not the expected file"),
     "folder with a saved web page": (lambda: folder("page", valid=b"\n<html>"), r"corpus\.valid\.txt is a web page"),

@@ -121,6 +121,9 @@ def test_a_line_that_does_not_end_is_cut_and_said(run_generate: Callable[..., tu
         ("--temperature", "inf", "inf is not above 0"),
         ("--top-k", "0", "0 is not above 0"),
         ("--lines", "-1", "-1 is not above 0"),
+        ("--seed", str(2**64), f"{2**64} is above {2**64 - 1}"),
+        ("--max-words", str(2**64), f"{2**64} is above 100000"),
+        ("--lines", "9" * 5000, "a number of 5,000 digits is too long"),
         ("--seed", "one", "invalid int value: 'one'"),
     ],
 )
@@ -143,3 +146,5 @@ def test_a_missing_model_and_a_line_end_in_the_prompt_are_refused(
         run_generate(model="gru")
     with pytest.raises(UserError, match="--prompt: has the word <eos>"):
         run_generate("--prompt", "the <eos>")
+    with pytest.raises(UserError, match="--prompt: not text in UTF-8"):
+        run_generate("--prompt", "the \udcff")

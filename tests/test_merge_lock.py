@@ -89,6 +89,12 @@ def test_a_stage_run_to_two_ends_is_left_to_the_user(tmp_path: Path) -> None:
     assert (tmp_path / "dvc.lock").read_text() == conflicting
 
 
+def test_without_git_there_is_one_clear_line(tmp_path: Path) -> None:
+    assert resolve(tmp_path).stderr.startswith(
+        "error: there is no git here, and so nothing to merge: run it in the clone"
+    )
+
+
 def test_without_a_conflict_there_is_one_clear_line(tmp_path: Path) -> None:
     Conflict(tmp_path, {"train@gru": {"md5": "1"}}, {"train@lstm": {"md5": "2"}}).git("merge", "--abort")
     assert resolve(tmp_path).stderr == "error: git has no conflict in dvc.lock: nothing to merge\n"

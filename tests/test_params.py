@@ -2,10 +2,13 @@
 
 import copy
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from pipeline.project.console import UserError
@@ -54,6 +57,19 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     ("train.weight_dropout", None, "number"),
     ("train.seed", -1, "greater than or equal to 0"),
     ("train.seed", 2**32, "less than"),
+    ("train.hidden_size", 2**21, "less than or equal to 1048576"),
+    ("train.num_layers", 10**5, "less than or equal to 1000"),
+    ("train.batch_size", 10**12, "less than or equal to 1000000"),
+    ("train.epochs", 10**7, "less than or equal to 1000000"),
+    ("train.init_range", 1e300, "less than or equal to 100"),
+    ("train.learning_rate", 1e300, "less than or equal to 1000000"),
+    ("train.max_grad_norm", 1e300, "less than or equal to"),
+    ("train.optimizer.weight_decay", 1e300, "less than or equal to 1000000"),
+    ("train.schedule.constant_epochs", 10**30, "less than or equal to 1000000"),
+    ("download.timeout_seconds", 1e300, "less than or equal to 86400"),
+    ("preprocess.expected.train_tokens", 2**64, "less than"),
+    ("report.published.lstm.test", 1e300, "less than or equal to"),
+    ("processes", 10**6, "less than or equal to 1024"),
     ("train", None, "a group of settings"),
     ("train", [], "a group of settings"),
     ("models", None, "a group of settings"),
@@ -171,6 +187,64 @@ def test_a_file_that_is_no_yaml_is_one_clear_line(text: str | bytes, problem: st
     with pytest.raises(UserError, match=problem) as error:
         load_params()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("!!int abc", "!!int ''", "!!float x", "!!bool x", "!!binary é", "!other 1", "!!python/name:os.system"),
+        *("9" * 5000, "[" * 3000, "{a: " * 3000, "2001-99-99", "2001-01-01T00:00:00+99:99", "\x07"),
+        *(
+            "0x" + "f" * 5000,
+            "2001-01-01",
+            "&a [*a]",
+            "&a {b: *a}",
+            "[[[[[[" + "x" * 500 + "]]]]]]",
+            ".inf",
+            '"\\ud800"',
+        ),
+    ],
+)
+def test_what_a_parser_cannot_make_of_a_value_is_one_short_line(value: str) -> None:
+    text = (ROOT / "params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("hidden_size: 200", f"hidden_size: {value}"))
+    with pytest.raises(UserError) as error:
+        load_params()
+    message = str(error.value)
+    assert message.startswith("params.yaml")
+    assert message.isprintable()
+    assert len(message) < 500
+
+
+def test_aliases_of_aliases_take_neither_time_nor_memory() -> None:
+    lines = ["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))]
+    Path("params.yaml").write_text("\n".join(lines))
+    with pytest.raises(UserError, match="more than 1,000,000 values"):
+        load_params()
+
+
+def test_a_name_too_long_for_a_folder_is_refused() -> None:
+    message = complaint(with_value("models", {"a" * 300: {"cell": "gru"}}))
+    assert "100 at most" in message
+    assert parse_params(with_value("models", {"a" * 100: {"cell": "gru"}})).models
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.dates() | st.binary(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers() | st.none(), inner),
+        max_leaves=8,
+    ),
+    st.sampled_from(
+        ["", "train", "models", "models.gru", "download", "train.optimizer", "report.published", "evaluate"]
+    ),
+)
+def test_no_document_is_anything_but_valid_or_one_line(value: Any, place: str) -> None:
+    document = with_value(place, value) if place else value
+    with suppress(UserError):
+        parse_params(document)
+        return
+    complaint(document)
 
 
 def test_a_missing_file_says_where_to_run() -> None:

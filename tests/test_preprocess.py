@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from pipeline import preprocess
 from pipeline.corpus.ids import Corpus, id_dtype, load_corpus, write_corpus
 from pipeline.corpus.vocabulary import build_vocabulary
 from pipeline.corpus.words import EOS, UNK, read_lines
+from pipeline.demo import workspace_environment
 from pipeline.project.console import UserError
 from pipeline.project.files import CORPUS_METRICS, PROCESSED, RAW, SPLITS, sha256
 from pipeline.project.params import load_params, parse_yaml, read_yaml
 from pipeline.project.schema import CorpusSizes
+from tests.workspaces import workspace
 
 ROOT = Path(__file__).parents[1]
 WORDS = st.text(min_size=1, max_size=6).filter(lambda word: word.split() == [word] and "\0" not in word and word != EOS)
@@ -73,6 +76,7 @@ def test_the_vocabulary_goes_by_frequency_then_by_code_point() -> None:
         ("a b\na\n", ["a", "b", EOS, "a", EOS]),
         ("a b\na", ["a", "b", EOS, "a", EOS]),
         ("a b\r\na\r\n", ["a", "b", EOS, "a", EOS]),
+        ("\ufeffa b\r\r\n\ufeffa", ["a", "b", EOS, "a", EOS]),
         ("a\n\nb\n", ["a", EOS, EOS, "b", EOS]),
         ("  a \t b  \n", ["a", "b", EOS]),
     ],
@@ -105,6 +109,7 @@ def test_an_unknown_word_without_unk_is_named_with_its_place(monkeypatch: pytest
     [
         (b"", "train.txt is empty"),
         (b"a\n\xff\xfe\n", "line 2: not text in UTF-8"),
+        (b"a b\ra\r", "line 1: has line ends of CR alone"),
         (b"a\nb\0c\n", "line 2: not text but binary"),
         (b"a <eos>\n", "line 1: has the word <eos>"),
     ],
@@ -116,6 +121,34 @@ def test_a_text_that_cannot_be_used_is_refused_in_one_line(
         run_stage(monkeypatch, text)
     assert "\n" not in str(error.value)
     assert not PROCESSED.exists()
+
+
+@pytest.mark.slow
+def test_the_advice_on_a_missing_unk_works(tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "project", epochs=1)
+    params, source = folder / "params.yaml", folder / "data/sample/sample.train.txt"
+
+    def reproduce() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "dvc", "repro", "preprocess"]
+        return subprocess.run(
+            command, cwd=folder, env=workspace_environment(), capture_output=True, text=True, check=False
+        )
+
+    def lay_out(text: str) -> None:
+        before = sha256(source)
+        source.write_text(text)
+        params.write_text(params.read_text().replace(before, sha256(source)))
+
+    document = YAML(typ="safe", pure=True).load(params)
+    document["preprocess"]["expected"] = None
+    with params.open("w") as file:
+        YAML().dump(document, file)
+    text = source.read_text()
+    lay_out("".join(text.replace("<unk>", "").splitlines(keepends=True)[:3]))
+    refused = reproduce()
+    assert "write <unk> for rare words in the source's text for train, and its SHA-256 then" in refused.stderr
+    lay_out(text)
+    assert reproduce().returncode == 0
 
 
 def test_a_missing_text_is_named() -> None:

@@ -19,7 +19,7 @@ from pipeline.reporting.results import read_results
 from tests.histories import history
 from tests.small import ROOT, small_settings
 
-SETTINGS = small_settings().model_dump()
+SETTINGS = small_settings(hidden_size=200, embedding_size=200).model_dump()
 FOUR = {
     "lstm_dropout": {"cell": "lstm", "dropout": 0.4},
     "lstm": {"cell": "lstm", "dropout": 0.0},
@@ -152,7 +152,7 @@ def test_a_fifth_model_appears_everywhere_by_its_settings_alone() -> None:
     assert row(text, "small")[2] == "0.2"
     assert "96.00 of `mild` against 115.00 of `lstm` (-19.00)" in text
     assert "`small` against" not in text
-    assert row(text, "hidden_size")[1:] == ["16"] * 4 + ["8", "16"]
+    assert row(text, "hidden_size")[1:] == ["200"] * 4 + ["8", "200"]
     write_report()
     assert "\nsmall,3," in Path("results/report/histories.csv").read_text()
     assert "<!-- small -->" in Path("results/report/curves.svg").read_text()
@@ -179,6 +179,41 @@ def test_each_published_model_is_reached_or_missed_by_so_much() -> None:
     assert "106.74, at most the published 106.74 (+0.00)" in report()
     model("lstm_dropout", 110.0)
     assert "110.00, **above the published** 106.74 (+3.26)" in report()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"hidden_size": 400, "embedding_size": 400},
+        {"embedding_size": 100},
+        {"num_layers": 3},
+    ],
+)
+def test_models_of_another_size_stand_beside_nothing_published(changed: dict[str, Any]) -> None:
+    params({name: model | changed for name, model in FOUR.items()})
+    text = report()
+    assert "published test" not in text
+    assert "106.74" not in text
+    assert "confirmed" not in text
+    assert "so neither its figures nor its conclusions stand beside them" in text
+
+
+def test_another_corpus_stands_beside_nothing_published() -> None:
+    Path("results/corpus.json").write_text(
+        json.dumps({"train_tokens": 20010, "valid_tokens": 4002, "test_tokens": 4003, "vocabulary_size": 81})
+    )
+    text = report()
+    assert "106.74" not in text
+    assert "confirmed" not in text
+    assert "so neither its figures nor its conclusions stand beside them" in text
+
+
+@pytest.mark.parametrize("changed", [{"cell": "gru"}, {"dropout": 0.0}])
+def test_a_model_of_a_published_name_that_is_another_model_has_no_published_row(changed: dict[str, Any]) -> None:
+    params(FOUR | {"lstm_dropout": FOUR["lstm_dropout"] | changed})
+    assert "106.74" not in report()
+    params(FOUR | {"lstm_dropout": FOUR["lstm_dropout"] | {"epochs": 3, "learning_rate": 0.1}})
+    assert "106.74" in report()
 
 
 def test_perplexities_under_dynamic_evaluation_have_a_column_of_their_own() -> None:

@@ -2,9 +2,11 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import score
+from pipeline.corpus import words
 from pipeline.corpus.ids import write_corpus
-from pipeline.inference.scoring import token_losses
+from pipeline.inference.scoring import MAX_TOKENS, token_losses
 from pipeline.lm.batching import Batches
 from pipeline.lm.evaluation import evaluate
 from pipeline.lm.model import LanguageModel, build_model
@@ -121,6 +124,8 @@ def test_many_unknown_words_are_warned_of(run_score: Callable[..., tuple[str, st
     ("stdin", "message"),
     [
         (b"", "stdin is empty: give a text"),
+        (b"the\rcat\r", r"stdin, line 1: has line ends of CR alone: convert them, as `tr"),
+        ("the cat\n".encode("utf-16"), "stdin, line 1: not text in UTF-8 but in UTF-16"),
         (b"\n \n", "stdin is empty: give a text"),
         (b"the cat\n\x7fELF\0\0\n", "stdin, line 2: not text but binary data"),
         (b"the\n\xff\xfe", "stdin, line 2: not text in UTF-8"),
@@ -133,6 +138,70 @@ def test_input_that_is_no_text_is_refused(
     save_small_model("lstm", VOCABULARY)
     with pytest.raises(UserError, match=message):
         run_score("lstm", stdin=stdin)
+
+
+def test_a_folder_in_the_place_of_weights_is_named(run_score: Callable[..., tuple[str, str]]) -> None:
+    Path("results/models/lstm/model.safetensors").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"results/models/lstm/model\.safetensors cannot be read .*: move it away"):
+        run_score("lstm", stdin=b"the")
+
+
+def test_a_byte_order_mark_is_no_word(run_score: Callable[..., tuple[str, str]]) -> None:
+    save_small_model("lstm", VOCABULARY)
+    found = json.loads(run_score("lstm", "--json", stdin=b"\xef\xbb\xbfthe cat\n\xef\xbb\xbfthe cat\n")[0])
+    assert found["unknown_words"] == 0
+    assert found["lines"][0]["perplexity"] == found["lines"][1]["perplexity"]
+
+
+def test_the_bar_moves_within_a_long_line_and_comes_to_its_end(
+    run_score: Callable[..., tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_small_model("lstm", VOCABULARY)
+    text = b"the cat sat\n" + b"the cat " * 20_000 + b"\n" + b"cat\n" * 3
+    Path("text.txt").write_bytes(text)
+    places = [0]
+
+    class Bar:
+        n = 0
+
+        def update(self, number: int) -> None:
+            self.n += number
+            places.append(self.n)
+
+    monkeypatch.setattr(score, "progress", lambda *_: nullcontext(Bar()))
+    run_score("lstm", "text.txt")
+    assert places[-1] == len(text)
+    assert places == sorted(places)
+    assert len(places) >= 40_000 // MAX_TOKENS
+
+
+def test_a_line_without_end_is_refused_before_it_fills_the_memory(
+    run_score: Callable[..., tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_small_model("lstm", VOCABULARY)
+    monkeypatch.setattr(words, "LONGEST_LINE", 1_000)
+    run_score("lstm", stdin=b"cat " * 249)
+    with pytest.raises(UserError, match="stdin, line 2: longer than 1,000 bytes: write a sentence a line"):
+        run_score("lstm", stdin=b"the\n" + b"cat " * 10_000)
+
+
+def test_json_is_json_where_the_output_lacks_a_letter() -> None:
+    save_small_model("lstm", VOCABULARY)
+    command = [sys.executable, "-m", "pipeline.score", "lstm", "--json", "--words"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, input="café".encode(), env=environment, capture_output=True, check=True)
+    assert json.loads(done.stdout)["lines"][0]["words"][0]["word"] == "café"
+
+
+@pytest.mark.parametrize("name", ["the cat sat " * 100, "text.txt/x", "loop", "a\nb", "\udcff"])
+def test_what_is_no_files_name_is_one_line(name: str, run_score: Callable[..., tuple[str, str]]) -> None:
+    save_small_model("lstm", VOCABULARY)
+    Path("text.txt").touch()
+    Path("loop").symlink_to("loop")
+    with pytest.raises(UserError, match="name a text, a sentence a line, or - for stdin") as error:
+        run_score("lstm", name)
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 300
 
 
 def test_a_missing_model_and_a_missing_file_are_named(run_score: Callable[..., tuple[str, str]]) -> None:

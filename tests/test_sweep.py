@@ -27,7 +27,7 @@ from pipeline.lm.training import Training
 from pipeline.project.console import UserError
 from pipeline.project.params import parse_params, parse_yaml
 from pipeline.project.recipes import lay_over
-from pipeline.search.space import Choice, OneOf, Range, combinations, overrides
+from pipeline.search.space import MOST_COMBINATIONS, Choice, OneOf, Range, combinations, overrides
 from pipeline.search.study import Study
 from pipeline.search.sweep_file import Sweep, load_sweep
 from pipeline.search.trial import TakenOverError, Trial
@@ -86,6 +86,14 @@ def study(sweep: Sweep) -> Study:
     ("changes", "message"),
     [
         ({"model": "lsmt"}, "model = 'lsmt': params.yaml has lstm_dropout, lstm, gru_dropout, gru"),
+        ({"trials": 10**9}, "trials = 1000000000: input should be less than or equal to 100000"),
+        ({"grace_seconds": 10**12}, "grace_seconds = 1000000000000: input should be less than or equal to"),
+        ({"settings": {"epochs": {"low": 1, "high": 10**30}}}, "settings.epochs = 1000"),
+        ({"settings": {"dropout": {"low": 0.1, "high": 0.2}, "seed": [*range(3, 20_000), -1]}}, "seed = -1"),
+        (
+            {"settings": {n: [False, True] for n in ("tied_weights", "locked_dropout")} | {"init_range": [1, 2, 1e9]}},
+            "settings.init_range = 1000000000.0: input should be less than",
+        ),
         ({"trials": 0}, "trials = 0: input should be greater than or equal to 1"),
         ({"budget": 3}, "budget: no such setting; known here: params, model, trials"),
         ({"sampler": {"name": "grid", "seed": 1}}, "sampler.name = 'grid': input should be 'tpe' or 'random'"),
@@ -120,6 +128,33 @@ def test_a_mistake_is_one_line_before_anything_is_trained(changes: dict, message
     assert str(fault.value).startswith("small.yaml: ")
     assert message in str(fault.value)
     assert "\n" not in str(fault.value)
+
+
+def test_a_space_of_endless_combinations_is_checked_at_each_of_its_values(params: None) -> None:
+    wide = {"low": 0.0, "high": 0.5}
+    names = ["dropout", "embedding_dropout", "output_dropout", "weight_dropout", "optimizer.momentum"]
+    names += [f"more.{number}" for number in range(25)]
+    endless = dict.fromkeys(names, wide)
+    assert len(list(combinations({name: Range(low=0.0, high=0.5) for name in names}))) == MOST_COMBINATIONS
+    for settings in (endless, {"update": {"one_of": {"one": endless, "other": endless}}}):
+        with pytest.raises(UserError, match=r"settings\.more: no such setting"):
+            load_sweep(write_sweep(settings=settings))
+    last = {"init_range": [0.1, 0.2, -1.0]} | dict.fromkeys(names[:5], wide) | {"seed": list(range(9999))}
+    with pytest.raises(UserError, match=r"init_range = -1\.0"):
+        load_sweep(write_sweep(settings=last))
+
+
+def test_a_params_file_that_none_can_be_is_named(params: None) -> None:
+    with pytest.raises(UserError, match=r"'a\\x00b' is no file's name"):
+        load_sweep(write_sweep(params="a\0b"))
+    with pytest.raises(UserError, match=r"small\.yaml: params = '\\ud800'"):
+        load_sweep(write_sweep(params="\ud800"))
+
+
+@pytest.mark.parametrize("name", ["My sweep", "a" * 101, "Ä", "x.y"])
+def test_a_sweeps_name_is_one_for_a_recipe(name: str, params: None) -> None:
+    with pytest.raises(UserError, match="a sweep goes by its file's name"):
+        load_sweep(write_sweep(name=name))
 
 
 def test_the_study_that_is_delivered_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from pipeline.artifacts.history import history_path
 from pipeline.artifacts.weights import read_description, weights_path
 from pipeline.lm.settings import Settings
 from pipeline.project.console import UserError
-from pipeline.project.files import atomic_write, project_root
+from pipeline.project.files import CHECKPOINTS, atomic_write, project_root
 
 DIGEST_BYTES = hashlib.sha256().digest_size
 CODE = Path(__file__).parents[1] / "lm"  # everything that decides a number
@@ -135,4 +135,4 @@ def is_being_trained(model: str) -> bool:
 
 
 def _folder() -> Path:
-    return project_root() / ".checkpoints"
+    return project_root() / CHECKPOINTS

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from pipeline.lm.settings import Settings, overlay
 from pipeline.project.console import UserError
 from pipeline.project.files import PARAMS
-from pipeline.project.params import validate
+from pipeline.project.params import parse_yaml, validate
 
 LOCK = Path("dvc.lock")
 
@@ -49,10 +47,10 @@ class Lock(BaseModel):
 def read_lock() -> dict[str, LockedStage]:
     """The stages that DVC has run. Raises UserError if dvc.lock is damaged."""
     try:
-        return Lock.model_validate(YAML(typ="safe").load(LOCK.read_text(encoding="utf-8"))).stages
+        return Lock.model_validate(parse_yaml(LOCK.read_text(encoding="utf-8"), LOCK)).stages
     except FileNotFoundError:
         return {}
-    except (YAMLError, UnicodeDecodeError, ValidationError):
+    except (UserError, UnicodeDecodeError, ValidationError):
         raise UserError(f"{LOCK} is damaged: restore it with git, or delete it and run `dvc repro`") from None
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from pipeline.lm.settings import Settings, Strict
-from pipeline.project.console import UserError
+from pipeline.project.console import UserError, lacks_memory
 from pipeline.project.files import MODELS, atomic_write
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a description is read without it
@@ -77,6 +77,8 @@ def load_weights(path: Path) -> TrainedModel:
         model = build_model(description.settings, len(description.vocabulary))
         model.load_state_dict(weights)
     except (SafetensorError, RuntimeError) as error:
+        if lacks_memory(error):
+            raise
         raise _damaged(path, error) from None
     return TrainedModel(model, description.settings, tuple(description.vocabulary), description.fingerprint)
 
@@ -90,6 +92,8 @@ def read_description(path: Path) -> Description:
             return Description.model_validate_json(file.metadata()["model"])
     except (SafetensorError, ValidationError, KeyError, TypeError) as error:
         raise _damaged(path, error) from None
+    except OSError as error:  # whose words do not name the file
+        raise UserError(f"{path} cannot be read ({error}): move it away, then `dvc checkout {path}`") from None
 
 
 def _sha256(description: dict[str, Any], weights: dict[str, "Tensor"]) -> str:

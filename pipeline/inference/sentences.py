@@ -1,6 +1,6 @@
 """Sentences scored by a trained model, one per line, split into words as in `preprocess`."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,12 +35,27 @@ class SentenceScore:
         return perplexity(self.total_loss / self.num_tokens)
 
 
-def score_sentences(trained: TrainedModel, sentences: Iterable[Sequence[str]]) -> Iterator[SentenceScore]:
-    """Score each sentence on its own, in order; see `token_losses`. Raises UserError naming the line."""
+def score_sentences(
+    trained: TrainedModel,
+    sentences: Iterable[Sequence[str]],
+    on_share: Callable[[float], object] = lambda _: None,
+) -> Iterator[SentenceScore]:
+    """Score each sentence on its own, in order; see `token_losses`. Raises UserError naming the line.
+
+    on_share: called now and then with the scored share of the sentences that have been taken but not yet yielded.
+    """
     encoder = Encoder(trained.vocabulary)
     encoded = (encoder.encode(words, f"line {number}") for number, words in enumerate(sentences, start=1))
     for chunk in _chunks(encoded, CHUNK_TOKENS):
-        losses = token_losses(trained.model, [sentence.ids for sentence in chunk], encoder.eos)
+        tokens = sum(len(sentence.ids) + 1 for sentence in chunk)
+        done = 0
+
+        def scored(number: int, tokens: int = tokens) -> None:
+            nonlocal done
+            done += number
+            on_share(done / tokens)
+
+        losses = token_losses(trained.model, [sentence.ids for sentence in chunk], encoder.eos, on_tokens=scored)
         yield from map(SentenceScore, chunk, losses)
 
 

@@ -20,12 +20,13 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def check_shares(batch_size: int) -> None:
-    """Raise SharesError when the processes cannot share a batch evenly."""
-    if batch_size % world_size():
+def check_shares(batch_size: int, processes: int | None = None) -> None:
+    """Raise SharesError when the processes cannot share a batch evenly; None: those that have met already."""
+    processes = processes or world_size()
+    if batch_size % processes:
         divisors = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
         raise SharesError(
-            f"{world_size()} processes cannot share a batch_size of {batch_size} evenly: "
+            f"{processes} processes cannot share a batch_size of {batch_size} evenly: "
             f"set processes to one of {', '.join(map(str, divisors))}, or another batch_size"
         )
 

@@ -15,3 +15,7 @@ class SharesError(TrainingError):
 
 class DivergedError(TrainingError):
     """The loss became infinite or not a number."""
+
+
+class OutOfMemoryError(TrainingError):
+    """A training run takes more memory than there is."""

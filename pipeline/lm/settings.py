@@ -7,8 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
+
+# Bounds beyond which nothing is a model any more: a slip of the pen, or more than a float32 or a library can hold.
+# Whether a model within them fits into this machine is asked in `lm.memory`.
+Size = Annotated[int, Field(ge=1, le=2**20)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Rate = Annotated[float, Field(gt=0, le=1e6)]
+WeightDecay = Annotated[float, Field(ge=0, le=1e6)]
 
 
 class Strict(BaseModel):
@@ -22,21 +28,21 @@ class SGD(Strict):
 
     name: Literal["sgd"]
     momentum: Probability
-    weight_decay: NonNegativeFloat = 0.0
+    weight_decay: WeightDecay = 0.0
 
 
 class AdamW(Strict):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101), as in `torch.optim.AdamW`."""
 
     name: Literal["adamw"]
-    weight_decay: NonNegativeFloat
+    weight_decay: WeightDecay
 
 
 class Decay(Strict):
     """The rate stays for `constant_epochs`, then is multiplied by `decay` every epoch."""
 
     name: Literal["decay"]
-    constant_epochs: Annotated[int, Field(ge=0)]
+    constant_epochs: Annotated[int, Field(ge=0, le=1_000_000)]
     decay: Annotated[float, Field(gt=0, le=1)]
 
 
@@ -55,26 +61,26 @@ class Settings(Strict):
     """
 
     cell: Literal["lstm", "gru", "gru_textbook"]
-    num_layers: PositiveInt
-    hidden_size: PositiveInt
-    embedding_size: PositiveInt
+    num_layers: Annotated[int, Field(ge=1, le=1_000)]
+    hidden_size: Size
+    embedding_size: Size
     tied_weights: bool = False
     dropout: Probability = 0.0
     embedding_dropout: Probability | None = None
     output_dropout: Probability | None = None
     locked_dropout: bool = False
     weight_dropout: Probability = 0.0
-    init_range: PositiveFloat
+    init_range: Annotated[float, Field(gt=0, le=100)]
 
-    epochs: PositiveInt
-    batch_size: PositiveInt
-    bptt: PositiveInt
+    epochs: Count
+    batch_size: Count
+    bptt: Count
     random_windows: bool = False
     loss: Literal["mean", "sum_over_time"]
     optimizer: Annotated[SGD | AdamW, Field(discriminator="name")]
-    learning_rate: PositiveFloat
+    learning_rate: Rate
     schedule: Annotated[Decay | Linear, Field(discriminator="name")]
-    max_grad_norm: PositiveFloat | None
+    max_grad_norm: Annotated[float, Field(gt=0, le=1e30)] | None
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     device: Literal["auto", "cpu", "cuda"]
@@ -111,10 +117,10 @@ class Settings(Strict):
 class DynamicEvaluation(Strict):
     """How fast a model learns from the text that it is tested on, and how hard it is pulled back."""
 
-    learning_rate: PositiveFloat
-    decay: NonNegativeFloat
-    epsilon: PositiveFloat
-    bptt: PositiveInt
+    learning_rate: Rate
+    decay: Annotated[float, Field(ge=0, le=1e6)]
+    epsilon: Annotated[float, Field(ge=1e-30, le=1e6)]  # in float32, less would be a division by zero
+    bptt: Count
 
 
 def overlay(shared: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """Where the project's files live, and how they are written and recognised."""
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +20,7 @@ CORPUS_METRICS = Path("results/corpus.json")
 MODELS = Path("results/models")
 REPORT = Path("results/report")
 SWEEPS = Path("results/sweeps")
+CHECKPOINTS = Path(".checkpoints")
 
 
 def project_root() -> Path:
@@ -29,20 +31,64 @@ def project_root() -> Path:
     return Path(os.environ.get("DVC_ROOT", ".")).resolve()
 
 
+def kept_folders() -> list[Path]:
+    """The folders that the project's commands write to, as far as they are there."""
+    folders = [Path(), RAW, PROCESSED, CORPUS_METRICS.parent, REPORT, project_root() / CHECKPOINTS]
+    with suppress(OSError):
+        folders += [*MODELS.glob("*"), *SWEEPS.glob("*")]
+    return [folder for folder in folders if folder.is_dir()]
+
+
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
-    """Open a file for writing that appears under its name only when complete, or not at all."""
+    """Open a file for writing that appears under its name only when complete, or not at all. Raises OSError.
+
+    Until then it is a partial file beside it, locked for as long as it is being written: see `clear_partial_files`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    clear_partial_files(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     encoding = None if "b" in mode else "utf-8"
     try:
-        with open(partial, mode, encoding=encoding, newline=None if "b" in mode else "\n") as file:
+        with open(_own(partial), mode, encoding=encoding, newline=None if "b" in mode else "\n") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+            os.replace(partial, path)  # still locked: nobody may clear it away
     finally:
         partial.unlink(missing_ok=True)
+
+
+def clear_partial_files(folder: Path) -> None:
+    """Delete what writers that were killed have left in a folder.
+
+    A living writer, on this machine or on another one that shares the folder, holds a lock on its file, which the
+    system takes from it when it ends, however it does. Its number would say less: others get it later, or elsewhere.
+    """
+    for partial in folder.glob(".*.partial"):
+        with suppress(OSError):  # gone meanwhile, or not ours to delete, or a file system without locks
+            descriptor = os.open(partial, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                partial.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _own(partial: Path) -> int:
+    """Open an empty file, locked by this process. Raises OSError."""
+    while True:
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            if os.path.samestat(os.fstat(descriptor), os.stat(partial)):
+                if os.fstat(descriptor).st_size:
+                    os.ftruncate(descriptor, 0)
+                return descriptor
+        except FileNotFoundError:
+            pass  # cleared away between its opening and its lock
+        os.close(descriptor)
 
 
 def sha256(path: Path) -> str:

@@ -4,13 +4,19 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from pipeline.lm.settings import DynamicEvaluation, PositiveFloat, PositiveInt, Settings, Strict
+from pipeline.lm.settings import DynamicEvaluation, Settings, Strict
 from pipeline.project.console import UserError
 from pipeline.project.files import PARAMS
 
-ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+LONGEST_NAME = 100  # leaves room for what is put around it, in the 255 bytes that a file's name may have
+NAME = r"^[a-z0-9][a-z0-9_]*$"
+
+ModelName = Annotated[str, StringConstraints(pattern=NAME, max_length=LONGEST_NAME)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{64}$", to_lower=True)]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=2 * LONGEST_NAME)]
+Source = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+Words = Annotated[int, Field(ge=1, lt=2**48)]
+Perplexity = Annotated[float, Field(gt=0, le=1e9)]
 
 
 class SourceFile(Strict):
@@ -25,16 +31,16 @@ class Files(Strict):
 
 
 class Download(Strict):
-    timeout_seconds: PositiveFloat
-    sources: Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1)]
+    timeout_seconds: Annotated[float, Field(gt=0, le=86_400)]
+    sources: Annotated[list[Source], Field(min_length=1)]
     files: Files
 
 
 class CorpusSizes(Strict):
-    train_tokens: PositiveInt
-    valid_tokens: PositiveInt
-    test_tokens: PositiveInt
-    vocabulary_size: PositiveInt
+    train_tokens: Words
+    valid_tokens: Words
+    test_tokens: Words
+    vocabulary_size: Words
 
 
 class Preprocess(Strict):
@@ -42,13 +48,13 @@ class Preprocess(Strict):
 
 
 class Perplexities(Strict):
-    train: PositiveFloat
-    valid: PositiveFloat
-    test: PositiveFloat
+    train: Perplexity
+    valid: Perplexity
+    test: Perplexity
 
 
 class Evaluate(Strict):
-    """`dynamic` says how, for each model that is to be evaluated dynamically as well."""
+    """`dynamic` has the settings of each model that is to be evaluated dynamically as well."""
 
     dynamic: dict[ModelName, DynamicEvaluation] | None
 
@@ -61,7 +67,7 @@ class Params(Strict):
     """The whole of `params.yaml`; `models` maps a model's name to its complete settings."""
 
     recipe: ModelName
-    processes: PositiveInt
+    processes: Annotated[int, Field(ge=1, le=1024)]
     download: Download
     preprocess: Preprocess
     train: Settings
@@ -70,7 +76,7 @@ class Params(Strict):
     report: Report
 
     def model(self, name: str) -> Settings:
-        """The settings of one model. Raises UserError when `params.yaml` has no such model."""
+        """The settings of one model. Raises UserError if `params.yaml` has no such model."""
         if name not in self.models:
             raise UserError(f"no model {name!r} in {PARAMS}: there are {', '.join(self.models)}")
         return self.models[name]

@@ -1,20 +1,20 @@
-"""A sweep's file: the model that it starts from, and what it tries instead of that model's settings."""
+"""A sweep's file: the model it starts from, and what it tries instead of that model's settings."""
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from pipeline.lm.settings import PositiveInt, Settings, Strict, overlay
+from pipeline.lm.settings import Count, Settings, Strict, overlay
 from pipeline.project.console import UserError
-from pipeline.project.params import parse_params, parse_yaml, read_yaml, validate
+from pipeline.project.params import parse_params, parse_yaml, read_yaml, shown, validate
 from pipeline.project.recipes import laid_over, read_base
-from pipeline.project.schema import ModelName
+from pipeline.project.schema import LONGEST_NAME, NAME, ModelName
 from pipeline.search.space import (
     Choice,
     OneOf,
@@ -30,7 +30,7 @@ from pipeline.search.space import (
     searched,
 )
 
-MOST_COMBINATIONS_CHECKED = 10_000
+MOST_TRIALS = 100_000  # each of them waits in the database from the start
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -43,27 +43,27 @@ class Sampler(Strict):
 
 
 class Pruner(Strict):
-    """Ends a trial whose best valid perplexity is above a percentile of the complete trials' at the same epoch.
+    """Ends a trial whose best validation perplexity is above a percentile of the complete trials' at the same epoch.
 
     percentile: 50 is the median rule (Golovin et al. 2017), lower is stricter
-    startup_trials: so many complete before any is pruned
-    min_epochs: of every trial
+    startup_trials: how many have to complete before any is pruned
+    min_epochs: how many epochs every trial gets
     """
 
     percentile: Annotated[float, Field(gt=0, lt=100)]
-    startup_trials: PositiveInt
-    min_epochs: PositiveInt
+    startup_trials: Count
+    min_epochs: Count
 
 
 class SweepFile(Strict):
-    """The file as it stands."""
+    """The file as written."""
 
     params: Annotated[str, StringConstraints(min_length=1)]
     model: ModelName
-    trials: PositiveInt
+    trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)]
     sampler: Sampler
     pruner: Pruner | None
-    grace_seconds: Annotated[int, Field(ge=4)]
+    grace_seconds: Annotated[int, Field(ge=4, le=1_000_000)]
     settings: dict[str, Any]
 
 
@@ -71,11 +71,11 @@ class SweepFile(Strict):
 class Sweep:
     """A sweep, checked: every combination of its space's ends and choices is a model that can be trained.
 
-    base: the settings of the model that it starts from
-    params: the params file that has this model, as a document; of a recipe, the whole that it makes
+    base: the settings of the model it starts from
+    params: the params file that has this model, as a document; for a recipe, the complete file it results in
     recipe_base: the text of the params.yaml that recipes are laid over
-    trials: how many to run in all
-    grace_seconds: a worker that is silent for longer is taken for dead
+    trials: how many to run in total
+    grace_seconds: a worker that is silent for longer is presumed dead
     """
 
     name: str
@@ -90,11 +90,11 @@ class Sweep:
     grace_seconds: int
 
     def settings(self, pick: Pick) -> Settings:
-        """The settings that `pick` makes of the space. Raises UserError when they are not valid together."""
+        """The settings that `pick` chooses from the space. Raises UserError if they are not valid together."""
         return self._overlaid(overrides(self.space, pick))
 
     def tried(self, pick: Pick) -> dict[str, Any]:
-        """What `pick` makes of all that is searched: each bundle's name, each setting's value or None."""
+        """What `pick` chooses for everything that is searched: each bundle's name, each setting's value or None."""
         bundles: dict[str, Any] = {}
 
         def noting(place: str, node: Range | Choice | OneOf) -> Any:
@@ -110,9 +110,9 @@ class Sweep:
         }
 
     def study_name(self, corpus_fingerprint: str) -> str:
-        """Names what the trials have in common, so that an edited sweep never goes on from other trials than its own.
+        """Identifies what the trials have in common, so that an edited sweep never continues with trials of another.
 
-        More trials may be asked for later: their number has no part in it.
+        It does not depend on the number of trials: more may be requested later.
         """
         definition = [
             self.base.essentials(),
@@ -124,13 +124,13 @@ class Sweep:
         return f"{self.name}-{hashlib.sha256(json.dumps(definition).encode()).hexdigest()[:8]}"
 
     def check(self) -> None:
-        """Raises UserError at a combination of ends and choices that no model can have."""
+        """Raises UserError for a combination of ends and choices that no model can have."""
         for _ in self.corners():
             pass
 
     def corners(self) -> Iterator[Settings]:
-        """The settings of every combination of ends and choices, up to MOST_COMBINATIONS_CHECKED."""
-        for combination in islice(combinations(self.space), MOST_COMBINATIONS_CHECKED):
+        """The settings of the combinations of ends and choices."""
+        for combination in combinations(self.space):
             yield self._overlaid(combination)
 
     def _overlaid(self, flat: Mapping[str, Scalar]) -> Settings:
@@ -138,7 +138,10 @@ class Sweep:
 
 
 def load_sweep(path: Path) -> Sweep:
-    """Read and check a sweep's file and the params file or recipe that it names. Raises UserError at a fault."""
+    """Read and check a sweep's file and the params file or recipe it names. Raises UserError at the first mistake."""
+    if not re.fullmatch(NAME, path.stem) or len(path.stem) > LONGEST_NAME:  # it becomes a recipe's, in the end
+        letters = f"small letters, digits and underscores, {LONGEST_NAME} at most"
+        raise UserError(f"{shown(path.name)}: a sweep goes by its file's name, which is of {letters}: rename the file")
     document = read_yaml(path)
     if not isinstance(document, dict):
         raise UserError(f"{path}: expected {', '.join(SweepFile.model_fields)}")

@@ -1,0 +1,77 @@
+"""How much memory a training takes at the least, asked before anything is built.
+
+Without this a machine that lends memory before it has it starts on the impossible, and ends it with a signal.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from pipeline.lm.device import choose_device
+from pipeline.lm.errors import OutOfMemoryError, TrainingError
+from pipeline.lm.settings import AdamW, Settings
+
+GATES = {"lstm": 4, "gru": 3, "gru_textbook": 3}
+FLOAT_BYTES = 4
+LIMITS_OF_A_CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def check_fits(settings: Settings, train_tokens: int, vocabulary_size: int) -> None:
+    """Raise OutOfMemoryError, with the size that it would take, when a training cannot fit into this machine.
+
+    Raises TrainingError for a batch of more columns than there are tokens to fill them with.
+    """
+    if settings.batch_size >= train_tokens:
+        raise TrainingError(f"batch_size is {settings.batch_size:,}, and train has {train_tokens:,} tokens: lower it")
+    weights = bytes_of_weights(settings, vocabulary_size)
+    window = bytes_of_window(settings, train_tokens, vocabulary_size)
+    here = bytes_here(choose_device(settings.device))
+    if weights + window > here:
+        raise OutOfMemoryError(
+            f"training takes {as_size(weights + window)} of memory or more, {as_size(weights)} for the weights and"
+            f" {as_size(window)} for a window's activations, and there are {as_size(here)} here: lower"
+            f" {'hidden_size, embedding_size or num_layers' if weights > window else 'batch_size or bptt'}"
+        )
+
+
+def num_weights(settings: Settings, vocabulary_size: int) -> int:
+    """As `num_parameters` of the model that is built, but for a few biases."""
+    inputs = [settings.embedding_size] + [settings.hidden_size] * (settings.num_layers - 1)
+    layers = sum(GATES[settings.cell] * settings.hidden_size * (size + settings.hidden_size) for size in inputs)
+    softmax = 0 if settings.tied_weights else settings.hidden_size * vocabulary_size
+    return vocabulary_size * settings.embedding_size + layers + softmax
+
+
+def bytes_of_weights(settings: Settings, vocabulary_size: int) -> int:
+    """Weights, their gradient, the best weights so far, and what the optimizer keeps of each weight."""
+    optimizer = 2 if isinstance(settings.optimizer, AdamW) else bool(settings.optimizer.momentum)
+    return (3 + optimizer) * FLOAT_BYTES * num_weights(settings, vocabulary_size)
+
+
+def bytes_of_window(settings: Settings, train_tokens: int, vocabulary_size: int) -> int:
+    """What a window's tokens take in evaluation, where their logits are all there at once."""
+    steps = min(settings.bptt, -(-train_tokens // settings.batch_size))
+    numbers = settings.embedding_size + settings.num_layers * settings.hidden_size + vocabulary_size
+    return steps * settings.batch_size * numbers * FLOAT_BYTES
+
+
+def bytes_here(device: torch.device) -> int:
+    """All the memory of a device; of the processor's, what a container allows."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for file in map(Path, LIMITS_OF_A_CONTAINER):
+        with suppress(OSError, ValueError):  # there is none, or it says `max`
+            limits.append(int(file.read_text()))
+    return min(limits)
+
+
+def as_size(number: float) -> str:
+    """Bytes for a person: 2560000000 is 2.6 GB."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB", "PB"):
+        if number < 1000 or unit == "PB":
+            break
+        number /= 1000
+    return f"{number:.3g} {unit}" if number < 1000 else f"{number:,.0f} {unit}"

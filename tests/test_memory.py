@@ -1,0 +1,70 @@
+"""What does not fit into memory is said as that, with the size that it would take, before it is built."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.lm import memory
+from pipeline.lm.errors import OutOfMemoryError, TrainingError
+from pipeline.lm.memory import as_size, bytes_of_weights, bytes_of_window, check_fits, num_weights
+from pipeline.lm.model import build_model, num_parameters
+from tests.small import CELLS, small_settings
+
+TOKENS, VOCAB = 10_000, 500
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_estimate_is_of_the_model_that_is_built(cell: str, tied: bool) -> None:
+    settings = small_settings(cell=cell, tied_weights=tied, hidden_size=64, embedding_size=64)
+    built = num_parameters(build_model(settings, VOCAB))
+    assert 0.95 * built < num_weights(settings, VOCAB) <= built
+
+
+def test_the_optimizer_and_the_window_count() -> None:
+    weights = 4 * num_weights(small_settings(), VOCAB)
+    for optimizer, copies in [
+        ({"name": "sgd", "momentum": 0.0}, 3),
+        ({"name": "sgd", "momentum": 0.5}, 4),
+        ({"name": "adamw", "weight_decay": 0.0}, 5),
+    ]:
+        assert bytes_of_weights(small_settings(optimizer=optimizer), VOCAB) == copies * weights
+    assert bytes_of_window(small_settings(batch_size=4, bptt=5), TOKENS, VOCAB) == 4 * 5 * (16 + 2 * 16 + VOCAB) * 4
+    assert bytes_of_window(small_settings(batch_size=5_000, bptt=5), TOKENS, VOCAB) == 5_000 * 2 * (48 + VOCAB) * 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "remedy"),
+    [
+        ({"hidden_size": 100_000, "embedding_size": 100_000}, "2.56 TB", "lower hidden_size"),
+        ({"num_layers": 1_000, "hidden_size": 50_000}, "320 TB", "lower hidden_size"),
+        ({"batch_size": 9_000, "bptt": 1_000, "hidden_size": 2**20}, "TB", "lower hidden_size"),
+    ],
+)
+def test_what_no_machine_has_is_refused_with_its_size(settings: dict[str, Any], size: str, remedy: str) -> None:
+    with pytest.raises(OutOfMemoryError, match=f"training takes .*{size} .*{remedy}"):
+        check_fits(small_settings(**settings), TOKENS, VOCAB)
+
+
+def test_a_window_too_large_for_a_small_machine_names_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_fits(small_settings(), TOKENS, VOCAB)
+    monkeypatch.setattr(memory, "bytes_here", lambda device: 10**6)
+    with pytest.raises(OutOfMemoryError, match=r"1\.75 MB for a window's .* 1 MB here: lower batch_size or bptt"):
+        check_fits(small_settings(batch_size=100, bptt=8), TOKENS, VOCAB)
+
+
+def test_a_batch_of_more_columns_than_tokens_is_refused() -> None:
+    with pytest.raises(TrainingError, match=r"batch_size is 10,000, and train has 10,000 tokens"):
+        check_fits(small_settings(batch_size=TOKENS), TOKENS, VOCAB)
+
+
+def test_this_machine_has_memory() -> None:
+    assert 2**26 < memory.bytes_here(torch.device("cpu")) < 2**50
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(999, "999 bytes"), (2.56e9, "2.56 GB"), (1e15, "1 PB"), (3.2e19, "32,000 PB")]
+)
+def test_sizes_are_for_people(number: float, text: str) -> None:
+    assert as_size(number) == text
