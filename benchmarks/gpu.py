@@ -1,7 +1,7 @@
 """Everything that takes a GPU to find out, in one run of under ten minutes: the tests marked `gpu`, then the benchmark.
 
-It needs PyTorch with CUDA and the few packages that docs/performance.md names, but neither DVC nor MLflow. What it
-finds is kept in gpu-results/: gpu.txt, tests.txt and benchmark.txt, which ends in the table that is also printed last.
+It needs PyTorch with CUDA and the few packages that docs/performance.md names, but neither DVC nor MLflow. Its results
+are kept in gpu-results/: gpu.txt, tests.txt and benchmark.txt, which ends with the table that is also printed last.
 """
 
 import argparse

@@ -1,1 +1,1 @@
-"""Recurrent language models on Penn Treebank: one module a DVC stage, and what the stages share."""
+"""Recurrent language models on Penn Treebank: one module per command, and the packages that the commands share."""

@@ -1,7 +1,7 @@
 """Run the whole pipeline on a small corpus of invented words, in a workspace of its own: the folder `.demo`.
 
 Your own data, results, MLflow store and DVC cache are left alone. The workspace is kept: look around in it, change its
-params.yaml and run `dvc repro` there. The next demo brings its code and settings back and reruns what differs.
+params.yaml and run `dvc repro` there. The next demo resets its code and settings and reruns what differs.
 """
 
 import argparse
@@ -20,7 +20,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 WORKSPACE = PROJECT / ".demo"
 RECIPE = PROJECT / "recipes/demo.yaml"
 
-# The folder is a DVC root without git, and a cache that the user shares between projects is left out of it.
+# The folder is a DVC root without git, and it does not use a cache that the user shares between projects.
 DVC_CONFIG = "[core]\n    no_scm = true\n[cache]\n    dir = cache\n"
 
 
@@ -34,9 +34,9 @@ def main() -> None:
 
 
 def build_workspace(destination: Path, params: str) -> None:
-    """Make or refresh a folder in which `dvc repro` runs this code on the sample corpus; params: params.yaml's text.
+    """Create or refresh a folder in which `dvc repro` runs this code on the sample corpus; params: params.yaml's text.
 
-    Only code, settings and corpus are replaced: what earlier runs left there stays, for DVC to judge.
+    Only code, settings and corpus are replaced: the results of earlier runs are kept, and DVC decides what is stale.
     """
     for folder in ("pipeline", ".dvc/plots"):
         shutil.rmtree(destination / folder, ignore_errors=True)
@@ -45,7 +45,7 @@ def build_workspace(destination: Path, params: str) -> None:
         shutil.copyfile(PROJECT / file, destination / file)
     with atomic_write(destination / PARAMS) as settings:
         settings.write(params)
-    (destination / PARAMS_BASE).unlink(missing_ok=True)  # of recipes that were laid over the settings of before
+    (destination / PARAMS_BASE).unlink(missing_ok=True)  # left by a recipe that was laid over the earlier settings
     with atomic_write(destination / ".dvc/config.local") as config:
         config.write(DVC_CONFIG)
     sample.write(destination / SAMPLE)
@@ -57,14 +57,14 @@ def reproduce(workspace: Path) -> int:
         try:
             return dvc.wait()
         except KeyboardInterrupt:
-            dvc.wait()  # Ctrl-C reached the stage too; DVC notes that it failed and lets go of its locks
+            dvc.wait()  # Ctrl-C reached the stage too; DVC records the failure and releases its locks
             raise
 
 
 def workspace_environment() -> dict[str, str]:
-    """This process's environment without what would lead DVC or MLflow out of the workspace.
+    """This process's environment without anything that would lead DVC or MLflow out of the workspace.
 
-    Stages call `python`: it is to be this one.
+    Stages call `python`, which has to be this one.
     """
     elsewhere = ("DVC_ROOT", "DVC_EXP_", "GIT_", "MLFLOW_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(elsewhere)}
@@ -76,7 +76,7 @@ def workspace_environment() -> dict[str, str]:
 
 
 def _where_to_look(workspace: Path, programs: Path) -> str:
-    """The result, and the commands that show more, as they work from the current folder."""
+    """Where the result is, and commands that show more, as they can be typed in the current folder."""
     folder, programs = Path(os.path.relpath(workspace)), Path(os.path.relpath(programs))
     return "\n".join(
         [

@@ -1,4 +1,4 @@
-"""Evaluate one trained model: its best weights, loaded into a freshly built model, on all three splits."""
+"""Evaluate one trained model on all three splits, with its best weights loaded into a freshly built model."""
 
 import argparse
 import math
@@ -24,7 +24,7 @@ from pipeline.tracking.registry import register
 
 
 def evaluate_model(name: str) -> Metrics:
-    """Perplexities of train, valid and test, best epoch and number of parameters; also written to metrics.json."""
+    """Perplexities of all three splits, best epoch and number of parameters; also written to metrics.json."""
     keep_freed_memory()
     params_text, params = read_text(PARAMS), load_params()
     weights_file, history_file = weights_path(name), history_path(name)
@@ -70,7 +70,7 @@ def evaluate_model(name: str) -> Metrics:
 
 
 def evaluation_inputs(name: str) -> Inputs:
-    """What a model's evaluation follows from, as it is now."""
+    """Everything that a model's evaluation depends on, in its current state."""
     params, weights_file = load_params(), weights_path(name)
     return {
         PARAMS.name: (params.model(name), (params.evaluate.dynamic or {}).get(name)),

@@ -1,8 +1,8 @@
-"""Resolve git's conflict in dvc.lock, stage by stage.
+"""Resolve a git conflict in dvc.lock, stage by stage.
 
-Two machines that train different models both append to dvc.lock, and git, which merges lines, sees a conflict. A stage
-that only one side ran, or that both ran to the same end, is no conflict: it is taken as it is, and nothing trains
-again. Run it after the `git pull`, `git merge` or `git rebase` that stopped.
+Two machines that train different models both append to dvc.lock, and git, which merges line by line, sees a conflict. A
+stage that only one side ran, or that both ran with the same result, is not a conflict: it is kept as it is, and nothing
+is trained again. Run this after the `git pull`, `git merge` or `git rebase` that stopped.
 """
 
 import argparse
@@ -17,13 +17,13 @@ from pipeline.project.console import UserError, run, say
 from pipeline.project.files import atomic_write
 from pipeline.project.params import parse_yaml
 
-ANCESTOR, OURS, THEIRS = 1, 2, 3  # git's numbers of the sides of a conflict (gitrevisions)
+ANCESTOR, OURS, THEIRS = 1, 2, 3  # git's numbers for the sides of a conflict (gitrevisions)
 
 
 def merge(ancestor: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    """Three-way merge of the stages of a dvc.lock, each taken whole.
+    """Three-way merge of the stages of a dvc.lock, each taken as a whole.
 
-    Raises UserError when the two sides ran a stage to different ends.
+    Raises UserError when the two sides ran a stage with different results.
     """
     differing = sorted(
         name
@@ -41,7 +41,7 @@ def merge(ancestor: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any]
 
 
 def read_side(side: int) -> dict[str, Any]:
-    """A side of the conflict, as DVC wrote it. Raises UserError where there is no conflict."""
+    """One side of the conflict, as DVC wrote it. Raises UserError if there is no conflict."""
     try:
         content = subprocess.run(["git", "show", f":{side}:./{LOCK}"], capture_output=True, check=False)
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""Turn the text of data/raw into token ids in data/processed, with the vocabulary of the train split.
+"""Turn the text of data/raw into token ids in data/processed, using the vocabulary of the training split.
 
-Words are separated by whitespace. The end of each line is the token `<eos>`, also of an empty line (which is nothing
-but `<eos>`) and of a last line that lacks its line break. Lines end in LF or CR LF; CR alone is refused. A byte-order
-mark is dropped. Words of valid and test that train lacks become `<unk>`.
+Words are separated by whitespace. The end of each line becomes the token `<eos>`, even that of an empty line (which is
+a single `<eos>`) and of a last line without a line break. Lines end in LF or CR LF; CR alone is refused. A byte-order
+mark is dropped. Validation and test words that the training split lacks become `<unk>`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ CODE = Path(__file__).parent / "corpus"
 def encode(path: Path, vocabulary: list[str]) -> np.ndarray:
     """The text's ids [length], in the smallest type that holds them.
 
-    Raises UserError at a word that the vocabulary lacks when it has no `<unk>` either, and when the text is empty.
+    Raises UserError for a word that is not in the vocabulary if `<unk>` is not either, and if the text is empty.
     """
     dtype = id_dtype(len(vocabulary))
     # Neither an edit in data/raw, which DVC undoes, nor one in the source alone, which it does not notice, would do.
@@ -48,7 +48,7 @@ def encode(path: Path, vocabulary: list[str]) -> np.ndarray:
 
 
 def check_sizes(sizes: CorpusSizes, expected: CorpusSizes | None) -> None:
-    """Raises UserError naming every size that differs from what params.yaml expects."""
+    """Raises UserError naming every size that differs from the one expected in params.yaml."""
     if expected is None:
         return
     differences = [
@@ -61,7 +61,7 @@ def check_sizes(sizes: CorpusSizes, expected: CorpusSizes | None) -> None:
 
 
 def inputs() -> Inputs:
-    """What the ids follow from, as it is now."""
+    """Everything that the ids depend on, in its current state."""
     texts = [RAW / f"{split}.txt" for split in SPLITS]
     return {
         PARAMS.name: load_params().preprocess,

@@ -1,6 +1,6 @@
-"""Lay one of the recipes over params.yaml, for `dvc repro` to run; without a name, list them.
+"""Lay a recipe over params.yaml, for `dvc repro` to run; without a name, list the recipes.
 
-A recipe holds only what differs from params.yaml as git has it, so one may follow another.
+A recipe holds only what differs from params.yaml as committed, so one can follow another.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pipeline.project.recipes import committed_params, lay_over, read_base, reci
 
 
 def list_recipes() -> None:
-    """Show every recipe with the first line of its comment. Raises UserError where there is none."""
+    """Show every recipe with the first line of its comment. Raises UserError if there are none."""
     recipes = recipe_files()
     if not recipes:
         raise UserError(f"no recipes here: run from the repository's root, or put one into {RECIPES}")
@@ -26,7 +26,7 @@ def list_recipes() -> None:
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a recipe. Raises UserError that lists those there are."""
+    """The file of a recipe. Raises UserError, listing the existing ones, if there is no such recipe."""
     recipes = recipe_files()
     if name not in recipes:
         raise UserError(f"no recipe {name!r} in {RECIPES}: there are {', '.join(recipes) or 'none'}")
@@ -34,9 +34,9 @@ def find_recipe(name: str) -> Path:
 
 
 def use_recipe(name: str) -> None:
-    """Write params.yaml as recipes/NAME.yaml makes it of the repository's, or leave it as it is and raise UserError.
+    """Lay recipes/NAME.yaml over the repository's params.yaml, or leave that unchanged and raise UserError.
 
-    A recipe for the sample corpus gets that written first.
+    If the recipe uses the sample corpus, that is written first.
     """
     recipe = find_recipe(name)
     base, committed = read_base(), committed_params()
@@ -53,7 +53,7 @@ def use_recipe(name: str) -> None:
 
 
 def _is_kept_elsewhere(base: str, committed: str | None, recipe: Path) -> bool:
-    """Whether params.yaml is as committed, or what a recipe makes of the base, or not there."""
+    """Whether params.yaml is as committed, or the result of laying a recipe over the base, or missing."""
     if not PARAMS.exists():
         return True
     content = PARAMS.read_bytes()
@@ -65,7 +65,7 @@ def _is_kept_elsewhere(base: str, committed: str | None, recipe: Path) -> bool:
 def _makes(base: str, recipe: Path, content: bytes) -> bool:
     try:
         return lay_over(base, recipe).encode() == content
-    except UserError:  # a recipe with a mistake, which is not the one that was asked for
+    except UserError:  # a recipe with a mistake, but not the one that was asked for
         return False
 
 
@@ -84,8 +84,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.recipe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("recipe", nargs="?", help="a name in recipes, such as best; none to list them all")
-    parser.add_argument("--print", action="store_true", help="only show the whole params file that it makes")
+    parser.add_argument("recipe", nargs="?", help="a recipe's name, such as best; leave it out to list them all")
+    parser.add_argument("--print", action="store_true", help="only show the complete params file that it results in")
     arguments = parser.parse_args()
     if arguments.recipe is None:
         if arguments.print:

@@ -1,4 +1,4 @@
-"""Lay all trained models side by side: a table, figures, and the published conclusions held against our numbers."""
+"""Compare all trained models: a table, figures, and the published conclusions checked against our numbers."""
 
 import argparse
 import json
@@ -90,7 +90,7 @@ def _results_table(results: Sequence[Result], published: Published) -> str:
 
 
 def _published_verdicts(results: Sequence[Result], published: Published) -> list[str]:
-    """Each model's test perplexity against the published one, to the two decimals that were published."""
+    """Each model's test perplexity against the published one, rounded to two decimals as published."""
     lines = []
     for result in results:
         if result.name in published:
@@ -107,7 +107,7 @@ def _conclusion_item(conclusion: Conclusion) -> str:
 
 
 def _settings(results: Sequence[Result]) -> list[str]:
-    """The settings that all models share, listed once, and a table of the others."""
+    """The settings that all models share, listed once, and a table of those that differ."""
     models = {result.name: {key: as_text(value) for key, value in result.settings.flat().items()} for result in results}
     names = list(dict.fromkeys(name for settings in models.values() for name in settings))
     values = {name: [settings.get(name, NONE) for settings in models.values()] for name in names}
@@ -120,7 +120,7 @@ def _settings(results: Sequence[Result]) -> list[str]:
 
 
 def cell_name(cell: str) -> str:
-    """As people write it: `gru_textbook` is GRU (textbook)."""
+    """The usual spelling: `gru_textbook` is GRU (textbook)."""
     kind, _, variant = cell.partition("_")
     return f"{kind.upper()} ({variant})" if variant else kind.upper()
 
@@ -130,7 +130,7 @@ def as_text(value: object) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int) -> str:
-    """A Markdown table whose first columns are text, to the left, and the others numbers, to the right."""
+    """A Markdown table: the first columns are text, aligned left, and the others numbers, aligned right."""
     rule = ["---" if column < text_columns else "---:" for column in range(len(header))]
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
 
@@ -142,7 +142,7 @@ def clock(seconds: float) -> str:
 
 
 def inputs() -> Inputs:
-    """What the report follows from, as it is now."""
+    """Everything that the report depends on, in its current state."""
     params = load_params()
     files = [path for name in params.models for path in (history_path(name), metrics_path(name))]
     return {

@@ -1,9 +1,9 @@
 """Bring MLflow up to date with every finished training run in `results/models`.
 
-What DVC or git restored ran elsewhere or before; what ended while the tracking server was down never reached it. MLflow
-gets both from `history.csv` and `metrics.json`, and from the weights where they are at hand: nothing else is needed, so
-a fresh clone will do. A run that has to be made carries the times of its training and the tag `restored`. A model that
-is being trained at this moment is left alone.
+What DVC or git restored was run elsewhere or earlier; what ended while the tracking server was down never reached it.
+MLflow gets both from `history.csv` and `metrics.json`, and from the weights where they exist: nothing else is needed,
+so a fresh clone will do. A run that has to be created gets the original times of its training and the tag `restored`. A
+model that is being trained at this moment is left alone.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from pipeline.tracking.store import prepare_store
 
 
 def restore() -> list[str]:
-    """The models of which MLflow lacked something. Raises UserError when it cannot be written to."""
+    """The models for which MLflow lacked something. Raises UserError if it cannot be written to."""
     prepare_store(AGAIN)
     params, stages = load_params(), read_lock()
     restored = []
@@ -41,7 +41,7 @@ def restore() -> list[str]:
             say(f"warning: {name} is left out: {error}")
             continue
         if history[-1].epoch != facts.settings.epochs:
-            continue  # interrupted: it is published when it goes on
+            continue  # interrupted: it is published when it is resumed
         _, lacked = publish_finished(facts, history, files, final_figures(name, history))
         release(name)
         if lacked:
@@ -50,10 +50,10 @@ def restore() -> list[str]:
 
 
 def find_training(name: str, stage: LockedStage, params: Params) -> tuple[RunFacts, list[EpochRecord], list[Path]]:
-    """What is known of a model's training, its epochs, and the files that belong to it. Raises UserError.
+    """What is known about a model's training run, its epochs, and the files that belong to it. Raises UserError.
 
-    Files that are as dvc.lock has them were trained with the settings there. Otherwise the training ran without DVC,
-    and its weights name its settings, or failing these params.yaml.
+    Files that match dvc.lock were trained with the settings recorded there. Otherwise the training run was started
+    without DVC, and its settings are those stored with its weights or, without weights, those in params.yaml.
     """
     history_file, weights_file = history_path(name), weights_path(name)
     history = read_history(history_file)
@@ -74,7 +74,7 @@ def find_training(name: str, stage: LockedStage, params: Params) -> tuple[RunFac
 
 
 def final_figures(name: str, history: list[EpochRecord]) -> dict[str, float] | None:
-    """The final figures, or None where the model has none or only those of a training run before this one."""
+    """The final figures, or None if the model has none or only those of an earlier training run."""
     try:
         metrics = read_metrics(name)
     except UserError:

@@ -1,4 +1,4 @@
-"""Write a small corpus of invented words whose entropy is known exactly, to try the pipeline without Penn Treebank."""
+"""Write a small corpus of invented words with exactly known entropy, to try out the pipeline without Penn Treebank."""
 
 import argparse
 from pathlib import Path

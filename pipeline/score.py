@@ -1,9 +1,9 @@
-"""Perplexity of a text under a trained model: of the whole and of each line.
+"""Perplexity of a text under a trained model: of each line and of the whole text.
 
-A line is a sentence of words between blanks; its end is a token too, and is predicted as one. Each line is read on its
-own: its first word is predicted from <eos> alone, so a line's perplexity does not depend on the lines around it. (So a
-split of the corpus comes to another number than in `evaluate`, which reads on from line to line.) A word outside the
-model's vocabulary is read and predicted as <unk>, and counted.
+Each line is a sentence, with words separated by whitespace; the end of a line is a token too, and is predicted as one.
+Each line is scored on its own: its first word is predicted from <eos> alone, so a line's perplexity does not depend on
+the lines around it. (So the perplexity of a split of the corpus differs from that in `evaluate`, which carries the
+state from line to line.) A word outside the model's vocabulary is read and predicted as <unk>, and counted.
 """
 
 import argparse
@@ -130,7 +130,7 @@ def score(name: str, path: Path | None, *, words: bool, as_json: bool) -> None:
 
 
 def _size(path: Path | None) -> int | None:
-    """What there is to read, in bytes; None for what is not a plain file."""
+    """The size of the input in bytes; None if it is not a plain file."""
     try:
         status = os.fstat(sys.stdin.fileno()) if path is None else path.stat()
     except (OSError, ValueError):

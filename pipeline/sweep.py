@@ -1,7 +1,8 @@
-"""Search settings of params.yaml for the lowest valid perplexity, as a file in `sweeps` says.
+"""Search over settings of params.yaml for the lowest validation perplexity, as described by a file in `sweeps`.
 
-The same command starts a sweep, goes on with one that was interrupted, and joins one that other workers are at: on this
-machine as it is, on others with --storage postgresql://... A worker that dies leaves its trial to the others.
+The same command starts a sweep, continues one that was interrupted, and joins one that other workers are running: on
+this machine without further options, on several with --storage postgresql://... If a worker dies, the others take over
+its trial.
 """
 
 import argparse
@@ -30,11 +31,11 @@ SECONDS_BETWEEN_LOOKS = 2
 
 
 def work(sweep: Sweep, study: Study, corpus: Corpus) -> None:
-    """Run trials until none is left, neither waiting nor with another worker. Raises UserError."""
+    """Run trials until none is left, neither waiting nor being run by another worker. Raises UserError."""
     if study.is_finished():
         return
     keep_freed_memory()
-    for settings in sweep.corners():  # no trial is to find out what the machine lacks
+    for settings in sweep.corners():  # find out now, and not in some trial, what the machine lacks
         check_runs_here(settings)
         check_fits(settings, len(corpus.train), len(corpus.vocabulary))
     device = choose_device(sweep.base.device)
@@ -81,19 +82,19 @@ def run_trial(trial: Trial, sweep: Sweep, study: Study, corpus: Corpus, parent: 
             except DivergedError as error:
                 state, failure = "diverged", str(error)
             tracked.end("FAILED" if failure else "FINISHED", failure=failure, tags={"trial_state": state})
-        trial.end(state, history, failure)  # last, for then no other worker minds this trial any more
+        trial.end(state, history, failure)  # last, because from then on no other worker would take over this trial
         delete_checkpoint(training.checkpoint)
     return state
 
 
 def verdict(trial: Trial, training: Training) -> State | None:
-    """Tell the study of the epochs so far; returns how the trial ends, if it does. Raises TakenOverError."""
+    """Report the epochs so far to the study; returns how the trial ends, if it does. Raises TakenOverError."""
     worse = bool(training.history) and trial.report(training.history)
     return "complete" if training.finished else "pruned" if worse else None
 
 
 def close(sweep: Sweep, study: Study, corpus: Corpus, trials: Sequence[EndedTrial], files: Sequence[Path]) -> None:
-    """Bring MLflow up to date with a sweep that has ended, and delete what was kept for going on with it."""
+    """Bring MLflow up to date with a sweep that has ended, and delete what was kept for resuming it."""
     ended = [
         EndedRun(
             run_facts(sweep, study, trial.number, sweep.settings(trial.pick), corpus),
@@ -112,7 +113,7 @@ def close(sweep: Sweep, study: Study, corpus: Corpus, trials: Sequence[EndedTria
 
 
 def checkpoints_of(study: Study) -> str:
-    """What the names of its trials' checkpoints begin with."""
+    """How the names of its trials' checkpoints begin."""
     return f"sweep-{study.name}"
 
 
@@ -125,13 +126,13 @@ def run_facts(
     parent: str | None = None,
     circumstances: dict[str, str] | None = None,
 ) -> RunFacts:
-    """What MLflow is told of a trial; two trials of equal settings remain two runs."""
+    """What MLflow is told about a trial; two trials with equal settings remain two runs."""
     tags = {"recipe": sweep.name, "sweep": study.name, "trial": str(number)} | (circumstances or {})
     if parent:
         tags["mlflow.parentRunId"] = parent
     identity = f"{fingerprint(settings, corpus.fingerprint)}-{study.name}-{number}"
     name = f"{sweep.name}-{number:0{len(str(sweep.trials))}}"
-    # The id is that of whichever worker has the trial: the study sees to it that one at a time does.
+    # Whichever worker has the trial uses this id: the study makes sure that only one has it at a time.
     return RunFacts(name, identity, settings, corpus, tags, REMEDY, training_id=f"{study.name}-{number}")
 
 
@@ -139,14 +140,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("file", type=Path, help="such as sweeps/schedules_and_optimizers.yaml")
+    parser.add_argument("file", type=Path, help="the sweep's file, such as sweeps/schedules_and_optimizers.yaml")
     parser.add_argument(
         "--storage",
         metavar="URL",
-        help="the database that holds the trials: postgresql://USER@HOST/DATABASE (the password is better in ~/.pgpass"
-        " or PGPASSWORD, where no list of processes shows it), or sqlite:///FILE; sweeps.db unless given",
+        help="the database that holds the trials: postgresql://USER@HOST/DATABASE (keep the password in ~/.pgpass or"
+        " PGPASSWORD, where no process listing shows it), or sqlite:///FILE; the default is sweeps.db",
     )
-    parser.add_argument("--report", action="store_true", help="train nothing: write what has come out so far")
+    parser.add_argument("--report", action="store_true", help="train nothing, only write the results so far")
     arguments = parser.parse_args()
     sweep, corpus = load_sweep(arguments.file), load_corpus()
     study = Study(sweep, sweep.study_name(corpus.fingerprint), arguments.storage)

@@ -1,6 +1,6 @@
-"""Train one model of params.yaml. Interrupted, the same command goes on from the last finished epoch.
+"""Train one model of params.yaml. After an interruption, the same command continues from the last finished epoch.
 
-Several processes share the work where torchrun starts them, or by `processes` in params.yaml: the result is the same.
+Several processes share the work if torchrun starts them or `processes` in params.yaml says so: the result is the same.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def train(name: str) -> None:
 
 
 def training_inputs(name: str) -> Inputs:
-    """What a model's training run follows from, as it is now."""
+    """Everything that a model's training run depends on, in its current state."""
     return {
         PARAMS.name: load_params().model(name),
         PROCESSED.as_posix(): corpus_digests(),
@@ -102,13 +102,13 @@ def end_run(tracked: LiveRun, history: list[EpochRecord], files: list[Path]) -> 
             picture = Path(stack.enter_context(TemporaryDirectory())) / "curve.png"
             curves.curve(history, picture)
             files = [*files, picture]
-        except Exception as error:  # it is only for show
+        except Exception as error:  # training must not fail because of a picture
             warn(f"MLflow gets no picture of this training run: {error}")
         tracked.end("FINISHED", files=files)
 
 
 def epoch_line(name: str, record: EpochRecord, epochs: int, best: bool) -> str:
-    """One line a finished epoch: rate, perplexities, speed, time."""
+    """One line per finished epoch: learning rate, perplexities, speed, time."""
     return (
         f"{name}  epoch {record.epoch:>{len(str(epochs))}}/{epochs}  rate {record.learning_rate:.4g}"
         f"  train {record.train_perplexity:8.2f}  valid {record.valid_perplexity:8.2f}{'*' if best else ' '}"

@@ -2,15 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline.artifacts.history import best_epoch, read_history
 from pipeline.lm.record import EpochRecord
+from pipeline.lm.settings import Settings
 from pipeline.project.params import parse_params, parse_yaml
 from pipeline.project.recipes import lay_over, read_base
-from pipeline.project.schema import Params
 from pipeline.report import clock
 from tests.small import KEPT_SETTINGS, ROOT, recipe_params
 
@@ -34,13 +33,13 @@ def test_a_kept_run_is_whole_and_the_page_of_recipes_has_it(run: Path) -> None:
     assert row in (ROOT / "docs/recipes.md").read_text()
 
 
-def kept(recipe: str) -> dict[str, dict[str, Any]]:
-    """The settings with which a recipe's kept runs were trained."""
-    return {run.removeprefix(f"{recipe}-"): KEPT_SETTINGS[run] for run in KEPT_SETTINGS if run.startswith(f"{recipe}-")}
-
-
-def settings(params: Params) -> dict[str, dict[str, Any]]:
-    return {name: model.model_dump() for name, model in params.models.items()}
+def kept(recipe: str) -> dict[str, Settings]:
+    """The settings with which a recipe's kept runs were trained; one that is newer than a run has its default."""
+    return {
+        run.removeprefix(f"{recipe}-"): Settings.model_validate(settings)
+        for run, settings in KEPT_SETTINGS.items()
+        if run.startswith(f"{recipe}-")
+    }
 
 
 def test_every_kept_run_has_its_settings_and_nothing_else_has() -> None:
@@ -50,19 +49,19 @@ def test_every_kept_run_has_its_settings_and_nothing_else_has() -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_gives_the_settings_of_its_kept_runs(recipe: str) -> None:
     """Over the settings of the kept default runs, whatever params.yaml has become."""
-    assert settings(recipe_params(recipe)) == kept(recipe)
+    assert recipe_params(recipe).models == kept(recipe)
 
 
 @pytest.mark.parametrize("recipe", ["default", *RECIPES])
 def test_the_same_over_params_yaml_as_long_as_it_is_that_of_the_kept_runs(recipe: str) -> None:
     base = read_base(ROOT)
     params = parse_params(parse_yaml(base, Path("params.yaml")))
-    if params.train.model_dump() != KEPT_SETTINGS["default-lstm"] or settings(params) != kept("default"):
+    if params.train != kept("default")["lstm"] or params.models != kept("default"):
         pytest.skip("params.yaml has been changed since the runs were kept")
     if recipe != "default":
         file = ROOT / f"recipes/{recipe}.yaml"
         params = parse_params(parse_yaml(lay_over(base, file), file))
-    assert settings(params) == kept(recipe)
+    assert params.models == kept(recipe)
 
 
 @pytest.mark.parametrize("run", [run for run in RUNS if run.stem.startswith("default-")], ids=lambda run: run.stem)

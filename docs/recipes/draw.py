@@ -1,7 +1,7 @@
-"""Draw docs/recipes/recipes.svg: a run of each recipe beside published results.
+"""Draw docs/recipes/recipes.svg: runs of the recipes next to published results.
 
-A run is kept as docs/recipes/<recipe>-<model>.csv and .json: its history.csv and metrics.json. `default` is what
-params.yaml comes with.
+A run is kept as docs/recipes/<recipe>-<model>.csv and .json: its history.csv and metrics.json. `default` is params.yaml
+as committed.
 """
 
 import argparse
@@ -37,7 +37,7 @@ PUBLISHED = {
 
 
 def draw(runs: Mapping[str, tuple[History, float]], published: Mapping[str, float], path: Path) -> None:
-    """Draw each run's valid perplexity by epoch and its test perplexity at the best epoch, beside published ones.
+    """Draw each run's validation perplexity by epoch and its test perplexity at the best epoch, next to published ones.
 
     runs: history and test perplexity by label; published: test perplexity by label
     """

@@ -1,1 +1,1 @@
-"""The files that stages hand on: one module a format, with its names, writer and reader."""
+"""The files passed between stages: one module per format, with its names, writer and reader."""

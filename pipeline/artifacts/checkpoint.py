@@ -1,7 +1,7 @@
-"""Checkpoints: what an interrupted training run goes on from, and which process holds it.
+"""Checkpoints: what an interrupted training run resumes from, and which process holds it.
 
 They live outside DVC's outputs (DVC deletes those before a stage runs again), under the real repository's root, and are
-named by a fingerprint of settings, data and code, so that a changed experiment never goes on from a stale state.
+named by a fingerprint of settings, data and code, so that a changed experiment never resumes from a stale state.
 """
 
 import hashlib
@@ -25,11 +25,11 @@ from pipeline.project.console import UserError
 from pipeline.project.files import CHECKPOINTS, atomic_write, project_root
 
 DIGEST_BYTES = hashlib.sha256().digest_size
-CODE = Path(__file__).parents[1] / "lm"  # all that decides a number
+CODE = Path(__file__).parents[1] / "lm"  # everything that decides a number
 
 
 def fingerprint(settings: Settings, corpus_fingerprint: str) -> str:
-    """What a trained model follows from: its settings, the corpus, the code; 16 hexadecimal digits."""
+    """Identifies what a trained model depends on: its settings, the corpus, the code; 16 hexadecimal digits."""
     import torch
 
     digest = hashlib.sha256()
@@ -45,13 +45,13 @@ def checkpoint_path(name: str, fingerprint: str) -> Path:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a training run's state, led by its SHA-256. The checkpoint before it stays whole until this one is.
+    """Write a training run's state, preceded by its SHA-256. The previous checkpoint stays until this one is complete.
 
     Raises OSError.
     """
     import torch
 
-    buffer = io.BytesIO()  # written to the file itself, PyTorch hides why the disk refused
+    buffer = io.BytesIO()  # if it writes to the file itself, PyTorch hides why the disk refused
     torch.save(state, buffer)
     with atomic_write(path, "wb") as file:
         file.write(hashlib.sha256(buffer.getbuffer()).digest())
@@ -59,7 +59,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """A training run's state, as data and never as code, or None where there is none. Raises UserError when damaged."""
+    """A training run's state, as data and never as code, or None if there is none. Raises UserError if damaged."""
     import torch
 
     if not path.exists():
@@ -72,8 +72,8 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 
 
 def training_id(checkpoint: Path, *, make: bool = False) -> str | None:
-    """What tells a training run from others of the same settings, on whatever machine: drawn at its start, kept beside
-    its checkpoint. None where there is none and none is to be made.
+    """Distinguishes a training run from others with the same settings, on any machine: drawn at its start and kept next
+    to its checkpoint. None if there is none and none is to be made.
     """
     path = checkpoint.with_suffix(".id")
     if make and not path.exists():
@@ -83,9 +83,9 @@ def training_id(checkpoint: Path, *, make: bool = False) -> str | None:
 
 
 def release(model: str) -> None:
-    """Delete a model's checkpoint once DVC has recorded its results, from where they can be had for good.
+    """Delete a model's checkpoint once DVC has recorded its results, which can be restored from then on.
 
-    Until then a training run that was finished can be finished again, in seconds.
+    Until then a finished training run can be finished again within seconds.
     """
     stage = read_lock().get(f"train@{model}")
     if stage and stage.made(weights_path(model)) and stage.made(history_path(model)):
@@ -93,20 +93,20 @@ def release(model: str) -> None:
 
 
 def delete_checkpoint(path: Path) -> None:
-    """Delete a checkpoint and what is kept beside it."""
+    """Delete a checkpoint and what is kept next to it."""
     for file in (path, path.with_suffix(".id")):
         file.unlink(missing_ok=True)
 
 
 def delete_checkpoints(prefix: str) -> None:
-    """Delete what was kept under names that begin so."""
+    """Delete all checkpoints whose names start with a prefix, and what is kept next to them."""
     for path in _folder().glob(f"{prefix}*"):
         path.unlink(missing_ok=True)
 
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold a checkpoint for this process alone. Raises UserError, naming the holder, when another process has it."""
+    """Hold a checkpoint for this process alone. Raises UserError, naming the holder, if another process has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = path.with_suffix(".holder")
     lock = FileLock(path.with_suffix(".lock"))

@@ -1,4 +1,4 @@
-"""A digest of what code means: comments, docstrings, layout, parentheses and quotes do not count, all else does."""
+"""A digest of what code means: comments, docstrings, layout, parentheses and quotes do not count; the rest does."""
 
 import ast
 import hashlib
@@ -9,10 +9,10 @@ MEANINGLESS = {"ctx", "kind", "type_comment"}
 
 
 def code_digest(folder: Path) -> str:
-    """The SHA-256 of the modules below a folder, of their names and their syntax trees without docstrings.
+    """The SHA-256 of all modules below a folder: their names and their syntax trees without docstrings.
 
-    It is the same on Python 3.11 to 3.14. `ast.dump` is not: later Pythons have new fields and leave out empty ones,
-    and they cut f-strings into other pieces. Raises SyntaxError for a file that is not Python.
+    It is the same on Python 3.11 to 3.14. `ast.dump` is not: later versions have new fields, leave out empty ones, and
+    split f-strings differently. Raises SyntaxError for a file that is not Python.
     """
     digest = hashlib.sha256()
     modules = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py")}
@@ -22,7 +22,7 @@ def code_digest(folder: Path) -> str:
 
 
 def _form(part: object) -> str:
-    """A node, a list of nodes or a plain value as text; in ASCII, as `repr` goes by each Python's own Unicode."""
+    """A node, a list of nodes or a plain value as text; in ASCII, as `repr` depends on the version of Unicode."""
     if isinstance(part, list):
         return f"[{', '.join(map(_form, part))}]"
     if isinstance(part, ast.JoinedStr):
@@ -37,7 +37,7 @@ def _form(part: object) -> str:
 
 
 def _f_string(pieces: list[ast.expr]) -> str:
-    """Text + value + ... + text: some Pythons split a text, add an empty one or have a lone one as a constant."""
+    """Text + value + ... + text: some Python versions split a text, add an empty one or make a lone one a constant."""
     forms, text = [], ""
     for piece in pieces:
         if isinstance(piece, ast.Constant):

@@ -1,4 +1,4 @@
-"""dvc.lock: what DVC's stages ran on and what they made, as far as it is read here, and the code that they ran."""
+"""dvc.lock: the inputs and outputs of DVC's stages, as far as they are read here, and the code that they ran."""
 
 import hashlib
 from collections.abc import Collection
@@ -21,13 +21,13 @@ class LockedOutput(BaseModel):
 
 
 class LockedStage(BaseModel):
-    """A stage in dvc.lock: what it ran on and what it made, as far as it matters here."""
+    """A stage in dvc.lock: its inputs and outputs, as far as they matter here."""
 
     params: dict[str, dict[str, Any]] = {}
     outs: list[LockedOutput] = []
 
     def made(self, path: Path) -> bool:
-        """Whether a file is as the stage left it."""
+        """Whether a file is unchanged since the stage wrote it."""
         return path.exists() and {out.path: out.md5 for out in self.outs}.get(path) == _md5(path)
 
     def settings(self, model: str) -> Settings:
@@ -45,7 +45,7 @@ class Lock(BaseModel):
 
 
 def read_lock() -> dict[str, LockedStage]:
-    """The stages that DVC has run. Raises UserError when dvc.lock is damaged."""
+    """The stages that DVC has run. Raises UserError if dvc.lock is damaged."""
     try:
         return Lock.model_validate(parse_yaml(LOCK.read_text(encoding="utf-8"), LOCK)).stages
     except FileNotFoundError:
@@ -55,9 +55,9 @@ def read_lock() -> dict[str, LockedStage]:
 
 
 def renew_code(stages: Collection[str]) -> list[str]:
-    """Write the digests of today's code into dvc.lock, and nothing else, for the models that it has of these stages.
+    """Write the digests of the current code, and nothing else, into dvc.lock for those of these stages that it has.
 
-    Returns the stages in which they differed. By DVC's own API, which needs no data and no weights for it.
+    Returns the stages in which they differed. Uses DVC's own API, which needs neither data nor weights for this.
     """
     from dvc.repo import Repo  # type: ignore[import-untyped]
 

@@ -1,4 +1,4 @@
-"""`history.csv`: one line an epoch, written exactly and read back with every line checked."""
+"""`history.csv`: one line per epoch, written exactly and read back with every line checked."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ def write_history(path: Path, records: Iterable[EpochRecord]) -> None:
 
 
 def write_histories(path: Path, histories: Mapping[str, Sequence[EpochRecord]]) -> None:
-    """Write the epochs of several models as one table, led by the column `model`."""
+    """Write the epochs of several models as one table, with `model` as the first column."""
     with atomic_write(path) as file:
         file.write(f"model,{HEADER}\n")
         for model, records in histories.items():
@@ -33,7 +33,7 @@ def write_histories(path: Path, histories: Mapping[str, Sequence[EpochRecord]]) 
 
 
 def read_history(path: Path) -> list[EpochRecord]:
-    """Read a model's epochs, at least one. Raises UserError naming file and line when a line is not as written."""
+    """Read a model's epochs, at least one. Raises UserError, naming file and line, if a line has been altered."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -49,7 +49,7 @@ def read_history(path: Path) -> list[EpochRecord]:
 
 
 def best_epoch(records: Sequence[EpochRecord]) -> EpochRecord:
-    """The epoch of lowest validation perplexity, the first of equals."""
+    """The epoch with the lowest validation perplexity, the first if several are equal."""
     return min(records, key=lambda record: record.valid_perplexity)
 
 

@@ -15,15 +15,15 @@ from pipeline.project.console import UserError
 from pipeline.project.files import CORPUS_METRICS, MODELS, atomic_write
 from pipeline.project.schema import CorpusSizes
 
-SAME_WEIGHTS = 1e-4  # how far the same weights' perplexity may differ between two devices
+SAME_WEIGHTS = 1e-4  # how far the perplexity of the same weights may differ between two devices
 
 S = TypeVar("S", bound=Strict)
 
 
 class Metrics(Strict):
-    """A trained model's final figures; the perplexities are of the best epoch's weights.
+    """A trained model's final figures; the perplexities are those of the best epoch's weights.
 
-    Those under dynamic evaluation are there when params.yaml asks for them.
+    Those under dynamic evaluation are present if params.yaml asks for them.
     """
 
     train_perplexity: PositiveFloat
@@ -35,7 +35,7 @@ class Metrics(Strict):
     parameters: PositiveInt
 
     def figures(self) -> dict[str, float]:
-        """Those that there are, by name."""
+        """Those that are present, by name."""
         return self.model_dump(exclude_none=True)
 
 
@@ -48,12 +48,12 @@ def write_metrics(model: str, metrics: Metrics) -> None:
 
 
 def read_metrics(model: str) -> Metrics:
-    """Raises UserError, naming the stage to run, when the file is missing or not as written."""
+    """Raises UserError, naming the stage to run, if the file is missing or has been altered."""
     return _read(metrics_path(model), Metrics, stage=f"evaluate@{model}")
 
 
 def mismatch(metrics: Metrics, history: Sequence[EpochRecord]) -> str | None:
-    """Why these figures are not of this training run's best weights; None where they are."""
+    """Why these figures cannot be those of this training run's best weights; None if they can."""
     best = best_epoch(history)
     if metrics.best_epoch != best.epoch:
         return f"is of epoch {metrics.best_epoch}, but the best in the history is {best.epoch}"

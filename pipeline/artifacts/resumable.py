@@ -1,4 +1,4 @@
-"""The one way to start a training run and to go on with it, for `train` and `sweep` alike."""
+"""The only way to start or resume a training run, for `train` and `sweep` alike."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -23,10 +23,10 @@ from pipeline.project.processes import broadcast
 
 
 class ResumableTraining(Training):
-    """A training run with a checkpoint after every epoch. Of processes that share it, the first keeps the checkpoint.
+    """A training run with a checkpoint after every epoch. If processes share it, the first one keeps the checkpoint.
 
-    fingerprint: as `checkpoint.fingerprint` gives it
-    id: as `checkpoint.training_id` gives it
+    fingerprint: from `checkpoint.fingerprint`
+    id: from `checkpoint.training_id`
     """
 
     def __init__(self, name: str, settings: Settings, corpus: Corpus) -> None:
@@ -36,7 +36,7 @@ class ResumableTraining(Training):
         self.id = training_id(self.checkpoint)
 
     def run_epoch(self, on_step: Callable[[], object] = lambda: None) -> EpochRecord:
-        """As `Training.run_epoch`, and the checkpoint. Raises OSError besides."""
+        """As `Training.run_epoch`, then write the checkpoint. May also raise OSError."""
         record = super().run_epoch(on_step)
         if rank() == 0:
             save_checkpoint(self.checkpoint, self.state_dict())
@@ -59,9 +59,9 @@ class ResumableTraining(Training):
 
 @contextmanager
 def resumable(name: str, settings: Settings, corpus: Corpus) -> Iterator[ResumableTraining]:
-    """Start a training run, or go on from its checkpoint, which no other process may hold meanwhile.
+    """Start a training run, or resume it from its checkpoint, which no other process may hold in the meantime.
 
-    The checkpoint stays until `release`, or whoever else keeps the results. Raises UserError and TrainingError.
+    The checkpoint stays until `release`, or until whatever else keeps the results. Raises UserError and TrainingError.
     """
     training = ResumableTraining(name, settings, corpus)
     first = rank() == 0

@@ -1,4 +1,4 @@
-"""A trained model as one file of data: weights, settings and vocabulary (safetensors, nothing is ever unpickled)."""
+"""A trained model as a single data file: weights, settings and vocabulary (safetensors, nothing is ever unpickled)."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and a description is read wi
 
 
 class Description(Strict):
-    """What a file says of its weights.
+    """What a file says about its weights.
 
     sha256: of the description's other entries and of the weights; None in older files
     """
@@ -33,7 +33,7 @@ class Description(Strict):
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model with its best weights, and what it came from."""
+    """A model with its best weights, and what it was trained with."""
 
     model: "LanguageModel"
     settings: Settings
@@ -61,9 +61,9 @@ def save_weights(
 
 
 def load_weights(path: Path) -> TrainedModel:
-    """Build the model afresh, on the CPU, and fill it with the saved weights.
+    """Build the model anew, on the CPU, and load the saved weights into it.
 
-    Raises UserError when the file is missing, damaged, or not such a model.
+    Raises UserError if the file is missing, damaged, or not a model of this project.
     """
     from pipeline.lm.model import build_model
 
@@ -84,7 +84,7 @@ def load_weights(path: Path) -> TrainedModel:
 
 
 def read_description(path: Path) -> Description:
-    """Read it without PyTorch. Raises UserError when the file is missing or not a model of this project."""
+    """Read it without PyTorch. Raises UserError if the file is missing or not a model of this project."""
     if not path.exists():
         raise UserError(f"{path} not found: train it with `dvc repro`, or restore it with `dvc checkout` or `dvc pull`")
     try:

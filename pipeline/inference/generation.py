@@ -15,11 +15,11 @@ def generate(
     temperature: float = 1.0,
     top_k: int | None = None,
 ) -> list[list[int]]:
-    """Sentences that go on from `prompt`; each is a list of ids without the prompt, up to and including `<eos>`.
+    """Sentences that continue `prompt`; each is a list of ids without the prompt, up to and including `<eos>`.
 
-    uniform [batch, max_length]: numbers drawn uniformly from [0, 1), from which all chance comes; a row becomes a
-    sentence. One that does not come to its `<eos>` within `max_length` tokens is cut there, and ends otherwise.
-    temperature: above 0; the logits are divided by it, so that less than 1 favours the probable.
+    uniform [batch, max_length]: numbers drawn uniformly from [0, 1), the only source of randomness; each row becomes a
+    sentence. One that has not reached `<eos>` within `max_length` tokens is cut off there, and so ends without it.
+    temperature: above 0; the logits are divided by it, so that less than 1 favours probable tokens.
     top_k: draw from this many most probable tokens (Fan et al. 2018, arXiv:1805.04833); None: from all.
 
     As in scoring, a sentence starts from the zero state and `<eos>`.
@@ -45,7 +45,7 @@ def generate(
 def sample(logits: Tensor, uniform: Tensor, temperature: float = 1.0, top_k: int | None = None) -> Tensor:
     """Draw from the softmax by inversion: logits [batch, vocab], uniform [batch] in [0, 1) -> ids [batch].
 
-    The token is taken at which the sum of the probabilities, in the order of ids, passes the uniform number.
+    Takes the token at which the sum of the probabilities, in the order of ids, passes the uniform number.
     """
     logits = logits.double()
     if top_k is not None and top_k < logits.shape[-1]:

@@ -23,9 +23,10 @@ def token_losses(
 ) -> list[Tensor]:
     """The loss of each sentence's tokens and of the `<eos>` after them: float32 [words + 1] in nats, on the CPU.
 
-    A sentence is read on its own: from the zero state, its first word is predicted from `<eos>`. Its losses therefore
-    do not depend on the other sentences; those only share its batch. Dropout is off and products are in float32.
-    on_tokens: called now and then, with how many tokens have been scored since.
+    Each sentence is scored on its own: from the zero state, its first word is predicted from `<eos>`. Its losses
+    therefore do not depend on the other sentences, which only share its batch. Dropout is off and products are in
+    float32.
+    on_tokens: called now and then with the number of tokens scored since the last call.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -42,7 +43,7 @@ def token_losses(
 
 
 def _batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Indices of sentences of similar length: as many as, padded, have no more than `max_tokens`, and at least one."""
+    """Indices of sentences of similar length: as many as fit into `max_tokens` with padding, and at least one."""
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch and (len(batch) + 1) * lengths[index] > max_tokens:
@@ -54,7 +55,7 @@ def _batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
 
 
 def _pad(rows: Sequence[Sequence[int]], padding: int) -> Tensor:
-    """rows of unequal length -> [time, batch] int64, each row a column, the ends filled up with `padding`."""
+    """Rows of unequal length -> [time, batch] int64, each row a column, the ends filled up with `padding`."""
     columns = [torch.tensor(row, dtype=torch.int64) for row in rows]
     return nn.utils.rnn.pad_sequence(columns, padding_value=padding)
 
@@ -66,7 +67,7 @@ def _window_by_window(
 
     lengths: of each column without padding.
 
-    A long batch is read in windows with the state carried on, so that no sentence is too long for the memory.
+    A long batch is read in windows, and the state is carried over, so that no sentence is too long for the memory.
     """
     window = max(1, max_tokens // inputs.shape[1])
     state = None

@@ -1,4 +1,4 @@
-"""Sentences scored by a trained model, a line each, as `preprocess` reads the corpus."""
+"""Sentences scored by a trained model, one per line, split into words as in `preprocess`."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pipeline.corpus.vocabulary import Encoder, Sentence
 from pipeline.inference.scoring import token_losses
 from pipeline.lm.evaluation import perplexity
 
-CHUNK_TOKENS = 2**13  # sentences of so many tokens are sorted by length and scored together
+CHUNK_TOKENS = 2**13  # sentences with this many tokens in total are sorted by length and scored together
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ def score_sentences(
     sentences: Iterable[Sequence[str]],
     on_share: Callable[[float], object] = lambda _: None,
 ) -> Iterator[SentenceScore]:
-    """Score each sentence on its own, in their order; see `token_losses`. Raises UserError naming the line.
+    """Score each sentence on its own, in order; see `token_losses`. Raises UserError naming the line.
 
-    on_share: called now and then with which share is scored of the sentences that were taken so far and not yielded.
+    on_share: called now and then with the scored share of the sentences that have been taken but not yet yielded.
     """
     encoder = Encoder(trained.vocabulary)
     encoded = (encoder.encode(words, f"line {number}") for number, words in enumerate(sentences, start=1))
@@ -60,7 +60,7 @@ def score_sentences(
 
 
 def _chunks(sentences: Iterable[Sentence], num_tokens: int) -> Iterator[list[Sentence]]:
-    """Successive sentences, cut after the one with which they reach `num_tokens`."""
+    """Successive sentences in chunks, each cut after the sentence with which it reaches `num_tokens`."""
     chunk: list[Sentence] = []
     tokens = 0
     for sentence in sentences:

@@ -1,4 +1,4 @@
-"""A trained model by its name, for those who use it."""
+"""Loading a trained model by its name, for the commands that use one."""
 
 from pipeline.artifacts.weights import TrainedModel, load_weights, weights_path
 from pipeline.corpus.ids import VOCABULARY
@@ -8,9 +8,9 @@ from pipeline.project.files import MODELS, PROCESSED
 
 
 def load_trained(name: str) -> TrainedModel:
-    """The best weights of a model, on the GPU if there is one.
+    """A model with its best weights, on the GPU if there is one.
 
-    Raises UserError when there is no such model, and when it was trained on another corpus than the present one.
+    Raises UserError if there is no such model, or if it was trained on a corpus other than the present one.
     """
     weights_file = weights_path(name)
     if not weights_file.exists():

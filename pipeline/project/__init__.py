@@ -1,1 +1,1 @@
-"""The project's own ground: its files and settings, what a person reads, and the processes that it starts."""
+"""The project's foundations: its files and settings, what it prints, and the processes it starts."""

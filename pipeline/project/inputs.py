@@ -1,15 +1,15 @@
-"""What a stage was started with, held against what is there at its end."""
+"""A stage's inputs when it started, compared with those when it ends."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from pipeline.project.console import UserError, warn
 
-Inputs = Mapping[str, object]  # what a result follows from, by the names under which people know it
+Inputs = Mapping[str, object]  # everything that a result depends on, under the names that users know
 
 
 class Watch:
-    """Tells whether what a stage was started with has been edited meanwhile."""
+    """Tells whether any of a stage's inputs has been edited since it started."""
 
     def __init__(self, stage: str, inputs: Callable[[], Inputs]) -> None:
         self._stage = stage
@@ -20,7 +20,7 @@ class Watch:
     def edited(self) -> list[str]:
         try:
             now = self._inputs()
-        except UserError:  # what is there now is no valid input at all
+        except UserError:  # the input is no longer valid at all
             now = {}
         return [name for name, value in self._before.items() if now.get(name) != value]
 
@@ -34,10 +34,10 @@ class Watch:
 
 @contextmanager
 def fixed_inputs(stage: str, inputs: Callable[[], Inputs]) -> Iterator[Watch]:
-    """Raise UserError at the end when an input was edited in the meantime, so that DVC records nothing.
+    """Raise UserError at the end if an input was edited in the meantime, so that DVC records nothing.
 
     DVC takes the digests of a stage's dependencies when the stage has ended, not when it starts (treeverse/dvc 11058):
-    it would have the result come from the edited ones.
+    it would attribute the result to the edited ones.
     """
     watch = Watch(stage, inputs)
     yield watch

@@ -1,4 +1,4 @@
-"""`params.yaml`, read and validated: every mistake becomes one line that names the key, the value and the remedy."""
+"""`params.yaml`, read and validated: every mistake becomes one line that names the key, the value and what to do."""
 
 import difflib
 import reprlib
@@ -22,7 +22,7 @@ S = TypeVar("S", bound=Strict)
 
 
 def load_params(path: Path = PARAMS) -> Params:
-    """Read and validate a params file. Raises UserError, one line, at the first mistake."""
+    """Read and validate a params file. Raises UserError, with one line, at the first mistake."""
     return parse_params(read_yaml(path), path)
 
 
@@ -52,7 +52,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_text(path: Path) -> str:
-    """Raises UserError where there is no such file, or one that is no text."""
+    """Raises UserError if there is no such file, or if it is not text."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -111,12 +111,12 @@ def shown(value: Any) -> str:
 
 
 def validate(schema: type[S], document: dict, path: Path, prefix: tuple[str, ...] = ()) -> S:
-    """A section of a file by its schema. Raises UserError that names the file and, after the prefix, the key."""
+    """Validate a section of a file. Raises UserError, naming the file and, after the prefix, the key."""
     try:
         return schema.model_validate(document)
     except ValidationError as error:
         errors = error.errors()
-        mistyped = (one for one in errors if one["type"] == "extra_forbidden")  # which may be why another is missing
+        mistyped = (one for one in errors if one["type"] == "extra_forbidden")  # perhaps why another is missing
         raise UserError(f"{path}: {_describe(next(mistyped, errors[0]), schema, prefix)}") from None
 
 
@@ -125,7 +125,7 @@ def _describe(error: ErrorDetails, schema: type[BaseModel], prefix: tuple[str, .
     location = [_as_key(part) for part in (*prefix, *error["loc"])]
     for group in ("optimizer", "schedule"):
         if group in location[:-1]:
-            del location[location.index(group) + 1]  # the kind of optimizer or schedule, which is no key
+            del location[location.index(group) + 1]  # the kind of optimizer or schedule, which is not a key
     key, message = ".".join(location), error["msg"][0].lower() + error["msg"][1:]
     match error["type"]:
         case "extra_forbidden":
@@ -159,17 +159,17 @@ def _hint(key: str, known: Sequence[str]) -> str:
 
 
 def _keys_at(schema: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    """The keys of the group of settings at a place in a document, as an error's `loc` gives it."""
+    """The keys of the group of settings at a location in a document, given as an error's `loc`."""
     kinds: list[Any] = [schema]
     for part in location:
         inner = [_parts(kind.model_fields[part].annotation) for kind in kinds if part in kind.model_fields]
-        # A part that is no field is a name in a mapping, or the kind of a group that has several.
+        # A part that is not a field is a name in a mapping, or the kind of a group that has several kinds.
         kinds = [kind for group in inner for kind in group] or [k for k in kinds if _is_kind(k, part)] or kinds
     return list(kinds[0].model_fields)
 
 
 def _parts(annotation: Any) -> list[type[BaseModel]]:
-    """The groups of settings that a type is made of."""
+    """The groups of settings that a type consists of."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [part for argument in get_args(annotation) for part in _parts(argument)]

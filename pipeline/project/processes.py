@@ -1,7 +1,7 @@
-"""The processes that share a training: how they start, meet, and end together.
+"""The processes that share a training run: how they start, meet, and end together.
 
-They are torchrun's: `torchrun --nproc-per-node 2 -m pipeline.train MODEL` starts them, and so does `processes: 2` in
-params.yaml on one machine. The first of them writes, tracks and speaks for all.
+They are started by torchrun: `torchrun --nproc-per-node 2 -m pipeline.train MODEL`, or, on one machine, `processes: 2`
+in params.yaml. The first of them writes the files, reports to MLflow and prints, on behalf of all.
 """
 
 import logging
@@ -22,7 +22,7 @@ from pipeline.project.console import UserError
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(minutes=2)  # with another process that gives no sign of life
+PATIENCE = timedelta(minutes=2)  # how long to wait for a process that gives no sign of life
 SECONDS_BETWEEN_LOOKS = 1.0
 THIS_MACHINE = "127.0.0.1"
 GOES_ON = "the same command goes on from the last finished epoch"
@@ -34,9 +34,9 @@ def launched() -> bool:
 
 
 def launch(processes: int, module: str, *arguments: str) -> None:
-    """Run a module in so many processes on this machine, each with its share of the cores.
+    """Run a module in a number of processes on this machine, each with its share of the cores.
 
-    Raises UserError when one is killed, and SystemExit when one fails, which has then said why.
+    Raises UserError if one is killed, and SystemExit if one fails, which then has already said why.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -70,9 +70,9 @@ def launch(processes: int, module: str, *arguments: str) -> None:
 
 @contextmanager
 def ending_with_dvc() -> Iterator[None]:
-    """End as by SIGTERM when the DVC that runs this stage is killed: nobody would record what comes of it.
+    """End as if by SIGTERM when the DVC that runs this stage is killed: nothing would record the result.
 
-    DVC leaves its stages alone when it gets SIGTERM or SIGKILL itself.
+    DVC leaves its stages running when it receives SIGTERM or SIGKILL itself.
     """
     starter = _starter()
     over = threading.Event()
@@ -92,13 +92,13 @@ def ending_with_dvc() -> Iterator[None]:
 
 
 def _starter() -> psutil.Process | None:
-    """The process that started this stage for DVC, without the shell in between; None where DVC did not."""
+    """The process that started this stage for DVC, skipping the shell in between; None if DVC did not start it."""
     if "DVC_STAGE" not in os.environ:
         return None
     try:
         parents = psutil.Process().parents()
         return next((parent for parent in parents if "-c" not in parent.cmdline()[1:2]), None)
-    except psutil.Error:  # not ours to see
+    except psutil.Error:  # not visible to this process
         return None
 
 
@@ -111,7 +111,7 @@ def _is_alive(process: psutil.Process) -> bool:
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Meet the other processes where torchrun started this one. All but the first end without a word."""
+    """Meet the other processes if torchrun started this one. All but the first end silently."""
     if not launched():
         yield
         return
@@ -130,7 +130,7 @@ def process_group() -> Iterator[None]:
 
 @contextmanager
 def peer_failures() -> Iterator[None]:
-    """Work with the other processes. Raises UserError when one of them is gone."""
+    """Work with the other processes. Raises UserError if one of them is gone."""
     try:
         yield
     except RuntimeError as error:
@@ -141,7 +141,7 @@ def peer_failures() -> Iterator[None]:
 
 @contextmanager
 def fail_together() -> Iterator[None]:
-    """A UserError in any process is one in all of them."""
+    """A UserError in any process is raised in all of them."""
     fault = None
     try:
         yield
@@ -158,7 +158,7 @@ def fail_together() -> Iterator[None]:
 
 
 def broadcast(value: T) -> T:
-    """What the first process has, for all of them."""
+    """The first process's value, in all of them."""
     values = [value]
     if world_size() > 1:
         dist.broadcast_object_list(values)

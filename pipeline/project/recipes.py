@@ -18,16 +18,16 @@ NULL = "tag:yaml.org,2002:null"
 
 
 def recipe_files(root: Path = Path()) -> dict[str, Path]:
-    """The recipes of a project by their names."""
+    """The recipes of a project, by name."""
     return {path.stem: path for path in sorted((root / RECIPES).glob("*.yaml"))}
 
 
 def read_base(root: Path = Path()) -> str:
-    """The text of the params.yaml that recipes are laid over, never a recipe's product, so that they do not pile up.
+    """The text of the params.yaml that recipes are laid over: never itself a recipe's result, so they do not pile up.
 
-    It is the file as git has it at HEAD, or where that is a product which someone has committed, the newest before it.
-    Without git it is the copy that the first recipe left, or else the file itself. Raises UserError where all that
-    there is are products.
+    It is the file as committed at HEAD or, if that is a recipe's result, the newest earlier version that is not.
+    Without git it is the copy that the first recipe left, or else the file itself. Raises UserError if there is nothing
+    but results of recipes.
     """
     names = recipe_files(root)
     for text in _versions(root):
@@ -40,16 +40,16 @@ def read_base(root: Path = Path()) -> str:
 
 
 def committed_params(root: Path = Path()) -> str | None:
-    """The text of params.yaml as git has it at HEAD; None where git, a repository or the file in it is missing."""
+    """The text of params.yaml as committed at HEAD; None if git, a repository or the file in it is missing."""
     return _git(root, "show", f"HEAD:./{PARAMS}")
 
 
 def lay_over(base: str, recipe: Path) -> str:
-    """The text of the params file that a recipe makes of a base: its comments and order stay.
+    """The text of the params file that results from a recipe and a base, with the base's comments and order.
 
-    Groups are merged key by key, and one that names another kind replaces the base's, as a model's settings are laid
-    over the shared ones; but a recipe's `models` replace all of the base's. The result is validated as one file. Raises
-    UserError, one line, at the first mistake.
+    Groups are merged key by key, and one that names another kind replaces the base's, just as a model's settings are
+    laid over the shared ones; but a recipe's `models` replace all of the base's. The result is validated as one file.
+    Raises UserError, with one line, at the first mistake.
     """
     parse_params(parse_yaml(base, PARAMS), PARAMS)
     changes = read_yaml(recipe)
@@ -68,12 +68,12 @@ def lay_over(base: str, recipe: Path) -> str:
 
 
 def laid_over(path: Path, base: str) -> str:
-    """The text of a params file by its path: a recipe is laid over the base. Raises UserError."""
+    """The text of the params file at a path; if that is a recipe, it is laid over the base. Raises UserError."""
     return lay_over(base, path) if path.resolve().parent == RECIPES.resolve() else read_text(path)
 
 
 def differences(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """What has to be laid over the base to come to what is wanted."""
+    """What has to be laid over the base to arrive at what is wanted."""
     found: dict[str, Any] = {}
     for key, value in wanted.items():
         group = base.get(key)
@@ -83,7 +83,7 @@ def differences(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str,
 
 
 def round_trip() -> YAML:
-    """Reads and writes YAML with its comments, in the layout of params.yaml."""
+    """Reads and writes YAML including comments, in the layout of params.yaml."""
     yaml = YAML()
     yaml.width = WIDTH
     yaml.preserve_quotes = True
@@ -110,7 +110,7 @@ def _merge(base: CommentedMap, changes: Mapping[str, Any], depth: int = 1) -> No
             _merge(group, value, depth + 1)
         elif key in base or base.fa.flow_style():
             _replace(base, key, value, depth)
-        else:  # not at the end: the last key's comment leads over to what follows the group
+        else:  # not at the end: the last key's comment introduces what follows the group
             base.insert(max(len(base) - 1, 0), key, in_layout(value, depth))
 
 
@@ -120,7 +120,7 @@ def _merges(group: Any, value: Any) -> bool:
 
 
 def _replace(base: CommentedMap, key: str, value: Any, depth: int = 1) -> None:
-    """Set a value, and keep the comment that follows it, which the replaced group's last line holds."""
+    """Set a value, and keep the comment after it, which belongs to the last line of the replaced group."""
     comment = _comment_after(base.get(key))
     base[key] = in_layout(value, depth)
     keys = list(base)
@@ -130,7 +130,7 @@ def _replace(base: CommentedMap, key: str, value: Any, depth: int = 1) -> None:
 
 
 def _comment_after(value: Any) -> str:
-    """The lines of comment between a group and what follows it, where its last entry holds them."""
+    """The comment lines between a group and what follows it, which belong to the group's last entry."""
     text = ""
     while isinstance(value, CommentedMap) and value:
         last = next(reversed(value))
@@ -141,7 +141,7 @@ def _comment_after(value: Any) -> str:
 
 
 def _forget_other_models(evaluate: CommentedMap, models: Mapping[str, Any]) -> None:
-    """Leave out how models are evaluated that the recipe has replaced."""
+    """Drop the evaluation settings of models that the recipe has replaced."""
     dynamic = evaluate["dynamic"]
     for name in [name for name in dynamic or {} if name not in models]:
         del dynamic[name]
@@ -154,7 +154,7 @@ def _recipe_of(text: str) -> Any:
 
 
 def _versions(root: Path) -> Iterator[str]:
-    """What params.yaml holds before any recipe, the likeliest first."""
+    """Candidates for params.yaml before any recipe, the most likely first."""
     committed = committed_params(root)
     if committed is None:
         yield read_text(root / PARAMS_BASE if (root / PARAMS_BASE).exists() else root / PARAMS)
@@ -166,7 +166,7 @@ def _versions(root: Path) -> Iterator[str]:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    """What git says; None where it fails or is not installed."""
+    """git's output; None if it fails or is not installed."""
     try:
         result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=False)
     except FileNotFoundError:

@@ -54,7 +54,7 @@ class Perplexities(Strict):
 
 
 class Evaluate(Strict):
-    """`dynamic` says how, for each model that is to be evaluated dynamically as well."""
+    """`dynamic` has the settings of each model that is to be evaluated dynamically as well."""
 
     dynamic: dict[ModelName, DynamicEvaluation] | None
 
@@ -76,7 +76,7 @@ class Params(Strict):
     report: Report
 
     def model(self, name: str) -> Settings:
-        """The settings of one model. Raises UserError when `params.yaml` has no such model."""
+        """The settings of one model. Raises UserError if `params.yaml` has no such model."""
         if name not in self.models:
             raise UserError(f"no model {name!r} in {PARAMS}: there are {', '.join(self.models)}")
         return self.models[name]

@@ -1,1 +1,1 @@
-"""Results side by side: tables, figures, and the published conclusions held against them."""
+"""Results side by side: figures, and the published conclusions checked against our results."""

@@ -1,4 +1,4 @@
-"""The conclusions that were published with the recipe, each held against our own numbers."""
+"""The conclusions that were published with the recipe, each checked against our own numbers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from pipeline.reporting.results import Result
 
 @dataclass(frozen=True)
 class Conclusion:
-    """A published claim, what our numbers say of it, and those numbers, a sentence each."""
+    """A published claim, our verdict on it, and the numbers behind the verdict, one sentence each."""
 
     claim: str
     verdict: str
@@ -17,7 +17,7 @@ class Conclusion:
 
 
 def judge(results: Sequence[Result]) -> list[Conclusion]:
-    """Hold every published conclusion against the results; which models bear on it follows from their settings."""
+    """Check every published conclusion against the results; which models it concerns follows from their settings."""
     return [
         # Each cell may train at the rate that suits it.
         _better("An LSTM beats a GRU", results, ("cell", "learning_rate"), lambda settings: settings.cell == "lstm"),
@@ -34,7 +34,7 @@ def judge(results: Sequence[Result]) -> list[Conclusion]:
 def controlled_pairs(
     results: Sequence[Result], free: Sequence[str], favoured: Callable[[Settings], bool]
 ) -> list[tuple[Result, Result]]:
-    """Pairs (favoured, other) of models that are alike in all settings but the free ones."""
+    """Pairs (favoured, other) of models that agree in all settings except the free ones."""
     return [
         (one, other)
         for one in results

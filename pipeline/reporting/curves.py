@@ -30,7 +30,7 @@ from pipeline.reporting.style import (
 
 
 def curves(histories: Mapping[str, History], path: Path) -> None:
-    """Draw train and valid perplexity by epoch, a panel for each model, the best epoch marked."""
+    """Draw training and validation perplexity by epoch, one panel per model, with the best epoch marked."""
     columns = min(2, len(histories))
     epochs = max(map(len, histories.values()))
     rows = math.ceil(len(histories) / columns)
@@ -51,7 +51,7 @@ def curves(histories: Mapping[str, History], path: Path) -> None:
 
 
 def curve(history: History, path: Path) -> None:
-    """Draw train and valid perplexity by epoch of one run."""
+    """Draw training and validation perplexity by epoch for one run."""
     with drawn(path, width=6, height=3.8) as figure:
         axes = figure.subplots()
         _draw_curve(axes, history, len(history))
@@ -62,7 +62,7 @@ def curve(history: History, path: Path) -> None:
 
 
 def comparison(histories: Mapping[str, History], path: Path) -> None:
-    """Draw the valid perplexity of all models in one frame, the best epochs marked."""
+    """Draw the validation perplexity of all models in one frame, with the best epochs marked."""
     with drawn(path, width=WIDTH, height=4.4) as figure:
         axes = figure.subplots()
         for index, history in enumerate(histories.values()):
@@ -95,7 +95,7 @@ def learning_rates(histories: Mapping[str, History], path: Path) -> None:
 
 
 def _draw_curve(axes: Axes, history: History, epochs: int) -> None:
-    """Draw one model's curves on an axis of so many epochs."""
+    """Draw one model's curves on an axis with a given number of epochs."""
     best, last = best_epoch(history), history[-1]
     if best.epoch < last.epoch:
         axes.axvspan(best.epoch, last.epoch, color=SHADE, linewidth=0, zorder=0)
@@ -126,7 +126,7 @@ def _curve_legend(figure: Figure) -> None:
 
 
 def _label_lines(axes: Axes, histories: Mapping[str, History]) -> None:
-    """Name each line at the right of the frame, level with its last value where there is room."""
+    """Label each line to the right of the frame, level with its last value if there is room."""
     to_axes = axes.transData + axes.transAxes.inverted()
     named = sorted(enumerate(histories.items()), key=lambda item: item[1][1][-1].valid_perplexity)
     ends = [tuple(to_axes.transform((h[-1].epoch, h[-1].valid_perplexity))) for _, (_, h) in named]
@@ -142,7 +142,7 @@ def _label_lines(axes: Axes, histories: Mapping[str, History]) -> None:
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Move rising heights in [0, 1] apart until neighbours are at least `gap` apart (less if there is no room)."""
+    """Move ascending heights in [0, 1] until neighbours are at least `gap` apart (less if there is no room)."""
     gap = min(gap, 1 / max(1, len(heights) - 1))
     placed: list[float] = []
     for height in heights:

@@ -10,10 +10,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from pipeline.reporting.style import BEST, COLORS, INK, MUTED, WIDTH, drawn
 
-FARTHEST = 3.0  # times the best perplexity: worse trials of a sweep are not told apart
-BAND = 0.08  # of the values around a mark
-ABOVE = 1.12  # where an axis from 0 to 1 has what it has no place for
-MOST_NAMES = 6  # so many different numbers are marked one by one
+FARTHEST = 3.0  # times the best perplexity: trials that are worse than this are not distinguished
+BAND = 0.08  # height of the band of values around a mark
+ABOVE = 1.12  # where an axis from 0 to 1 shows values that do not fit on it
+MOST_NAMES = 6  # up to this many different numbers are marked one by one
 HALO: dict[str, Any] = {"bbox": {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}}
 
 
@@ -26,9 +26,9 @@ def parallel_coordinates(
 ) -> None:
     """Draw the trials of a sweep, each a line through what it tried, on an axis for each setting, to its perplexity.
 
-    columns: each setting's value by trial, the best trial first; numbers have a scale, all else is told apart by name
-    logarithmic: the settings whose scale is
-    perplexities: by trial, infinite for one that diverged; far worse ones than the best end above the axis
+    columns: each setting's value by trial, the best trial first; numbers have a scale, everything else has names
+    logarithmic: the settings with a logarithmic scale
+    perplexities: by trial, infinite for one that diverged; those far worse than the best end above the axis
     complete: by trial, whether it was trained to its end
     """
     ceiling = FARTHEST * min(perplexities, default=1.0)
@@ -70,10 +70,10 @@ def parallel_coordinates(
 def _scale(
     values: Sequence[Any], logarithmic: bool, most_names: int = MOST_NAMES, missing: str = "none"
 ) -> tuple[list[float], dict[float, str]]:
-    """The heights of values on an axis from 0 to 1, a missing one's above it, and the labels by height.
+    """The heights of values on an axis from 0 to 1, with missing ones above it, and the labels by height.
 
-    More numbers than `most_names` have a scale; other values have each a mark, and are spread around it so that the
-    lines through it can be told apart.
+    More than `most_names` different numbers get a scale; other values get one mark each, and are spread around it so
+    that the lines through it can be told apart.
     """
     present = {value for value in values if value is not None}
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in present)

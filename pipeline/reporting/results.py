@@ -1,4 +1,4 @@
-"""What the earlier stages found, read back with every value checked."""
+"""The results of the earlier stages, read back with every value checked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pipeline.project.console import UserError
 
 @dataclass(frozen=True)
 class Result:
-    """A trained and evaluated model: what it was to be, what it came to, and how it got there."""
+    """A trained and evaluated model: its settings, its final figures, and its epochs."""
 
     name: str
     settings: Settings
@@ -29,7 +29,7 @@ class Result:
 
 
 def read_results(models: Mapping[str, Settings]) -> list[Result]:
-    """The results of all models. Raises UserError, naming the stage to run, when one is missing or out of date."""
+    """The results of all models. Raises UserError, naming the stage to run, if one is missing or out of date."""
     return [_read_result(name, settings) for name, settings in models.items()]
 
 

@@ -1,4 +1,4 @@
-"""What all figures share: size, colours and axes. Drawn without a display, the same bytes for the same numbers."""
+"""What all figures share: size, colours and axes. They are drawn without a display; equal numbers give equal bytes."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ History = Sequence[EpochRecord]
 
 WIDTH = 8.0  # inches: 768 pixels on a page, about the width of GitHub's text
 INK, MUTED, GRID, SHADE = "#1f2328", "#59636e", "#e4e7eb", "#f7ede2"
-# Pairs of a dark and a lighter shade of one hue. The hues stay apart for the colour-blind, the shades in grey print.
+# Pairs of a dark and a lighter shade of one hue. Colour-blind readers can tell the hues apart, grey print the shades.
 COLORS = ("#0b4f8a", "#4d9de0", "#a63c06", "#ef8e33", "#1b6b4a", "#58b78c", "#6b3a85", "#b98ad1")
 MARKERS = "osD^vPXp"
 BEST: dict[str, Any] = {"markeredgecolor": "white", "markersize": 8, "clip_on": False, "zorder": 3}
@@ -54,7 +54,7 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def drawn(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """A figure of a size in inches, saved when the block ends, in the format that the path's suffix names."""
+    """A figure, its size given in inches, saved at the end of the block in the format of the path's suffix."""
     dates_and_versions = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
     kind = path.suffix.removeprefix(".")
     with matplotlib.rc_context(STYLE):
@@ -65,7 +65,7 @@ def drawn(path: Path, width: float, height: float) -> Iterator[Figure]:
 
 
 def perplexity_axis(axes: Axes, histories: Iterable[History], fields: Sequence[str]) -> None:
-    """A logarithmic axis that holds all but the first tenth of the epochs, which start far above the others."""
+    """A logarithmic axis that shows all but the first tenth of the epochs, which start far above the others."""
     values = [getattr(r, field) for history in histories for r in history[len(history) // 10 :] for field in fields]
     low, high = min(values), max(values)
     margin = max(high / low, 1.1) ** 0.08
@@ -77,7 +77,7 @@ def perplexity_axis(axes: Axes, histories: Iterable[History], fields: Sequence[s
 
 
 def round_numbers(low: float, high: float, most: int = 8) -> list[float]:
-    """Round numbers between two limits, at most so many, to mark on a logarithmic axis."""
+    """At most so many round numbers between two limits, to mark on a logarithmic axis."""
     if high < 2 * low:
         return list(MaxNLocator(most - 2, steps=[1, 2, 5, 10]).tick_values(low, high))
     inside: list[float] = []

@@ -1,1 +1,1 @@
-"""Sweeps: what to try, the trials that try it, and what came of them."""
+"""Sweeps: what to try, the trials that try it, and their results."""

@@ -1,4 +1,4 @@
-"""What has come out of a sweep: a table, the settings' importance, a picture, and the best trial as a recipe."""
+"""The results of a sweep: a table, the importance of each setting, a picture, and the best trial as a recipe."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ MOST_SHOWN = 20
 
 
 def write_report(sweep: Sweep, trials: Sequence[EndedTrial], importance: Mapping[str, float]) -> list[Path]:
-    """Write all files of a sweep to results/sweeps/NAME and show the gist of them; returns the files."""
+    """Write all files of a sweep to results/sweeps/NAME and print a summary; returns the files."""
     if not trials:
         say(f"{sweep.name}: nothing to report yet: no trial has ended")
         return []
@@ -77,7 +77,7 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _aligned(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The rows under their names, each column as wide as it has to be."""
+    """The rows below a header, each column as wide as necessary."""
     lines = [list(rows[0]), *([_short(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in lines]
@@ -104,7 +104,7 @@ def _draw(sweep: Sweep, trials: Sequence[EndedTrial], path: Path) -> None:
 
 
 def _write_recipe(sweep: Sweep, trial: EndedTrial, trials: int) -> Path:
-    """A recipe with one model, which has the best settings: all that differs from the params.yaml of recipes."""
+    """A recipe with one model, which has the best settings: everything that differs from the recipes' base."""
     settings = sweep.settings(trial.pick)
     base = parse_yaml(sweep.recipe_base, PARAMS)
     shared = parse_params(base).train.model_dump()
@@ -125,7 +125,7 @@ def _write_recipe(sweep: Sweep, trial: EndedTrial, trials: int) -> Path:
 
 
 def _next(recipe: Path) -> str:
-    """The commands that run a recipe, here: the demo's folder has neither a Makefile nor recipes of its own."""
+    """The commands that run a recipe in this folder: the demo's has neither a Makefile nor recipes of its own."""
     make = f"make repro RECIPE={recipe.stem}"
     if not Path("Makefile").exists():
         make = f"python -m pipeline.recipe {recipe.stem} && dvc repro"

@@ -1,12 +1,12 @@
-"""What a sweep tries: a space of settings, read from the part `settings` of a sweep's file.
+"""What a sweep tries: a space of settings, read from the section `settings` of a sweep's file.
 
-By a setting's name as in a params file, dotted or nested:
+Settings are named as in a params file, dotted or nested:
 
     epochs: 3                                         fixed
     cell: [lstm, gru]                                 one of these values
-    learning_rate: {low: 0.1, high: 30.0, log: true}  between these, evenly in the logarithm
+    learning_rate: {low: 0.1, high: 30.0, log: true}  between these, uniformly in the logarithm
     bptt: {low: 20, high: 40}                         a whole number, because both ends are
-    update: {one_of: {plain: {...}, adamw: {...}}}    one of these bundles of settings, each of them as here
+    update: {one_of: {plain: {...}, adamw: {...}}}    one of these bundles of settings, each written as here
 """
 
 import math
@@ -29,7 +29,7 @@ Scalar = bool | int | float | str | None
 
 
 class Range(Strict):
-    """The numbers from low to high; only whole ones if both are whole."""
+    """The numbers from low to high; only whole numbers if both are whole."""
 
     low: int | float
     high: int | float
@@ -75,9 +75,9 @@ Pick = Callable[[str, Range | Choice | OneOf], Any]  # gives a value, or a bundl
 
 
 def overrides(space: Space, pick: Pick, place: str = "") -> dict[str, Scalar]:
-    """What `pick` makes of a space: values by the settings' dotted names.
+    """The values that `pick` chooses from a space, by the settings' dotted names.
 
-    `pick` is given each place in the space by its name, such as `update.adamw.learning_rate` in a bundle.
+    `pick` is given the name of each place in the space, such as `update.adamw.learning_rate` in a bundle.
     """
     flat: dict[str, Scalar] = {}
     for name, node in space.items():
@@ -90,7 +90,7 @@ def overrides(space: Space, pick: Pick, place: str = "") -> dict[str, Scalar]:
 
 
 def combinations(space: Space) -> Iterator[dict[str, Scalar]]:
-    """Every combination of a space's bundles, choices and ranges' ends, up to MOST_COMBINATIONS.
+    """Every combination of a space's bundles, choices and ends of ranges, up to MOST_COMBINATIONS.
 
     Where there are more, each bundle, choice and end is at least in one of those.
     """
@@ -120,7 +120,7 @@ def _alternatives(space: Space) -> list[list[dict[str, Scalar]]]:
 
 
 def searched(space: Space) -> dict[str, Range | Choice | OneOf]:
-    """What is searched, bundles and the settings in them alike, each by its own name and once."""
+    """Everything that is searched, bundles as well as the settings in them, each once and by its own name."""
     found: dict[str, Range | Choice | OneOf] = {}
     for name, node in space.items():
         if isinstance(node, Range | Choice | OneOf):
@@ -182,7 +182,7 @@ def nested(flat: Mapping[str, Scalar]) -> dict[str, Any]:
 
 
 def plain(space: Space) -> dict[str, Any]:
-    """A space as JSON can hold it."""
+    """A space in a form that JSON can represent."""
     values: dict[str, Any] = {}
     for name, node in space.items():
         match node:

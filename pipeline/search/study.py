@@ -1,8 +1,8 @@
 """The trials of a sweep, shared by any number of workers through Optuna and its database.
 
-Two rules keep the budget exact, whenever a worker is killed. What is to be done is found from the trials themselves: a
-number without a trial that waits, runs or has ended gets one. And all that is decided about trials is decided by one
-worker at a time, under a lock.
+Two rules keep the budget exact, whenever a worker is killed. What remains to be done is derived from the trials
+themselves: a number without a trial that is waiting, running or ended gets one. And all decisions about trials are made
+by one worker at a time, under a lock.
 """
 
 import warnings
@@ -34,7 +34,7 @@ warnings.filterwarnings("ignore", category=ExperimentalWarning)
 
 
 class Study:
-    """A sweep's trials in a database, which is made at need."""
+    """A sweep's trials in a database, which is created if necessary."""
 
     def __init__(self, sweep: Sweep, name: str, storage: str | None = None) -> None:
         """storage: a database's URL, sqlite or postgresql; None for the project's own. Raises UserError."""
@@ -56,11 +56,11 @@ class Study:
 
     @property
     def place(self) -> str:
-        """Where the database is, without what may be a secret."""
+        """Where the database is, without anything that may be a secret."""
         return f"{self._url.host}/{self._url.database}" if self._url.host else str(self._url.database)
 
     def alone(self) -> AbstractContextManager[Any]:
-        """Keeps all other workers of this sweep, on whatever machine, from deciding anything meanwhile."""
+        """Keeps all other workers of this sweep, on any machine, from deciding anything in the meantime."""
         if self._url.get_backend_name() == "sqlite":
             database = Path(str(self._url.database)).absolute()
             return FileLock(database.with_name(f".{database.name}.lock"))
@@ -79,7 +79,7 @@ class Study:
             raise UserError(f"the sweep's database: {reason}: that mended, the same command goes on") from None
 
     def claim(self) -> Trial | None:
-        """The first trial that waits, for this worker alone; None while others run all that are left, or at the end."""
+        """The first waiting trial, for this worker alone; None while others run all that are left, or at the end."""
         with self.alone():
             study = self._load()
             optuna.storages.fail_stale_trials(study)
@@ -91,13 +91,13 @@ class Study:
             study = self._load(number)
             study.get_trials(deepcopy=False)  # Optuna's cache has to know a trial that it did not create
             trial_id = waiting[number]._trial_id
-            # In this order: a trial that ran without a heartbeat would never be found silent.
+            # In this order: a trial that runs without a heartbeat would never be noticed to be silent.
             self.storage.record_heartbeat(trial_id)
             self.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
             return Trial(number, optuna.Trial(study, trial_id), self.storage, self.alone)
 
     def ended(self) -> list[EndedTrial]:
-        """All trials that have ended, by their numbers."""
+        """All trials that have ended, in the order of their numbers."""
         trials = self._load().get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         return sorted((as_ended(trial) for trial in trials), key=lambda trial: trial.number)
 
@@ -106,17 +106,17 @@ class Study:
         return {trial.number for trial in self.ended()} >= set(range(1, self.sweep.trials + 1))
 
     def importance(self) -> dict[str, float]:
-        """How much each setting had to do with being among the best quarter, of 1 in all; most first.
+        """How much each setting matters for being among the best quarter, as shares of 1; the largest first.
 
-        Of the complete trials, by PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255). Empty where they are too few.
-        What is searched within a bundle is left out, for only some trials have it.
+        Of the complete trials, by PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255). Empty if there are too few. What
+        is searched within a bundle is left out, because only some trials have it.
         """
         study = self._load()
         if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < FEWEST_FOR_IMPORTANCE:
             return {}
         places = [name for name, node in self.sweep.space.items() if isinstance(node, Range | Choice | OneOf)]
         evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.25, evaluate_on_local=False)
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of trials that are all equal
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # if all trials are equal
             return optuna.importance.get_param_importances(study, evaluator=evaluator, params=places)
 
     def _load(self, number: int = 0) -> optuna.Study:
@@ -129,7 +129,7 @@ class Study:
         )
 
     def _enqueue_missing(self, study: optuna.Study) -> None:
-        """A trial for each number of the budget; for one that failed, with what had been picked for it."""
+        """A trial for each number of the budget; for one that failed, with the values that had been picked for it."""
         trials = study.get_trials(deepcopy=False)
         alive = {number_of(trial) for trial in trials if trial.state != TrialState.FAIL}
         picked = {number_of(trial): trial.params for trial in trials}
@@ -140,7 +140,7 @@ class Study:
 
 @contextmanager
 def _advisory_lock(engine: Engine) -> Iterator[None]:
-    """PostgreSQL's own lock under a number that we agree on; it ends with the connection."""
+    """PostgreSQL's own lock, under a number shared by all workers; it ends with the connection."""
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
         yield

@@ -1,4 +1,4 @@
-"""A sweep's file: the model that it starts from, and what it tries instead of that model's settings."""
+"""A sweep's file: the model it starts from, and what it tries instead of that model's settings."""
 
 import hashlib
 import json
@@ -43,11 +43,11 @@ class Sampler(Strict):
 
 
 class Pruner(Strict):
-    """Ends a trial whose best valid perplexity is above a percentile of the complete trials' at the same epoch.
+    """Ends a trial whose best validation perplexity is above a percentile of the complete trials' at the same epoch.
 
     percentile: 50 is the median rule (Golovin et al. 2017), lower is stricter
-    startup_trials: so many complete before any is pruned
-    min_epochs: of every trial
+    startup_trials: how many have to complete before any is pruned
+    min_epochs: how many epochs every trial gets
     """
 
     percentile: Annotated[float, Field(gt=0, lt=100)]
@@ -56,7 +56,7 @@ class Pruner(Strict):
 
 
 class SweepFile(Strict):
-    """The file as it stands."""
+    """The file as written."""
 
     params: Annotated[str, StringConstraints(min_length=1)]
     model: ModelName
@@ -71,11 +71,11 @@ class SweepFile(Strict):
 class Sweep:
     """A sweep, checked: every combination of its space's ends and choices is a model that can be trained.
 
-    base: the settings of the model that it starts from
-    params: the params file that has this model, as a document; of a recipe, the whole that it makes
+    base: the settings of the model it starts from
+    params: the params file that has this model, as a document; for a recipe, the complete file it results in
     recipe_base: the text of the params.yaml that recipes are laid over
-    trials: how many to run in all
-    grace_seconds: a worker that is silent for longer is taken for dead
+    trials: how many to run in total
+    grace_seconds: a worker that is silent for longer is presumed dead
     """
 
     name: str
@@ -90,11 +90,11 @@ class Sweep:
     grace_seconds: int
 
     def settings(self, pick: Pick) -> Settings:
-        """The settings that `pick` makes of the space. Raises UserError when they are not valid together."""
+        """The settings that `pick` chooses from the space. Raises UserError if they are not valid together."""
         return self._overlaid(overrides(self.space, pick))
 
     def tried(self, pick: Pick) -> dict[str, Any]:
-        """What `pick` makes of all that is searched: each bundle's name, each setting's value or None."""
+        """What `pick` chooses for everything that is searched: each bundle's name, each setting's value or None."""
         bundles: dict[str, Any] = {}
 
         def noting(place: str, node: Range | Choice | OneOf) -> Any:
@@ -110,9 +110,9 @@ class Sweep:
         }
 
     def study_name(self, corpus_fingerprint: str) -> str:
-        """Names what the trials have in common, so that an edited sweep never goes on from other trials than its own.
+        """Identifies what the trials have in common, so that an edited sweep never continues with trials of another.
 
-        More trials may be asked for later: their number has no part in it.
+        It does not depend on the number of trials: more may be requested later.
         """
         definition = [
             self.base.essentials(),
@@ -124,7 +124,7 @@ class Sweep:
         return f"{self.name}-{hashlib.sha256(json.dumps(definition).encode()).hexdigest()[:8]}"
 
     def check(self) -> None:
-        """Raises UserError at a combination of ends and choices that no model can have."""
+        """Raises UserError for a combination of ends and choices that no model can have."""
         for _ in self.corners():
             pass
 
@@ -138,7 +138,7 @@ class Sweep:
 
 
 def load_sweep(path: Path) -> Sweep:
-    """Read and check a sweep's file and the params file or recipe that it names. Raises UserError at a fault."""
+    """Read and check a sweep's file and the params file or recipe it names. Raises UserError at the first mistake."""
     if not re.fullmatch(NAME, path.stem) or len(path.stem) > LONGEST_NAME:  # it becomes a recipe's, in the end
         letters = f"small letters, digits and underscores, {LONGEST_NAME} at most"
         raise UserError(f"{shown(path.name)}: a sweep goes by its file's name, which is of {letters}: rename the file")

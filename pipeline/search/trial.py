@@ -22,7 +22,7 @@ from pipeline.search.space import Choice, OneOf, Range
 
 
 class TakenOverError(Exception):
-    """Another worker has taken a trial over."""
+    """Another worker has taken over a trial."""
 
     def __init__(self) -> None:
         super().__init__("taken over by another worker, for this one had been silent for too long")
@@ -33,9 +33,9 @@ State = Literal["complete", "pruned", "diverged"]
 
 @dataclass(frozen=True)
 class EndedTrial:
-    """A trial that has come to its end.
+    """A trial that has ended.
 
-    picked: the value of every place in the space, or its bundle
+    picked: the value, or the bundle, at every place in the space
     failure: why it diverged
     """
 
@@ -47,7 +47,7 @@ class EndedTrial:
 
     @property
     def valid_perplexity(self) -> float:
-        """The lowest of its epochs; infinite where it did not finish one."""
+        """The lowest of its epochs; infinite if it did not finish any."""
         return min((record.valid_perplexity for record in self.history), default=math.inf)
 
     def pick(self, place: str, node: Range | Choice | OneOf) -> Any:
@@ -57,7 +57,7 @@ class EndedTrial:
 class Trial:
     """A trial that this worker has claimed and that lives as long as the `with` block does.
 
-    Left without an end, by an interrupt or an error, it waits again for whoever comes first.
+    If an interrupt or an error leaves the block before the trial has ended, it waits again for the next free worker.
     """
 
     def __init__(
@@ -86,11 +86,11 @@ class Trial:
         self._left.set()
         self._heart.join()
         if kind is not None:
-            with suppress(SQLAlchemyError, StorageInternalError):  # it waits again once it is found silent
+            with suppress(SQLAlchemyError, StorageInternalError):  # it waits again once its silence is noticed
                 self._tell(TrialState.FAIL)
 
     def pick(self, place: str, node: Range | Choice | OneOf) -> Any:
-        """A value for a place in the space; for a trial that is tried again, the same as before."""
+        """A value for a place in the space; for a trial that is run again, the same as before."""
         match node:
             case OneOf():
                 return self._trial.suggest_categorical(place, list(node.bundles))
@@ -101,7 +101,7 @@ class Trial:
         return self._trial.suggest_float(place, node.low, node.high, log=node.log)
 
     def report(self, history: Sequence[EpochRecord]) -> bool:
-        """Tell of all epochs so far; returns whether the trial is to be pruned. Raises TakenOverError."""
+        """Report all epochs so far; returns whether the trial is to be pruned. Raises TakenOverError."""
         with _taken_over_is_noticed():
             for record in history[self._reported :]:
                 self._trial.report(record.valid_perplexity, record.epoch)
@@ -110,7 +110,7 @@ class Trial:
         return self._trial.should_prune()
 
     def end(self, state: State, history: Sequence[EpochRecord], failure: str = "") -> None:
-        """Count the trial as done, pruned or diverged, and that for good. Raises TakenOverError."""
+        """Record the trial as complete, pruned or diverged, for good. Raises TakenOverError."""
         if failure:
             with _taken_over_is_noticed():
                 self._trial.set_user_attr("failure", failure)
@@ -122,7 +122,7 @@ class Trial:
             raise TakenOverError
 
     def _tell(self, state: TrialState, value: float | None = None) -> TrialState:
-        """Returns the state that the trial then has: another one, if it had been ended already."""
+        """Returns the state the trial then has: a different one if it had already ended."""
         with self._alone():
             return self._trial.study.tell(self._trial, value, state, skip_if_finished=True).state
 

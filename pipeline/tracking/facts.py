@@ -1,4 +1,4 @@
-"""What MLflow is told of a training run beside its epochs."""
+"""What MLflow is told about a training run, apart from its epochs."""
 
 import getpass
 import os
@@ -14,13 +14,13 @@ from pipeline.tracking.faults import REMEDY
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What is known of a training run beside its epochs.
+    """What is known about a training run, apart from its epochs.
 
-    fingerprint: as `checkpoint.fingerprint` gives it; None where only the history is at hand
-    corpus: None where it is not at hand
-    remedy: what writes later whatever MLflow lacks of the run
-    training_id: as `checkpoint.training_id` gives it; None where only the results are at hand
-    params: the text of params.yaml at its start
+    fingerprint: from `checkpoint.fingerprint`; None if only the history is available
+    corpus: None if it is not available
+    remedy: the command that will later write whatever MLflow lacks
+    training_id: from `checkpoint.training_id`; None if only the results are available
+    params: the text of params.yaml at the start of the run
     """
 
     model: str
@@ -34,7 +34,7 @@ class RunFacts:
 
 
 def circumstances() -> dict[str, str]:
-    """Who ran what, from which commit, in which DVC stage and experiment."""
+    """Who ran which command, at which commit, in which DVC stage and experiment."""
     commit = _git("rev-parse", "HEAD")
     tags = {
         "mlflow.user": _user(),
@@ -51,7 +51,7 @@ def circumstances() -> dict[str, str]:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a number that has no name
+    except (KeyError, OSError):  # a container may run under a user id that has no name
         return ""
 
 

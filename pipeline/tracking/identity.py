@@ -1,4 +1,4 @@
-"""Which run in MLflow is that of a training run."""
+"""Which MLflow run belongs to a training run."""
 
 import hashlib
 import json
@@ -19,9 +19,9 @@ if TYPE_CHECKING:  # MLflow takes seconds to import
 def find_run(
     client: "MlflowClient", experiment_id: str, facts: RunFacts, history: Sequence[EpochRecord]
 ) -> "Run | None":
-    """The run of this very training run, and of no other one of the same settings, which may be alive elsewhere.
+    """The MLflow run of exactly this training run, not of another one with the same settings, perhaps alive elsewhere.
 
-    It ended with this history, or has the same id, or began with these epochs, which took the same seconds to the bit.
+    It ended with this history, has the same id, or began with these epochs, with exactly the same seconds.
     """
 
     def search(condition: str) -> "PagedList[Run]":
@@ -40,13 +40,13 @@ def find_run(
 
 
 def epochs_of(client: "MlflowClient", run: "Run") -> list[tuple[int, int, float]]:
-    """The epochs that a run has: when each finished, in milliseconds, and how many seconds it took."""
+    """A run's epochs: when each finished, in milliseconds, and how many seconds it took."""
     points = client.get_metric_history(run.info.run_id, "speed/seconds_per_epoch")
     return sorted((point.step, point.timestamp, point.value) for point in points)
 
 
 def digest_of(history: Sequence[EpochRecord]) -> str:
-    """Tells one training from another of the same settings: a digest of its epochs, times included."""
+    """Distinguishes training runs with the same settings: a digest of the epochs, times included."""
     return hashlib.sha256(json.dumps([asdict(record) for record in history]).encode()).hexdigest()[:16]
 
 

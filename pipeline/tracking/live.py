@@ -1,4 +1,4 @@
-"""A training run's record in MLflow while it goes on."""
+"""A training run's record in MLflow while it is in progress."""
 
 import queue
 import threading
@@ -17,10 +17,10 @@ GRACE_SECONDS = 30.0  # how long the end of a training run waits for a slow serv
 
 
 class LiveRun:
-    """A training's run in MLflow, written by a thread of its own so that no server can hold the training up."""
+    """A training run in MLflow, written by a thread of its own so that no server can hold up training."""
 
     def __init__(self, facts: RunFacts, history: Sequence[EpochRecord] = ()) -> None:
-        """history: the epochs of a training that goes on, by which its run is known."""
+        """history: the epochs of a training run that is resumed, by which its MLflow run is recognised."""
         self._publisher = Publisher(facts, live=True)
         self._reports: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._behind = False
@@ -36,7 +36,7 @@ class LiveRun:
     def end(
         self, status: str, *, failure: str = "", tags: Mapping[str, str] | None = None, files: Sequence[Path] = ()
     ) -> None:
-        """Write all that is left and end the run; waits for a slow server, but not for ever."""
+        """Write everything that is left and end the run; waits for a slow server, but not forever."""
         end = {"status": status, "failure": failure, "tags": tags, "files": files}
         self._reports.put({"history": self._history} | end)
         self._thread.join(GRACE_SECONDS)
@@ -51,7 +51,7 @@ class LiveRun:
                 if self._behind:
                     say("MLflow is up to date again")
                 self._behind = False
-            except Exception as error:  # whatever goes wrong in MLflow, the training goes on
+            except Exception as error:  # whatever goes wrong in MLflow, training continues
                 if not self._behind:
                     say(f"warning: {fault_message(error, self._publisher.facts.remedy)}")
                 self._behind = True
@@ -59,7 +59,7 @@ class LiveRun:
                 return
 
     def _newest_report(self) -> dict[str, Any]:
-        """Each report holds all that those before it held, so those that a slow server kept waiting are left out."""
+        """Each report includes everything in the earlier ones, so those that a slow server kept waiting are skipped."""
         report = self._reports.get()
         while not self._reports.empty():
             report = self._reports.get()
@@ -68,7 +68,7 @@ class LiveRun:
 
 @contextmanager
 def live_run(facts: RunFacts, history: Sequence[EpochRecord] = ()) -> Iterator[LiveRun]:
-    """A run that ends as KILLED when interrupted, and as FAILED with the reason on an error; its user ends it well."""
+    """A run that ends as KILLED when interrupted and as FAILED, with the reason, on an error; else its user ends it."""
     run = LiveRun(facts, history)
     try:
         yield run

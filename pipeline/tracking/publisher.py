@@ -1,8 +1,8 @@
-"""Brings MLflow's runs up to date with the files in `results/`, which are the truth.
+"""Brings MLflow's runs up to date with the files in `results/`, which are the source of truth.
 
 Whatever is written here can be written again: a run is found by its tags and given only what it lacks. A tracking
-server that is slow or down never stops a training run; what it missed is written at the next chance: the next epoch,
-the evaluation, or `pipeline.restore`.
+server that is slow or down never stops a training run; what it missed is written at the next opportunity: the next
+epoch, the evaluation, or `pipeline.restore`.
 """
 
 import json
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # MLflow takes seconds to import
 
 METRICS_A_REQUEST = 900  # MLflow takes at most 1,000
 
-# Metrics that share the part before the slash share a section of charts in MLflow's page.
+# Metrics with the same part before the slash share a section of charts on MLflow's page.
 EPOCH_METRICS = {
     "perplexity/train": "train_perplexity",
     "perplexity/valid": "valid_perplexity",
@@ -35,10 +35,10 @@ EPOCH_METRICS = {
 
 
 class Publisher:
-    """Brings the MLflow run of one training up to date with it.
+    """Keeps the MLflow run of one training run up to date.
 
-    live: the training goes on in this process; otherwise a run that has to be made is marked as restored, and carries
-    the times of the training.
+    live: training is in progress in this process; otherwise a run that has to be created is marked as restored, and
+    gets the original times of the training run.
     """
 
     def __init__(self, facts: RunFacts, *, live: bool = False) -> None:
@@ -61,9 +61,9 @@ class Publisher:
     ) -> tuple[str, bool]:
         """Write what the run lacks: epochs, files, final metrics, status. Returns its id, and whether it lacked any.
 
-        tags: to be set at the end, as the status is
+        tags: to be set at the end, together with the status
 
-        Raises whatever MLflow raises; the next call then looks again at what the run has, for a request that failed
+        Raises whatever MLflow raises; the next call then checks again what the run has, because a request that failed
         may have arrived all the same.
         """
         try:
@@ -81,7 +81,7 @@ class Publisher:
         return run.info.run_id, any(lacked)
 
     def _open(self, history: Sequence[EpochRecord]) -> "Run":
-        """Find the run of this training, or create it, and see what it has."""
+        """Find the MLflow run of this training run, or create it, and check what it has."""
         client, experiment_id = connect()
         run = find_run(client, experiment_id, self.facts, history) or self._create(client, experiment_id, history)
         self._describe(client, run)
@@ -108,7 +108,7 @@ class Publisher:
         return client.create_run(experiment_id, start, tags, facts.model)
 
     def _describe(self, client: "MlflowClient", run: "Run") -> None:
-        """Name the settings and the corpus, if the run does not."""
+        """Add the settings and the corpus, if the run does not have them."""
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
         if not run.data.params:

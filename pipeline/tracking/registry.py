@@ -1,6 +1,6 @@
 """MLflow's registry, from which trained models are loaded and served.
 
-Every training becomes a version of `ptb-<model>`, linked to its run. The alias `champion` is on the best one.
+Every training run becomes a version of `ptb-<model>`, linked to its MLflow run. The alias `champion` is the best one.
 """
 
 import math
@@ -24,10 +24,10 @@ REQUIREMENTS = ("mlflow", "numpy", "pandas", "pydantic", "safetensors", "torch",
 
 
 def register(facts: RunFacts, run_id: str, weights_file: Path, valid_perplexity: float) -> None:
-    """Make the training of a run a version of its registered model, unless it is one. No fault of MLflow gets out."""
+    """Make a training run a version of its registered model, unless it already is. MLflow's faults become a warning."""
     try:
         within(lambda: _register(facts, run_id, weights_file, valid_perplexity))
-    except Exception as error:  # a model that is not registered is as good
+    except Exception as error:  # the model is just as good without being registered
         reason = explain(error)
         warn(f"{facts.model} is not registered: {reason}; `python -m pipeline.evaluate {facts.model}` tries again")
 
@@ -106,14 +106,14 @@ def _log_model(
 
 
 def _crown(client: Any, name: str, data_sha256: str) -> None:
-    """Put the alias on the version of lowest validation perplexity; perplexities of other corpora do not compare."""
+    """Point the alias to the version with the lowest validation perplexity, among those of the same corpus only."""
     versions = client.search_model_versions(f"name = '{name}' and tags.data_sha256 = '{data_sha256}'")
     best = min(versions, key=lambda version: (_valid_perplexity(client, version), int(version.version)))
     client.set_registered_model_alias(name, CHAMPION, best.version)
 
 
 def _valid_perplexity(client: Any, version: Any) -> float:
-    """A version's, of its tag, or where somebody removed or spoilt that, of its run; infinite where neither has it."""
+    """A version's: from its tag or, if someone removed or spoilt that, from its run; infinite if neither has it."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -1,7 +1,7 @@
 """The model that MLflow's registry holds: sentences in, perplexities out.
 
-MLflow runs this file when it loads the model; the code that it needs and the weights lie beside it in the model's
-folder, so it works from any folder and with any later state of the repository.
+MLflow runs this file when it loads the model; the code it needs and the weights are next to it in the model's folder,
+so it works from any folder and with any later state of the repository.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from pipeline.project.console import UserError
 
 
 class PerplexityModel(PythonModel):
-    """A column `text`, a sentence a row -> perplexity, tokens and unknown_words of each row, as `score` says them."""
+    """A column `text`, one sentence per row -> perplexity, tokens and unknown_words of each row, as in `score`."""
 
     def load_context(self, context: PythonModelContext) -> None:
         self.trained = load_weights(Path(context.artifacts["weights"]))
@@ -26,7 +26,7 @@ class PerplexityModel(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Raises MlflowException, which a server answers as a bad request, at a text that cannot be scored."""
+        """Raises MlflowException, which a server answers as a bad request, if a text cannot be scored."""
         texts = list(model_input["text"])
         for number, text in enumerate(texts, start=1):  # pandas holds JSON of any type as it came
             if not isinstance(text, str):

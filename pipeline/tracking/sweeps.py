@@ -1,4 +1,4 @@
-"""A sweep in MLflow: the run under which those of its trials stand, and what makes up for a server that was down."""
+"""A sweep in MLflow: the parent run of its trials' runs, and what makes up for a server that was down."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from pipeline.tracking.faults import fault_message
 from pipeline.tracking.publisher import Publisher
 from pipeline.tracking.store import connect
 
-RUNS_A_REQUEST = 50_000  # as many as MLflow gives
+RUNS_A_REQUEST = 50_000  # the most that MLflow returns
 REMEDY = "`python -m pipeline.sweep ... --report` writes what it lacks"
 
 
 @dataclass(frozen=True)
 class EndedRun:
-    """A training that has ended, and the tags that say how."""
+    """A training run that has ended, and the tags that say how."""
 
     facts: RunFacts
     history: Sequence[EpochRecord]
@@ -27,9 +27,9 @@ class EndedRun:
 
 
 def open_sweep(study: str, name: str) -> str | None:
-    """The id of the run under which the runs of a sweep's trials stand, made where there is none.
+    """The id of the parent run of a sweep's trials, created if there is none.
 
-    One process at a time calls this. None when MLflow cannot be written to: `close_sweep` makes up for it.
+    Only one process at a time calls this. None if MLflow cannot be written to: `close_sweep` makes up for it.
     """
     try:
         client, experiment_id = connect()
@@ -48,7 +48,7 @@ def close_sweep(
     files: Sequence[Path],
     metrics: Mapping[str, float],
 ) -> None:
-    """Write what MLflow lacks of a sweep whose trials have all ended; one process at a time calls this.
+    """Write what MLflow lacks of a sweep whose trials have all ended; only one process at a time calls this.
 
     trials: those that finished an epoch
     """
@@ -63,7 +63,7 @@ def close_sweep(
                 status = "FAILED" if trial.failure else "FINISHED"
                 Publisher(trial.facts).publish(trial.history, status, failure=trial.failure, tags=trial.tags)
         for run in client.search_runs([experiment_id], of_this_sweep, max_results=RUNS_A_REQUEST):
-            if "mlflow.parentRunId" not in run.data.tags:  # made while the parent could not be
+            if "mlflow.parentRunId" not in run.data.tags:  # created while the parent could not be
                 client.set_tag(run.info.run_id, "mlflow.parentRunId", parent.info.run_id)
             if run.info.status == "RUNNING":
                 client.set_tag(run.info.run_id, "failure", "its worker died, and the trial was run again")
@@ -74,7 +74,7 @@ def close_sweep(
             if parent.data.metrics.get(metric) != value:
                 client.log_metric(parent.info.run_id, metric, value)
         client.set_terminated(parent.info.run_id)
-    except Exception as error:  # all of it is in the study and in the files
+    except Exception as error:  # everything is also in the study and in the files
         say(f"warning: {fault_message(error, REMEDY)}")
 
 
