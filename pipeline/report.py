@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.artifacts.history import history_path, write_histories
 from pipeline.artifacts.metrics import metrics_path, read_corpus_sizes
+from pipeline.lm.settings import flatten
 from pipeline.project.console import run, say
 from pipeline.project.files import MODELS, PARAMS, REPORT, atomic_write, sha256
 from pipeline.project.inputs import Inputs, fixed_inputs
@@ -107,9 +108,9 @@ def _conclusion_item(conclusion: Conclusion) -> str:
 
 
 def _settings(results: Sequence[Result]) -> list[str]:
-    """The settings that all models share, listed once, and a table of those that differ."""
+    """The settings that all models share, listed once, and a table of those that differ; not what is off in all."""
     models = {result.name: {key: as_text(value) for key, value in result.settings.flat().items()} for result in results}
-    names = list(dict.fromkeys(name for settings in models.values() for name in settings))
+    names = list(dict.fromkeys(name for result in results for name in flatten(result.settings.essentials())))
     values = {name: [settings.get(name, NONE) for settings in models.values()] for name in names}
     shared = [f"`{name}` {values[name][0]}" for name in names if len(set(values[name])) == 1]
     differing = [[f"`{name}`", *values[name]] for name in names if len(set(values[name])) > 1]

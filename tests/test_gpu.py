@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.inference.dynamic_evaluation import dynamic_losses
 from pipeline.lm import backend as table
 from pipeline.lm.batching import Batches
 from pipeline.lm.device import choose_device, trains_in_bfloat16
@@ -21,7 +22,7 @@ from pipeline.lm.model import build_model
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training
 from tests.small import CELLS, small_settings
-from tests.test_golden import GOLDEN, WINDOWS, sample_corpus
+from tests.test_golden import DYNAMIC, GOLDEN, WINDOWS, sample_corpus
 
 DEVICE = os.environ.get("RNN_TEST_DEVICE", "cuda")
 PRECISIONS = ["float32", "bfloat16"]
@@ -90,6 +91,10 @@ def test_the_golden_trajectory_is_the_cpus(name: str, precision: str, tmp_path: 
     assert losses == pytest.approx(pinned["losses"], rel=tolerance)
     valid = Batches(corpus.valid.to(training.device), settings.batch_size, settings.bptt)
     assert evaluate(training.model, valid) == pytest.approx(pinned["evaluated"], rel=10 * tolerance)
+    splits = {"train": corpus.train[:5000], "valid": corpus.valid[:500], "test": corpus.test[:500]}
+    texts = {split: ids.to(training.device) for split, ids in splits.items()}
+    dynamic = dynamic_losses(training.model, texts, DYNAMIC)["test"]
+    assert dynamic == pytest.approx(pinned["evaluated_dynamically"], rel=10 * tolerance)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -149,6 +154,7 @@ def test_no_step_waits_for_the_gpu(cell: str, monkeypatch: pytest.MonkeyPatch) -
     training = sample_training(on_device(dropping(cell, weight_dropout=0.2, cuda_graph="off")))
     monkeypatch.setattr("pipeline.lm.training.STEPS_BETWEEN_CHECKS", 10**9)
     training.run_epoch()
+    training.model.train()
     windows, take_step, state = list(training.train)[:5], training.steps(), None
     scale = torch.ones((), device=training.device)
     torch.cuda.set_sync_debug_mode("error")

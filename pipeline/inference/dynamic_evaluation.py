@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.lm.batching import Batches
-from pipeline.lm.model import LanguageModel, detach
+from pipeline.lm.model import LanguageModel, detach, without_dropout
 from pipeline.lm.settings import DynamicEvaluation
 
 STATISTICS_BATCH_SIZE = 100  # as in the paper's own code
@@ -29,7 +29,7 @@ def gradient_scale(
     model: LanguageModel, train: Tensor, bptt: int, on_window: Callable[[], object] = lambda: None
 ) -> GradientScale:
     """What the updates are scaled by (equation 5): train [length] is read in windows of `bptt`."""
-    model.eval()
+    without_dropout(model)
     parameters = list(model.parameters())
     squares = [torch.zeros_like(parameter) for parameter in parameters]
     windows = Batches(train, STATISTICS_BATCH_SIZE, bptt)
@@ -56,7 +56,7 @@ def evaluate_dynamically(
     After each window of `bptt` tokens a copy of the model takes a step down the window's mean loss, scaled by the
     gradient's usual size, and is pulled back towards its trained weights (equation 6). The model itself stays as it is.
     """
-    learner = copy.deepcopy(model).eval()
+    learner = without_dropout(copy.deepcopy(model))
     parameters, trained = list(learner.parameters()), list(model.parameters())
     rates = [settings.learning_rate / (rms + settings.epsilon) for rms in scale.rms]
     pulls = [(settings.decay * rms / scale.mean).clamp_(max=1) for rms in scale.rms]

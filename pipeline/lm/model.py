@@ -116,6 +116,19 @@ def detach(state: State | None) -> State | None:
     return [part.detach() if isinstance(part, Tensor) else (part[0].detach(), part[1].detach()) for part in state]
 
 
+def without_dropout(model: LanguageModel) -> LanguageModel:
+    """The model itself, to be differentiated with dropout off.
+
+    cuDNN gives no gradient of a layer in evaluation, and nothing else in a layer depends on that. It also wants a
+    layer's weights in one piece of memory, which those of a copied model are not.
+    """
+    model.eval()
+    for layer in model.layers.train():
+        if isinstance(layer, nn.RNNBase):
+            layer.flatten_parameters()
+    return model
+
+
 def num_parameters(model: nn.Module) -> int:
     """How many numbers the model learns."""
     return sum(parameter.numel() for parameter in model.parameters())

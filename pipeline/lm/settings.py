@@ -105,13 +105,8 @@ class Settings(Strict):
         return self.model_dump(exclude_defaults=True)
 
     def flat(self) -> dict[str, object]:
-        """Every setting by its dotted name, such as `optimizer.momentum`; `cuda_graph` only where it is off."""
-        flat: dict[str, object] = {}
-        for name, value in self.model_dump(exclude={"cuda_graph"} if self.cuda_graph == "auto" else None).items():
-            flat |= (
-                {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
-            )
-        return flat
+        """Every setting by its dotted name, such as `optimizer.momentum`."""
+        return flatten(self.model_dump())
 
 
 class DynamicEvaluation(Strict):
@@ -121,6 +116,14 @@ class DynamicEvaluation(Strict):
     decay: Annotated[float, Field(ge=0, le=1e6)]
     epsilon: Annotated[float, Field(ge=1e-30, le=1e6)]  # in float32, less would be a division by zero
     bptt: Count
+
+
+def flatten(settings: Mapping[str, Any]) -> dict[str, object]:
+    """Values by their dotted names."""
+    flat: dict[str, object] = {}
+    for name, value in settings.items():
+        flat |= {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def overlay(shared: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
