@@ -4,7 +4,7 @@ PYTHON ?= python3
 PORT ?= 5000
 JOBS ?= 1
 
-# Any shell but the default: with that, make 3.81 (macOS) looks for simple commands in the PATH of before.
+# Any shell but the default: with that, make 3.81 (macOS) looks up simple commands in the original PATH.
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -30,7 +30,7 @@ demo: .venv/.complete ## Run the whole pipeline on a small invented corpus, in .
 test: .venv/.complete ## Run the tests (ARGS="-m long" for those that take minutes, "-m stores" for PostgreSQL and S3)
 	python -m pytest -n auto $(ARGS)
 
-bench: .venv/.complete ## Time a training step of each model beside the plain loop and the floor (ARGS="--rounds 5")
+bench: .venv/.complete ## Time a training step of each model against the plain loop and the floor (ARGS="--rounds 5")
 	python benchmarks/throughput.py $(ARGS)
 
 gpu: .venv/.complete ## On a machine with a GPU: its tests, then the benchmark; all of it is kept in gpu-results
@@ -41,7 +41,7 @@ lint: .venv/.complete ## Check style, formatting and types
 	ruff format --check
 	mypy
 
-format: .venv/.complete ## Mend style and formatting where a tool can
+format: .venv/.complete ## Fix style and formatting where a tool can
 	ruff check --fix
 	ruff format
 
