@@ -12,8 +12,7 @@ from pipeline.lm.dropout import draw_masks_in_turn
 from pipeline.lm.model import build_model
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training
-from pipeline.project.params import load_params
-from tests.small import CELLS, ROOT, small_settings
+from tests.small import CELLS, KEPT_SETTINGS, small_settings
 
 VOCAB = 60
 TEXT = torch.randint(VOCAB, (4 * 5 * 12 + 3,), generator=torch.Generator().manual_seed(0))  # the end is padded
@@ -27,9 +26,9 @@ def model_settings() -> dict[str, Settings]:
     small = {"hidden_size": 24, "embedding_size": 24, "batch_size": 4, "bptt": 5, "epochs": 3, "device": "cpu"}
     small |= {"precision": "float32"}
     models = {
-        prefix + name: settings.model_copy(update=small)
-        for prefix, file in (("", "params.yaml"), ("best-", "recipes/best.yaml"))
-        for name, settings in load_params(ROOT / file).models.items()
+        run: Settings.model_validate(settings).model_copy(update=small)
+        for run, settings in KEPT_SETTINGS.items()
+        if run.startswith(("default-", "best-"))
     }
     return models | {"gru_textbook": models["best-gru_dropout"].model_copy(update={"cell": "gru_textbook"})}
 

@@ -20,7 +20,7 @@ from pipeline.lm.training import Training
 from pipeline.project.console import UserError
 from pipeline.project.files import SPLITS
 from pipeline.train import train
-from tests.small import ROOT, small_settings
+from tests.small import ROOT, recipe_text, small_settings
 
 CPU = torch.device("cpu")
 LACKS = r"precision is bfloat16, but this processor lacks the instructions for it \(on x86: AVX-512\); set precision"
@@ -35,7 +35,7 @@ def old_processor(monkeypatch: pytest.MonkeyPatch) -> None:
 def project(tmp_path: Path) -> YAML:
     """The demo's params.yaml, with bfloat16 for one model, and a corpus of three words, in the working folder."""
     yaml = YAML(typ="safe", pure=True)
-    params = yaml.load((ROOT / "recipes/demo.yaml").read_text())
+    params = yaml.load(recipe_text("demo"))
     params["models"]["lstm"]["precision"] = "bfloat16"
     yaml.dump(params, Path("params.yaml"))
     write_corpus({split: np.array([1, 2, 0] * 200, np.uint16) for split in SPLITS}, ["<eos>", "a", "b"])

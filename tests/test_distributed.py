@@ -1,7 +1,6 @@
 """Processes that share a training make the updates that one on its own makes, and end together."""
 
-import re
-import shutil
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -19,9 +18,9 @@ from pipeline.demo import workspace_environment
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training
 from pipeline.project.console import UserError
-from pipeline.project.params import load_params
+from pipeline.project.params import load_params, read_yaml
 from pipeline.project.processes import PATIENCE
-from tests.small import ROOT
+from tests.small import ROOT, recipe_text
 from tests.workspaces import workspace
 
 VOCAB = 50
@@ -72,7 +71,7 @@ def test_two_processes_make_the_updates_of_one_step_by_step(tmp_path: Path) -> N
 
 def set_processes(folder: Path, number: int) -> None:
     params = folder / "params.yaml"
-    params.write_text(re.sub(r"(?m)^processes: \d+", f"processes: {number}", params.read_text()))
+    params.write_text(json.dumps(read_yaml(params) | {"processes": number}))
 
 
 def start(folder: Path, model: str, *within: str) -> subprocess.Popen:
@@ -116,7 +115,7 @@ def test_a_process_that_dies_ends_the_others_and_one_process_alone_can_go_on(tmp
 def test_a_batch_that_cannot_be_shared_is_seen_before_a_process_starts(
     processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copy(ROOT / "recipes/demo.yaml", "params.yaml")
+    Path("params.yaml").write_text(recipe_text("demo"))
     set_processes(Path(), processes)
     monkeypatch.setattr(sys, "argv", ["train", "lstm"])
     monkeypatch.setattr(command, "launch", None)

@@ -238,7 +238,6 @@ SHAPES = [
     "http://us er:{}@[::1]:99999",
     "postgresql+psycopg://user:{}@host/database",
     "postgresql://user:{}@host/database?sslpassword={}",
-    "http://{}",
 ]
 TEXTS = [
     "API request to {} failed with exception 503",
