@@ -80,7 +80,7 @@ def test_a_training_killed_at_random_moments_ends_as_if_it_never_was(
     train_and_kill(disturbed, model, kills, epochs // kills - 2, epoch_seconds)
 
     assert result(disturbed, model) == result(undisturbed, model)
-    assert not list((disturbed / ".checkpoints").glob("*.pt"))
+    assert len(list((disturbed / ".checkpoints").glob("*.pt"))) == 1  # until DVC has recorded the results
     client = MlflowClient(f"sqlite:///{disturbed / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("recurrent-lm")
     (run,) = client.search_runs([experiment.experiment_id])

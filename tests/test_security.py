@@ -110,7 +110,9 @@ def test_the_page_of_make_ui_is_reached_from_this_machine_alone(tmp_path: Path) 
     (command,) = [line for line in recipe if line.startswith("python -m pipeline.ui")]
     environment = workspace_environment() | {"MLFLOW_WORKERS": "1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with open("log", "w") as log:
-        page = subprocess.Popen(command, shell=True, env=environment, stdout=log, stderr=log, start_new_session=True)
+        page = subprocess.Popen(
+            command, shell=True, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         while not answers("127.0.0.1", port):
             assert page.poll() is None, Path("log").read_text()

@@ -69,7 +69,7 @@ def lay_over(base: str, recipe: Path) -> str:
 
 def laid_over(path: Path, base: str) -> str:
     """The text of the params file at a path; if that is a recipe, it is laid over the base. Raises UserError."""
-    return lay_over(base, path) if path.resolve().parent == RECIPES.resolve() else read_text(path)
+    return lay_over(base, path) if path.absolute().parent == RECIPES.absolute() else read_text(path)
 
 
 def differences(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
