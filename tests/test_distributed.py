@@ -135,7 +135,7 @@ def can_unname_the_host() -> bool:
         return False
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not can_unname_the_host(), reason="needs Linux's unshare and the right to a host name of its own")
 def test_processes_meet_where_the_hosts_name_does_not_resolve(tmp_path: Path) -> None:
     folder = workspace(tmp_path / "project", epochs=1)
@@ -147,7 +147,7 @@ def test_processes_meet_where_the_hosts_name_does_not_resolve(tmp_path: Path) ->
     assert "c10d" not in printed
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_batch_that_cannot_be_shared_evenly_is_one_line(tmp_path: Path) -> None:
     folder = workspace(tmp_path / "project", epochs=1)
     set_processes(folder, 3)

@@ -66,7 +66,7 @@ def run_remedy(text: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_deleted_experiment_is_brought_back_by_the_command_that_is_named(here: Path) -> None:
     client, experiment = store.connect()
     client.delete_experiment(experiment)
@@ -100,7 +100,7 @@ def test_a_database_of_something_else_is_not_filled_with_our_tables() -> None:
     assert Path("mlflow.db").read_bytes() == before
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_tables_of_an_older_mlflow_are_brought_up_to_date_by_the_command_that_is_named() -> None:
     from alembic import command
     from alembic.script import ScriptDirectory

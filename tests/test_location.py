@@ -191,7 +191,7 @@ def test_a_fresh_database_that_is_named_is_made_under_a_lock(tmp_path: Path, mon
         assert not location.database.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_several_processes_may_meet_at_a_fresh_database_that_is_named(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from pipeline.tracking.store import connect; print(connect()[1])"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "sqlite:///other.db"}

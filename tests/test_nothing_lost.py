@@ -222,9 +222,11 @@ def test_two_trainings_of_the_same_settings_at_the_same_time_are_two_runs() -> N
     assert sorted([point.value for point in series] for series in points) == [[300.0, 200.0], [310.0, 210.0]]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "ending",
+    [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), pytest.param(signal.SIGKILL, marks=pytest.mark.long)],
+)
 def test_a_training_ends_with_the_dvc_that_started_it(ending: signal.Signals, tmp_path: Path) -> None:
     folder = workspace(tmp_path / "work", epochs=2000)
     command = [sys.executable, "-m", "dvc", "repro", "train@lstm"]
