@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -94,8 +95,16 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def preprocessed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workspace(tmp_path_factory.mktemp("project"), EPOCHS)
+
+
+@pytest.fixture
+def project(preprocessed: Path) -> Path:
+    """The same one for all tests, in which nothing has been trained."""
+    for folder in (".checkpoints", "results/models"):
+        shutil.rmtree(preprocessed / folder, ignore_errors=True)
+    return preprocessed
 
 
 def start(project: Path, stage: str, *arguments: str, uri: str, timeout: int = 10) -> subprocess.Popen:
