@@ -26,7 +26,7 @@ import urllib3
 
 from pipeline.project.console import UserError, progress, run, say
 from pipeline.project.files import PARAMS, RAW, SPLITS, atomic_write, project_root
-from pipeline.project.inputs import fixed_inputs
+from pipeline.project.inputs import FixedInputs
 from pipeline.project.params import load_params
 from pipeline.project.schema import Download, Files, SourceFile
 
@@ -233,7 +233,7 @@ def _by_hand(settings: Download) -> list[str]:
 
 def main() -> None:
     argparse.ArgumentParser(prog="python -m pipeline.download", description=__doc__).parse_args()
-    with fixed_inputs("download", lambda: {PARAMS.name: load_params().download}):
+    with FixedInputs("download", lambda: {PARAMS.name: load_params().download}):
         source, sizes = fetch(load_params().download)
     say(f"{RAW}: {', '.join(f'{split} {size:,}' for split, size in sizes.items())} bytes from {source}")
 

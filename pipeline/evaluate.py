@@ -3,6 +3,7 @@
 import argparse
 import math
 from functools import partial
+from pathlib import Path
 
 from pipeline.artifacts.checkpoint import CODE, checkpoint_path, release, training_id
 from pipeline.artifacts.code_digest import code_digest
@@ -16,11 +17,13 @@ from pipeline.lm.evaluation import batches_of, evaluate, perplexity
 from pipeline.lm.model import num_parameters
 from pipeline.project.console import UserError, naming, progress, run, say
 from pipeline.project.files import PARAMS, PROCESSED, SPLITS, sha256
-from pipeline.project.inputs import Inputs, fixed_inputs
+from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.params import load_params, read_text
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.finished import publish
 from pipeline.tracking.registry import register
+
+DYNAMIC_CODE = Path("pipeline/inference/dynamic_evaluation.py")
 
 
 def evaluate_model(name: str) -> Metrics:
@@ -71,20 +74,19 @@ def evaluate_model(name: str) -> Metrics:
 
 def evaluation_inputs(name: str) -> Inputs:
     """Everything that a model's evaluation depends on, in its current state."""
-    params, weights_file = load_params(), weights_path(name)
+    params, files = load_params(), [weights_path(name), history_path(name), DYNAMIC_CODE]
     return {
         PARAMS.name: (params.model(name), (params.evaluate.dynamic or {}).get(name)),
         PROCESSED.as_posix(): corpus_digests(),
-        weights_file.as_posix(): sha256(weights_file) if weights_file.exists() else None,
         "pipeline/lm": code_digest(CODE),
-    }
+    } | {path.as_posix(): sha256(path) if path.exists() else None for path in files}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.evaluate", description=__doc__)
     parser.add_argument("model", help="a trained model, such as lstm_dropout")
     name = parser.parse_args().model
-    with naming(name), fixed_inputs(f"evaluate {name}", partial(evaluation_inputs, name)):
+    with naming(name), FixedInputs(f"evaluate {name}", partial(evaluation_inputs, name)):
         figures = evaluate_model(name).figures()
     perplexities = "  ".join(f"{split} {figures[f'{split}_perplexity']:.2f}" for split in SPLITS)
     say(f"{name}: perplexity  {perplexities}  (weights of epoch {figures['best_epoch']})")

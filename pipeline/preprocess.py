@@ -18,7 +18,7 @@ from pipeline.corpus.vocabulary import Encoder, build_vocabulary
 from pipeline.corpus.words import UNK, read_lines
 from pipeline.project.console import UserError, run, say
 from pipeline.project.files import PARAMS, PROCESSED, RAW, SPLITS, sha256
-from pipeline.project.inputs import Inputs, fixed_inputs
+from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.params import load_params
 from pipeline.project.schema import CorpusSizes
 
@@ -84,7 +84,7 @@ def preprocess(expected: CorpusSizes | None) -> None:
 
 def main() -> None:
     argparse.ArgumentParser(prog="python -m pipeline.preprocess", description=__doc__).parse_args()
-    with fixed_inputs("preprocess", inputs):
+    with FixedInputs("preprocess", inputs):
         preprocess(load_params().preprocess.expected)
 
 

@@ -9,7 +9,7 @@ from pipeline.artifacts.metrics import metrics_path, read_corpus_sizes
 from pipeline.lm.settings import flatten
 from pipeline.project.console import run, say
 from pipeline.project.files import MODELS, PARAMS, REPORT, atomic_write, sha256
-from pipeline.project.inputs import Inputs, fixed_inputs
+from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.params import load_params
 from pipeline.project.schema import CorpusSizes
 from pipeline.reporting import curves
@@ -154,7 +154,7 @@ def inputs() -> Inputs:
 
 def main() -> None:
     argparse.ArgumentParser(prog="python -m pipeline.report", description=__doc__).parse_args()
-    with fixed_inputs("report", inputs):
+    with FixedInputs("report", inputs):
         results = write_report()
     width = max(len(result.name) for result in results)
     for result in results:

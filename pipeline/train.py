@@ -24,7 +24,7 @@ from pipeline.lm.record import EpochRecord
 from pipeline.lm.training import check_runs_here
 from pipeline.project.console import naming, progress, run, say, warn
 from pipeline.project.files import PARAMS, PROCESSED
-from pipeline.project.inputs import Inputs, fixed_inputs
+from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.params import load_params, read_text
 from pipeline.project.processes import ending_with_dvc, fail_together, launch, launched, peer_failures, process_group
 from pipeline.reporting import curves
@@ -37,16 +37,13 @@ def train(name: str) -> None:
     """Train a model to its last epoch, keeping its best weights and its history. Raises UserError."""
     keep_freed_memory()
     with fail_together(), naming(name):
+        inputs = FixedInputs(name, partial(training_inputs, name))
         params_text, params = read_text(PARAMS), load_params()
         settings = params.model(name)
         corpus = load_corpus()
         check_runs_here(settings)
         check_fits(settings, len(corpus.train), len(corpus.vocabulary))
-    with (
-        naming(name),
-        fixed_inputs(name, partial(training_inputs, name)) as watch,
-        resumable(name, settings, corpus) as training,
-    ):
+    with naming(name), inputs, resumable(name, settings, corpus) as training:
         if rank() > 0:
             while not training.finished:
                 training.run_epoch()
@@ -82,7 +79,7 @@ def train(name: str) -> None:
                 keep_results()
                 tracked.publish(training.history)
                 say(epoch_line(name, record, settings.epochs, best=record == best_epoch(training.history)))
-                watch.warn_once()
+                inputs.warn_once()
             end_run(tracked, training.history, files)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,11 +18,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from ruamel.yaml import YAML
 
+from pipeline import evaluate
 from pipeline.artifacts.checkpoint import load_checkpoint, release, save_checkpoint
 from pipeline.artifacts.history import history_path
 from pipeline.artifacts.resumable import ResumableTraining
 from pipeline.artifacts.weights import load_weights, weights_path
-from pipeline.corpus.ids import load_corpus, write_corpus
+from pipeline.corpus.ids import Corpus, load_corpus, write_corpus
 from pipeline.demo import workspace_environment
 from pipeline.evaluate import evaluate_model
 from pipeline.project.console import UserError
@@ -176,6 +178,32 @@ def test_settings_edited_while_a_model_trains_are_not_taken_for_those_it_was_tra
     train("lstm")  # what it trained was kept
     evaluate_model("lstm")
     assert len(runs()) == 1
+
+
+@pytest.mark.usefixtures("project")
+def test_an_edit_right_after_the_settings_were_read_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def edited_meanwhile() -> Corpus:
+        edit_params(dropout=0.5)
+        return load_corpus()
+
+    monkeypatch.setattr("pipeline.train.load_corpus", edited_meanwhile)
+    with pytest.raises(UserError, match=r"^lstm: params\.yaml edited while this ran"):
+        train("lstm")
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("place", ["results/models/lstm/history.csv", "pipeline/inference/dynamic_evaluation.py"])
+def test_what_is_edited_while_a_model_is_evaluated_is_noticed(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    train("lstm")
+
+    def edited_meanwhile(*_: object) -> None:
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        Path(place).write_text("edited")
+
+    monkeypatch.setattr("pipeline.evaluate.register", edited_meanwhile)
+    monkeypatch.setattr(sys, "argv", ["evaluate", "lstm"])
+    with pytest.raises(UserError, match=f"^evaluate lstm: {re.escape(place)} edited while this ran"):
+        evaluate.main()
 
 
 @pytest.mark.usefixtures("project")
