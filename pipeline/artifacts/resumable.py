@@ -26,14 +26,14 @@ class ResumableTraining(Training):
     """A training run with a checkpoint after every epoch. If processes share it, the first one keeps the checkpoint.
 
     fingerprint: from `checkpoint.fingerprint`
-    id: from `checkpoint.training_id`
+    id: from `checkpoint.training_id`, in the process that keeps the checkpoint
     """
 
     def __init__(self, name: str, settings: Settings, corpus: Corpus) -> None:
         super().__init__(settings, corpus.train, corpus.valid, len(corpus.vocabulary))
         self.fingerprint = fingerprint(settings, corpus.fingerprint)
         self.checkpoint = checkpoint_path(name, self.fingerprint)
-        self.id = training_id(self.checkpoint)
+        self.id: str | None = None
 
     def run_epoch(self, on_step: Callable[[], object] = lambda: None) -> EpochRecord:
         """As `Training.run_epoch`, then write the checkpoint. May also raise OSError."""

@@ -11,9 +11,9 @@ import torch
 
 from pipeline.lm.device import choose_device
 from pipeline.lm.errors import OutOfMemoryError, TrainingError
+from pipeline.lm.model import LanguageModel, num_parameters
 from pipeline.lm.settings import AdamW, Settings
 
-GATES = {"lstm": 4, "gru": 3, "gru_textbook": 3}
 FLOAT_BYTES = 4
 LIMITS_OF_A_CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -37,11 +37,9 @@ def check_fits(settings: Settings, train_tokens: int, vocabulary_size: int) -> N
 
 
 def num_weights(settings: Settings, vocabulary_size: int) -> int:
-    """As `num_parameters` of the model that is built, but for a few biases."""
-    inputs = [settings.embedding_size] + [settings.hidden_size] * (settings.num_layers - 1)
-    layers = sum(GATES[settings.cell] * settings.hidden_size * (size + settings.hidden_size) for size in inputs)
-    softmax = 0 if settings.tied_weights else settings.hidden_size * vocabulary_size
-    return vocabulary_size * settings.embedding_size + layers + softmax
+    """Of the model itself, built on the device that has shapes and no memory."""
+    with torch.device("meta"):
+        return num_parameters(LanguageModel(settings, vocabulary_size))
 
 
 def bytes_of_weights(settings: Settings, vocabulary_size: int) -> int:

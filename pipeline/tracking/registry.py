@@ -8,7 +8,7 @@ import shutil
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pipeline.corpus.words import EOS
 from pipeline.project.console import warn
@@ -17,6 +17,11 @@ from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.faults import explain
 from pipeline.tracking.served_code import copy_needed_code
 from pipeline.tracking.store import connect
+
+if TYPE_CHECKING:  # MLflow takes seconds to import
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = "champion"
 SERVED_MODEL = Path(__file__).parent / "served_model.py"
@@ -51,10 +56,10 @@ def _register(facts: RunFacts, run_id: str, weights_file: Path, valid_perplexity
             client.create_registered_model(name, description=f"Perplexity of sentences under {facts.model}")
         model = _log_model(client, experiment_id, facts.model, facts.corpus.vocabulary, run_id, weights_file)
         client.create_model_version(name, _source(client, model), run_id, tags, model_id=model.model_id)
-    _crown(client, name, facts.corpus.fingerprint)
+    _promote_best(client, name, facts.corpus.fingerprint)
 
 
-def _source(client: Any, model: Any) -> str:
+def _source(client: "MlflowClient", model: "LoggedModel") -> str:
     """What the registry is told of where a model lies.
 
     A server looks `models:/ID` up in its own store. Without one MLflow looks in the store that is its default in this
@@ -64,8 +69,8 @@ def _source(client: Any, model: Any) -> str:
 
 
 def _log_model(
-    client: Any, experiment_id: str, name: str, vocabulary: tuple[str, ...], run_id: str, weights_file: Path
-) -> Any:
+    client: "MlflowClient", experiment_id: str, name: str, vocabulary: tuple[str, ...], run_id: str, weights_file: Path
+) -> "LoggedModel":
     """Write the model where MLflow keeps models: code, weights and what it takes and gives. Returns MLflow's record.
 
     What a registration that failed has left is used again.
@@ -105,14 +110,14 @@ def _log_model(
     return model
 
 
-def _crown(client: Any, name: str, data_sha256: str) -> None:
+def _promote_best(client: "MlflowClient", name: str, data_sha256: str) -> None:
     """Point the alias to the version with the lowest validation perplexity, among those of the same corpus only."""
     versions = client.search_model_versions(f"name = '{name}' and tags.data_sha256 = '{data_sha256}'")
     best = min(versions, key=lambda version: (_valid_perplexity(client, version), int(version.version)))
     client.set_registered_model_alias(name, CHAMPION, best.version)
 
 
-def _valid_perplexity(client: Any, version: Any) -> float:
+def _valid_perplexity(client: "MlflowClient", version: "ModelVersion") -> float:
     """A version's: from its tag or, if someone removed or spoilt that, from its run; infinite if neither has it."""
     from mlflow.exceptions import MlflowException
 
@@ -122,7 +127,7 @@ def _valid_perplexity(client: Any, version: Any) -> float:
         value = math.nan
     if math.isnan(value):
         try:
-            value = float(client.get_run(version.run_id).data.metrics["final/valid_perplexity"])
+            value = float(client.get_run(version.run_id or "").data.metrics["final/valid_perplexity"])
         except (KeyError, MlflowException):
             return math.inf
     return value

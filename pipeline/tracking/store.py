@@ -3,7 +3,7 @@
 import logging
 import os
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
@@ -12,6 +12,9 @@ from pipeline.tracking.database import prepare_database
 from pipeline.tracking.deadline import within
 from pipeline.tracking.faults import REMEDY, StoreError, fault_message
 from pipeline.tracking.location import Location, locate
+
+if TYPE_CHECKING:  # MLflow takes seconds to import
+    from mlflow import MlflowClient
 
 DEFAULT_EXPERIMENT = "recurrent-lm"
 LOCK_SECONDS = 50.0
@@ -30,7 +33,7 @@ def prepare_store(remedy: str = REMEDY) -> None:
         raise UserError(fault_message(error, remedy)) from None
 
 
-def connect() -> tuple[Any, str]:
+def connect() -> tuple["MlflowClient", str]:
     """MLflow's client and our experiment's id. Raises StoreError, and whatever MLflow raises."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # the address may hold a password
@@ -57,7 +60,7 @@ def _alone_with(location: Location) -> AbstractContextManager:
     return FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS)
 
 
-def _experiment(client: Any, location: Location) -> str:
+def _experiment(client: "MlflowClient", location: Location) -> str:
     """Our experiment's id; made where there is none. Raises StoreError when it was deleted."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
     experiment = client.get_experiment_by_name(name)

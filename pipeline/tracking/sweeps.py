@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pipeline.lm.record import EpochRecord
 from pipeline.project.console import say
@@ -11,6 +11,10 @@ from pipeline.tracking.facts import RunFacts, circumstances
 from pipeline.tracking.faults import fault_message
 from pipeline.tracking.publisher import Publisher
 from pipeline.tracking.store import connect
+
+if TYPE_CHECKING:  # MLflow takes seconds to import
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 RUNS_A_REQUEST = 50_000  # the most that MLflow returns
 REMEDY = "`python -m pipeline.sweep ... --report` writes what it lacks"
@@ -78,7 +82,7 @@ def close_sweep(
         say(f"warning: {fault_message(error, REMEDY)}")
 
 
-def _sweep_run(client: Any, experiment_id: str, study: str, name: str) -> Any:
+def _sweep_run(client: "MlflowClient", experiment_id: str, study: str, name: str) -> "Run":
     for run in client.search_runs([experiment_id], f"tags.sweep_parent = '{study}'"):
         return run
     return client.create_run(experiment_id, None, {"sweep_parent": study} | circumstances(), name)
