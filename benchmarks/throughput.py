@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.lm.batching import Batches
+from pipeline.lm.batching import Batches, Window
 from pipeline.lm.device import (
     choose_device,
     choose_precision,
@@ -49,6 +49,7 @@ VOCAB_SIZE = 10_000
 PYTORCH_CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "gru_textbook": nn.GRU}
 GATES = {"lstm": 4, "gru": 3, "gru_textbook": 3}
 
+PlainState = Tensor | tuple[Tensor, ...] | None
 Contestant = Callable[[], float]  # runs some steps -> seconds a step
 
 
@@ -64,9 +65,24 @@ class PlainModel(nn.Module):
         )
         self.output = nn.Linear(settings.hidden_size, VOCAB_SIZE)
 
-    def forward(self, tokens: Tensor, state: Tensor | tuple[Tensor, ...] | None) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, state: PlainState) -> tuple[Tensor, PlainState]:
         hidden, state = self.rnn(self.dropout(self.embedding(tokens)), state)
         return self.output(self.dropout(hidden)), state
+
+
+def plain_step(
+    model: PlainModel, optimizer: torch.optim.Optimizer, window: Window, state: PlainState, settings: Settings
+) -> tuple[float, PlainState]:
+    """The step of that loop -> the mean loss, and the state for the next window."""
+    if state is not None:
+        state = tuple(part.detach() for part in state) if isinstance(state, tuple) else state.detach()
+    logits, state = model(window.inputs, state)
+    loss = F.cross_entropy(logits.view(-1, VOCAB_SIZE), window.targets.view(-1))
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm or float("inf"))
+    optimizer.step()
+    return loss.item(), state
 
 
 def plain_loop(settings: Settings, steps: int) -> Contestant:
@@ -78,16 +94,9 @@ def plain_loop(settings: Settings, steps: int) -> Contestant:
 
     def contestant() -> float:
         start, total, state = now(device), 0.0, None
-        for inputs, targets, _ in batches:
-            if state is not None:
-                state = tuple(part.detach() for part in state) if isinstance(state, tuple) else state.detach()
-            logits, state = model(inputs, state)
-            loss = F.cross_entropy(logits.view(-1, VOCAB_SIZE), targets.view(-1))
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm or float("inf"))
-            optimizer.step()
-            total += loss.item()
+        for window in batches:
+            loss, state = plain_step(model, optimizer, window, state, settings)
+            total += loss
         return (now(device) - start) / steps
 
     return contestant

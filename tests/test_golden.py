@@ -14,13 +14,14 @@ import pytest
 import torch
 
 from pipeline.artifacts.weights import load_weights, save_weights
-from pipeline.corpus.ids import load_corpus, write_corpus
+from pipeline.corpus.ids import Corpus, load_corpus, write_corpus
 from pipeline.corpus.sample import write
 from pipeline.corpus.vocabulary import build_vocabulary
 from pipeline.corpus.words import read_lines
 from pipeline.inference.dynamic_evaluation import dynamic_losses
 from pipeline.lm.batching import Batches
 from pipeline.lm.evaluation import evaluate
+from pipeline.lm.model import LanguageModel
 from pipeline.lm.settings import DynamicEvaluation, Settings
 from pipeline.lm.training import Training
 from pipeline.preprocess import encode
@@ -41,26 +42,36 @@ def golden(settings: Settings, folder: Path) -> dict[str, Any]:
     """
     settings = settings.model_copy(update={"device": "cpu", "precision": "float32"})
     corpus = sample_corpus(folder)
+    losses, training = trajectory(settings, corpus)
+    file = folder / "model.safetensors"
+    weights = {name: weight.clone() for name, weight in training.model.state_dict().items()}
+    save_weights(file, weights, settings, corpus.vocabulary, fingerprint="")
+    model = load_weights(file).model
+    return {"settings": settings.model_dump(), "losses": losses} | evaluated(model, settings, corpus, training.device)
+
+
+def trajectory(settings: Settings, corpus: Corpus) -> tuple[list[float], Training]:
+    """The mean loss over the first so many windows, and the training of the most of them."""
     losses = []
     for windows in WINDOWS:
         text = corpus.train[: windows * settings.batch_size * settings.bptt + 1]
         training = Training(settings, text, corpus.valid, len(corpus.vocabulary))
         torch.manual_seed(settings.seed)
         losses.append(training.train_epoch(epoch=1)[0])
-    file = folder / "model.safetensors"
-    weights = {name: weight.clone() for name, weight in training.model.state_dict().items()}
-    save_weights(file, weights, settings, corpus.vocabulary, fingerprint="")
-    model = load_weights(file).model
-    texts = {"train": corpus.train[:5000], "valid": corpus.valid[:500], "test": corpus.test[:500]}
+    return losses, training
+
+
+def evaluated(model: LanguageModel, settings: Settings, corpus: Corpus, device: torch.device) -> dict[str, float]:
+    """Static and dynamic evaluation, as in `golden`."""
+    splits = {"train": corpus.train[:5000], "valid": corpus.valid[:500], "test": corpus.test[:500]}
+    texts = {split: ids.to(device) for split, ids in splits.items()}
     return {
-        "settings": settings.model_dump(),
-        "losses": losses,
-        "evaluated": evaluate(model, Batches(corpus.valid, settings.batch_size, settings.bptt)),
+        "evaluated": evaluate(model, Batches(corpus.valid.to(device), settings.batch_size, settings.bptt)),
         "evaluated_dynamically": dynamic_losses(model, texts, DYNAMIC)["test"],
     }
 
 
-def sample_corpus(folder: Path) -> Any:
+def sample_corpus(folder: Path) -> Corpus:
     """The sample corpus, from its text through its ids on disk."""
     write(folder)
     texts = {split: folder / f"sample.{split}.txt" for split in ("train", "valid", "test")}

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.inference.dynamic_evaluation import dynamic_losses
 from pipeline.lm import backend as table
 from pipeline.lm.batching import Batches
 from pipeline.lm.device import choose_device, trains_in_bfloat16
@@ -22,7 +21,7 @@ from pipeline.lm.model import build_model
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training
 from tests.small import CELLS, small_settings
-from tests.test_golden import DYNAMIC, GOLDEN, WINDOWS, sample_corpus
+from tests.test_golden import GOLDEN, evaluated, sample_corpus, trajectory
 
 DEVICE = os.environ.get("RNN_TEST_DEVICE", "cuda")
 PRECISIONS = ["float32", "bfloat16"]
@@ -81,20 +80,11 @@ def test_the_golden_trajectory_is_the_cpus(name: str, precision: str, tmp_path: 
     pinned = GOLDEN[name]
     settings = on_device(Settings.model_validate(pinned["settings"]), precision)
     corpus = sample_corpus(tmp_path)
-    losses = []
-    for windows in WINDOWS:
-        text = corpus.train[: windows * settings.batch_size * settings.bptt + 1]
-        training = Training(settings, text, corpus.valid, len(corpus.vocabulary))
-        torch.manual_seed(settings.seed)
-        losses.append(training.train_epoch(epoch=1)[0])
+    losses, training = trajectory(settings, corpus)
     tolerance = 1e-3 if precision == "float32" else 2e-2
     assert losses == pytest.approx(pinned["losses"], rel=tolerance)
-    valid = Batches(corpus.valid.to(training.device), settings.batch_size, settings.bptt)
-    assert evaluate(training.model, valid) == pytest.approx(pinned["evaluated"], rel=10 * tolerance)
-    splits = {"train": corpus.train[:5000], "valid": corpus.valid[:500], "test": corpus.test[:500]}
-    texts = {split: ids.to(training.device) for split, ids in splits.items()}
-    dynamic = dynamic_losses(training.model, texts, DYNAMIC)["test"]
-    assert dynamic == pytest.approx(pinned["evaluated_dynamically"], rel=10 * tolerance)
+    for figure, value in evaluated(training.model, settings, corpus, training.device).items():
+        assert value == pytest.approx(pinned[figure], rel=10 * tolerance)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from benchmarks.throughput import VOCAB_SIZE, PlainModel, random_text
+from benchmarks.throughput import VOCAB_SIZE, PlainModel, PlainState, plain_step, random_text
 from pipeline.lm import backend as table
 from pipeline.lm.batching import Batches
 from pipeline.lm.settings import Settings
@@ -49,31 +48,23 @@ def product_step(settings: Settings) -> Callable[[], object]:
     return step
 
 
-def plain_step(settings: Settings) -> Callable[[], object]:
-    """That of benchmarks/throughput.py's plain loop; on a GPU PyTorch makes its optimizer `foreach` by itself."""
+def step_of_plain_loop(settings: Settings) -> Callable[[], object]:
+    """That of benchmarks/throughput.py; on a GPU PyTorch makes its optimizer `foreach` by itself."""
     model = PlainModel(settings)
     optimizer = torch.optim.SGD(model.parameters(), 0.1, settings.optimizer.momentum, foreach=True)
-    ((inputs, targets, _),) = Batches(random_text(settings, steps=1), settings.batch_size, settings.bptt)
-    state: Tensor | tuple[Tensor, ...] | None = None
+    (window,) = Batches(random_text(settings, steps=1), settings.batch_size, settings.bptt)
+    state: PlainState = None
 
     def step() -> None:
         nonlocal state
-        if state is not None:
-            state = tuple(part.detach() for part in state) if isinstance(state, tuple) else state.detach()
-        logits, state = model(inputs, state)
-        loss = F.cross_entropy(logits.view(-1, VOCAB_SIZE), targets.view(-1))
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm or float("inf"))
-        optimizer.step()
-        loss.item()
+        _, state = plain_step(model, optimizer, window, state, settings)
 
     return step
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_step_launches_no_more_than_the_plain_loops(name: str) -> None:
-    plain, product = launches(plain_step(MODELS[name])), launches(product_step(MODELS[name]))
+    plain, product = launches(step_of_plain_loop(MODELS[name])), launches(product_step(MODELS[name]))
     assert product.total() <= plain.total(), f"{product - plain} where the plain loop has {plain - product}"
 
 
