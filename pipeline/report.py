@@ -14,6 +14,7 @@ from pipeline.project.params import load_params
 from pipeline.project.schema import CorpusSizes
 from pipeline.reporting import curves
 from pipeline.reporting.conclusions import Conclusion, judge
+from pipeline.reporting.page import page
 from pipeline.reporting.published import LEFT_OUT, Published, comparable, figures_beside
 from pipeline.reporting.results import Result, read_results
 
@@ -21,10 +22,11 @@ NONE = "-"
 
 
 def write_report() -> list[Result]:
-    """Write `report.md`, its figures and the table of all epochs to results/report. Raises UserError."""
+    """Write the report, its figures and the table of all epochs to results/report. Raises UserError."""
     params = load_params()
-    results = read_results(params.models)
-    text = render(results, read_corpus_sizes(), params.report.published or {})
+    results, corpus = read_results(params.models), read_corpus_sizes()
+    published = params.report.published or {}
+    text = render(results, corpus, published)
     histories = {result.name: result.history for result in results}
     curves.comparison(histories, REPORT / "comparison.svg")
     curves.curves(histories, REPORT / "curves.svg")
@@ -32,6 +34,8 @@ def write_report() -> list[Result]:
     write_histories(REPORT / "histories.csv", histories)
     with atomic_write(REPORT / "report.md") as file:
         file.write(text)
+    with atomic_write(REPORT / "index.html") as file:
+        file.write(page(text, results, figures_beside(results, corpus, published)))
     return results
 
 
@@ -160,7 +164,7 @@ def main() -> None:
     for result in results:
         metrics = result.metrics
         say(f"{result.name:{width}}  valid {metrics.valid_perplexity:7.2f}  test {metrics.test_perplexity:7.2f}")
-    say(f"report: {REPORT / 'report.md'}; compare runs with `make ui`, draw the curves with `dvc plots show`")
+    say(f"report: {REPORT / 'index.html'}; compare runs with `make ui`, draw the curves with `dvc plots show`")
 
 
 if __name__ == "__main__":
