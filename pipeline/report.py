@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 
 from pipeline.artifacts.history import history_path, write_histories
-from pipeline.artifacts.metrics import metrics_path, read_corpus_sizes
+from pipeline.artifacts.metrics import metrics_path, read_corpus_sizes, write_valid_perplexities
 from pipeline.lm.settings import flatten
 from pipeline.project.console import run, say
 from pipeline.project.files import MODELS, PARAMS, REPORT, atomic_write, sha256
@@ -22,7 +22,7 @@ NONE = "-"
 
 
 def write_report() -> list[Result]:
-    """Write the report, its figures and the table of all epochs to results/report. Raises UserError."""
+    """Write results/report and the metric that DVC shows. Raises UserError."""
     params = load_params()
     results, corpus = read_results(params.models), read_corpus_sizes()
     published = params.report.published or {}
@@ -32,6 +32,7 @@ def write_report() -> list[Result]:
     curves.curves(histories, REPORT / "curves.svg")
     curves.learning_rates(histories, REPORT / "learning_rates.svg")
     write_histories(REPORT / "histories.csv", histories)
+    write_valid_perplexities({result.name: result.metrics.valid_perplexity for result in results})
     with atomic_write(REPORT / "report.md") as file:
         file.write(text)
     with atomic_write(REPORT / "index.html") as file:
