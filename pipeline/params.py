@@ -19,8 +19,8 @@ def check(settings: Sequence[str] = ()) -> Params:
     """params.yaml as it would be with these settings. Raises UserError."""
     if not settings:
         return load_params()
-    from dvc.exceptions import InvalidArgumentError
-    from dvc.utils.hydra import apply_overrides
+    from dvc.exceptions import InvalidArgumentError  # type: ignore[import-untyped]
+    from dvc.utils.hydra import apply_overrides  # type: ignore[import-untyped]
 
     read_text(PARAMS)
     with TemporaryDirectory() as folder:

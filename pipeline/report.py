@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pipeline.artifacts.history import history_path, write_histories
 from pipeline.artifacts.metrics import metrics_path, read_corpus_sizes, write_valid_perplexities
 from pipeline.lm.settings import flatten
-from pipeline.project.console import run, say
+from pipeline.project.console import here, run, say
 from pipeline.project.files import MODELS, PARAMS, REPORT, atomic_write, sha256
 from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.params import load_params
@@ -165,7 +165,8 @@ def main() -> None:
     for result in results:
         metrics = result.metrics
         say(f"{result.name:{width}}  valid {metrics.valid_perplexity:7.2f}  test {metrics.test_perplexity:7.2f}")
-    say(f"report: {REPORT / 'index.html'}; compare runs with `make ui`, draw the curves with `dvc plots show`")
+    compare = here("ui", "python -m pipeline.ui")
+    say(f"report: {REPORT / 'index.html'}; compare runs with {compare}, draw the curves with `dvc plots show`")
 
 
 if __name__ == "__main__":

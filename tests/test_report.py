@@ -286,7 +286,7 @@ def test_the_command_prints_the_short_table_and_the_next_steps() -> None:
     done = python("-m", "pipeline.report")
     assert done.returncode == 0, done.stderr
     assert "gru_dropout   valid  110.00  test   97.50" in done.stdout
-    for expected in ("results/report/index.html", "make ui", "dvc plots show"):
+    for expected in ("results/report/index.html", "pipeline.ui", "dvc plots show"):
         assert expected in done.stdout
 
 
