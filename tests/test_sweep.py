@@ -29,7 +29,7 @@ from pipeline.project.params import parse_params, parse_yaml
 from pipeline.project.recipes import lay_over
 from pipeline.search.space import MOST_COMBINATIONS, Choice, OneOf, Range, combinations, overrides
 from pipeline.search.study import Study
-from pipeline.search.sweep_file import Sweep, load_sweep
+from pipeline.search.sweep_file import Sampler, Sweep, load_sweep
 from pipeline.search.trial import TakenOverError, Trial
 from tests.histories import history
 from tests.small import ROOT, recipe_text
@@ -56,10 +56,14 @@ SWEEP = {
 }
 
 
+GRID = {"name": "grid"}
+
+
 def write_sweep(folder: Path = Path(), name: str = "small", **changes: Any) -> Path:
     path = folder / f"{name}.yaml"
     with path.open("w") as file:
-        YAML(typ="safe", pure=True).dump(SWEEP | changes, file)
+        document = {name: value for name, value in (SWEEP | changes).items() if value is not None}
+        YAML(typ="safe", pure=True).dump(document, file)
     return path
 
 
@@ -96,7 +100,15 @@ def study(sweep: Sweep) -> Study:
         ),
         ({"trials": 0}, "trials = 0: input should be greater than or equal to 1"),
         ({"budget": 3}, "budget: no such setting; known here: params, model, trials"),
-        ({"sampler": {"name": "grid", "seed": 1}}, "sampler.name = 'grid': input should be 'tpe' or 'random'"),
+        ({"sampler": {"name": "bayes"}}, "sampler.name = 'bayes': input should be one of 'tpe', 'random', 'grid'"),
+        ({"sampler": {"name": "grid", "seed": 1}}, "sampler.seed: no such setting; known here: name"),
+        ({"sampler": GRID}, "settings.learning_rate: a grid is of choices: give a [list] instead of a range"),
+        ({"sampler": GRID, "settings": {"seed": [1, 2]}}, "trials = 4: this grid has 2 combinations: leave it out"),
+        (
+            {"sampler": GRID, "settings": {f"optimizer.{n}": [*range(9)] for n in "abcdefghijkl"}},
+            "a grid of 282429536481 combinations: 100,000 at most",
+        ),
+        ({"trials": None}, "trials is missing"),
         ({"settings": {"epochs": 3}}, "settings: nothing to search"),
         ({"settings": {"droput": [0.1, 0.2]}}, "settings.droput: no such setting; did you mean dropout?"),
         ({"settings": {"cell": ["lstm", "rnn"]}}, "settings.cell = 'rnn': input should be 'lstm', 'gru'"),
@@ -125,9 +137,32 @@ def study(sweep: Sweep) -> Study:
 def test_a_mistake_is_one_line_before_anything_is_trained(changes: dict, message: str, params: None) -> None:
     with pytest.raises(UserError) as fault:
         load_sweep(write_sweep(**changes))
-    assert str(fault.value).startswith("small.yaml: ")
-    assert message in str(fault.value)
-    assert "\n" not in str(fault.value)
+    line = next(line for line in str(fault.value).splitlines() if message in line)
+    assert line.removeprefix("error: ").startswith("small.yaml: ")
+
+
+def test_all_mistakes_of_a_file_are_told_at_once(params: None) -> None:
+    update = {"one_of": {"one": {"learning_rate": [0.1]}, "other": {"bptt": {"low": 2, "high": 1}}}}
+    with pytest.raises(UserError) as fault:
+        load_sweep(write_sweep(model="lsmt", trials=0, grace_seconds=1, settings=SETTINGS | {"update": update}))
+    told = [line.removeprefix("error: ").removeprefix("small.yaml: ") for line in str(fault.value).splitlines()]
+    assert [line.split(" = ")[0] for line in told] == [
+        "trials",
+        "grace_seconds",
+        "settings.update.one.learning_rate",
+        "settings.update.other.bptt.high",
+        "model",
+    ]
+    with pytest.raises(UserError) as fault:
+        load_sweep(write_sweep(trials=0, settings={"dropout": [0.1, 1.5], "epochs": [1, 0]}))
+    told = [line.removeprefix("error: ").removeprefix("small.yaml: ") for line in str(fault.value).splitlines()]
+    assert [line.split(":")[0] for line in told] == ["trials = 0", "settings.epochs = 0", "settings.dropout = 1.5"]
+
+
+def test_little_has_to_be_said(params: None) -> None:
+    Path("little.yaml").write_text("{params: params.yaml, model: lstm, trials: 3, settings: {dropout: [0.1, 0.2]}}")
+    sweep = load_sweep(Path("little.yaml"))
+    assert (sweep.sampler, sweep.pruner, sweep.grace_seconds) == (Sampler(name="tpe", seed=1), None, 120)
 
 
 def test_a_space_of_endless_combinations_is_checked_at_each_of_its_values(params: None) -> None:
@@ -161,6 +196,30 @@ def test_the_study_that_is_delivered_is_valid(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(ROOT)
     for path in Path("sweeps").glob("*.yaml"):
         assert load_sweep(path).trials > 0
+
+
+CELL = {"one_of": {"gru": {"cell": "gru"}, "lstm": {"cell": "lstm", "learning_rate": [1.0, 2.0]}}}
+
+
+def test_a_grid_is_of_every_combination_once_and_the_seed_varies_slowest(params: None) -> None:
+    settings = {"bptt": [10, 20], "cell": CELL, "seed": [1, 2, 3], "epochs": 1}
+    sweep = load_sweep(write_sweep(sampler=GRID, trials=None, settings=settings))
+    tried = [sweep.tried(lambda place, _, picks=picks: picks[place]) for picks in sweep.grid]
+    assert sweep.trials == len({*map(str, tried)}) == 2 * 3 * 3
+    assert [values["seed"] for values in tried] == [1] * 6 + [2] * 6 + [3] * 6
+    assert [(values["cell"], values["learning_rate"]) for values in tried[:3]] == [
+        ("gru", 1.0),
+        ("lstm", 1.0),
+        ("lstm", 2.0),
+    ]
+    assert {values["bptt"] for values in tried[:3]} == {10}
+
+    study = Study(sweep, "small")
+    with pytest.raises(KeyboardInterrupt), claim(study):
+        raise KeyboardInterrupt  # before it has picked anything
+    while trial := study.claim():
+        finish(trial, sweep, [100.0])
+    assert [sweep.tried(trial.pick) for trial in study.ended()] == tried
 
 
 def test_the_ends_of_a_space_are_all_its_combinations(sweep: Sweep) -> None:

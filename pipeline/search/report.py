@@ -96,7 +96,7 @@ def _draw(sweep: Sweep, trials: Sequence[EndedTrial], path: Path) -> None:
     tried = [sweep.tried(trial.pick) for trial in trials]
     parallel_coordinates(
         {name: [values[name] for values in tried] for name in places},
-        {name for name, node in places.items() if isinstance(node, Range) and node.log},
+        {name: node.log for name, node in places.items() if isinstance(node, Range)},
         [trial.valid_perplexity for trial in trials],
         [trial.state == "complete" for trial in trials],
         path,

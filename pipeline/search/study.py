@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from pipeline.project.console import UserError
 from pipeline.project.files import project_root
 from pipeline.search.space import Choice, OneOf, Range
-from pipeline.search.sweep_file import Pruner, Sampler, Sweep
+from pipeline.search.sweep_file import Grid, Pruner, Sampler, Sweep
 from pipeline.search.trial import EndedTrial, Trial, as_ended, number_of
 
 SQLITE_PATIENCE_SECONDS = 60
@@ -132,10 +132,10 @@ class Study:
         """A trial for each number of the budget; for one that failed, with the values that had been picked for it."""
         trials = study.get_trials(deepcopy=False)
         alive = {number_of(trial) for trial in trials if trial.state != TrialState.FAIL}
-        picked = {number_of(trial): trial.params for trial in trials}
+        picked = {number_of(trial): trial.params for trial in trials} | dict(enumerate(self.sweep.grid, start=1))
         for number in range(1, self.sweep.trials + 1):
             if number not in alive:
-                study.enqueue_trial(picked.get(number, {}), user_attrs={"trial": number})
+                study.enqueue_trial(dict(picked.get(number, {})), user_attrs={"trial": number})
 
 
 @contextmanager
@@ -166,7 +166,9 @@ def _connect_args(url: URL) -> dict[str, Any]:
     return {"timeout": SQLITE_PATIENCE_SECONDS} if url.get_backend_name() == "sqlite" else {"connect_timeout": 10}
 
 
-def _sampler(sampler: Sampler, number: int) -> optuna.samplers.BaseSampler:
+def _sampler(sampler: Sampler | Grid, number: int) -> optuna.samplers.BaseSampler:
+    if isinstance(sampler, Grid):
+        return optuna.samplers.RandomSampler()  # never asked, because everything is picked when a trial is enqueued
     seed = (sampler.seed * 1_000_003 + number) % 2**32
     if sampler.name == "random":
         return optuna.samplers.RandomSampler(seed)
