@@ -74,6 +74,7 @@ class SweepFile(Strict):
     sampler: Annotated[Sampler | Grid, Field(discriminator="name")] = Sampler(name="tpe")
     pruner: Pruner | None = None
     grace_seconds: Annotated[int, Field(ge=4, le=1_000_000)] = 120
+    evaluate: bool = False
     settings: dict[str, Any]
 
 
@@ -87,10 +88,12 @@ class Sweep:
     trials: how many to run in total
     grid: what each of them picks, by place, if that is known from the start
     grace_seconds: a worker that is silent for longer is presumed dead
+    evaluate: whether the best weights of each complete trial are evaluated on the test text
     """
 
     name: str
     path: Path
+    model: str
     params: Mapping[str, Any]
     recipe_base: str
     base: Settings
@@ -100,6 +103,11 @@ class Sweep:
     sampler: Sampler | Grid
     pruner: Pruner | None
     grace_seconds: int
+    evaluate: bool
+
+    @property
+    def over_seeds(self) -> bool:
+        return "seed" in searched(self.space)
 
     def settings(self, pick: Pick) -> Settings:
         """The settings that `pick` chooses from the space. Raises UserError if they are not valid together."""
@@ -132,6 +140,7 @@ class Sweep:
             self.sampler.model_dump(),
             self.pruner and self.pruner.model_dump(),
             corpus_fingerprint,
+            *(["evaluate"] if self.evaluate else []),
         ]
         return f"{self.name}-{hashlib.sha256(json.dumps(definition).encode()).hexdigest()[:8]}"
 
@@ -168,6 +177,7 @@ def load_sweep(path: Path) -> Sweep:
     return Sweep(
         path.stem,
         path,
+        file.model,
         source[0],
         recipe_base,
         source[1],
@@ -177,6 +187,7 @@ def load_sweep(path: Path) -> Sweep:
         file.sampler,
         file.pruner,
         file.grace_seconds,
+        file.evaluate,
     )
 
 
