@@ -443,6 +443,7 @@ def test_a_study_goes_on_elsewhere_from_what_was_kept(study: Study, sweep: Sweep
         assert [trial.number for trial in other.ended()] == [2, 3]
         assert other.ended() == read.ended[1:]
         sweep.settings(running.pick)
+        running.report(history([70.0]))
         running.end("complete", history([70.0]))
     finish(claim(other), sweep, [60.0])
     assert [trial.valid_perplexity for trial in other.ended()] == [70.0, math.inf, 80.0, 60.0]
