@@ -35,6 +35,7 @@ from pipeline.project.recipes import lay_over
 from pipeline.project.schema import CorpusSizes
 from pipeline.search.ended import importance
 from pipeline.search.identity import identity
+from pipeline.search.report import write_files
 from pipeline.search.space import MOST_COMBINATIONS, Choice, OneOf, Range, combinations, overrides
 from pipeline.search.study import Study
 from pipeline.search.sweep_file import Sampler, Sweep, load_sweep
@@ -460,6 +461,20 @@ def test_what_was_kept_of_another_study_is_left_alone(sweep: Sweep) -> None:
     assert "\n" not in str(fault.value)
 
 
+def test_a_committed_study_gives_its_committed_files_to_the_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for study in (ROOT / "results/sweeps").glob("*/trials.jsonl"):
+        name, before = study.parent.name, {path.name: path.read_bytes() for path in study.parent.iterdir()}
+        monkeypatch.chdir(ROOT)
+        sweep, committed = load_sweep(Path(f"sweeps/{name}.yaml")), read_study(study)
+        assert committed
+        facts = identity(sweep, committed, None)
+        monkeypatch.chdir(tmp_path)
+        files = write_files(sweep, facts.model_copy(update={"ended": committed.ended}))
+        assert {path.name: path.read_bytes() for path in files} == before
+
+
 def test_the_best_weights_are_tested() -> None:
     ids = torch.arange(60) % 7
     settings = small_settings(epochs=2)
@@ -657,7 +672,8 @@ def lines_until(worker: subprocess.Popen, pattern: str) -> Iterator[str]:
     raise AssertionError(f"no line matches {pattern}")
 
 
-def check_that_killing_a_worker_loses_no_trial(folder: Path, trials: int, *arguments: str, **changes: Any) -> None:
+def check_that_killing_a_worker_loses_no_trial(folder: Path, *arguments: str, **changes: Any) -> None:
+    trials = 12
     changes = {"trials": trials, "settings": SETTINGS | {"epochs": 3}} | changes
     write_sweep(folder, **changes, pruner=None, grace_seconds=20)
     killed, survivor = start_worker(folder, *arguments), start_worker(folder, *arguments)
@@ -685,7 +701,7 @@ def test_killing_one_of_two_workers_loses_no_trial_and_runs_none_twice(
     folder = workspace(tmp_path / "workspace", epochs=3)
     model = {"one_of": {"gru": {"cell": "gru", "dropout": [0.0, 0.2]}, "lstm": {"cell": "lstm", "dropout": [0.0, 0.2]}}}
     settings = {"epochs": 3, "hidden_size": 16, "embedding_size": 16, "model": model, "seed": [1, 2, 3]}
-    check_that_killing_a_worker_loses_no_trial(folder, 12, sampler=GRID, trials=None, evaluate=True, settings=settings)
+    check_that_killing_a_worker_loses_no_trial(folder, sampler=GRID, trials=None, evaluate=True, settings=settings)
     assert_report_made_again(folder, monkeypatch, run_sweep)
 
 
@@ -696,7 +712,7 @@ def test_the_same_on_postgresql(tmp_path: Path) -> None:
 
     folder = workspace(tmp_path / "workspace", epochs=3)
     with postgresql() as url:
-        check_that_killing_a_worker_loses_no_trial(folder, 12, "--storage", url)
+        check_that_killing_a_worker_loses_no_trial(folder, "--storage", url)
         secret = url.split(":")[2].split("@")[0]
         assert not [path for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
     assert not (folder / "sweeps.db").exists()
