@@ -15,7 +15,7 @@ from pipeline.project.params import load_params
 from pipeline.project.schema import CorpusSizes
 from pipeline.reporting import curves
 from pipeline.reporting.conclusions import Conclusion, judge
-from pipeline.reporting.published import LEFT_OUT, Published, comparable, figures_beside
+from pipeline.reporting.published import LEFT_OUT, Published, comparable, figures_beside, is_of_the_size
 from pipeline.reporting.results import Result, read_results
 from pipeline.reporting.spread import Group, grouped
 
@@ -41,7 +41,7 @@ def write_report() -> list[Result]:
 def render(results: Sequence[Result], corpus: CorpusSizes, published: Published, seeds: KeptStudy | None = None) -> str:
     """The report in Markdown, the same text for the same results. seeds: the study of how far they move results."""
     published, judged = figures_beside(results, corpus, published), comparable(results, corpus)
-    groups = grouped(seeds.ended) if seeds and seeds.whole and seeds.corpus == corpus else []
+    groups = _comparable_groups(seeds, corpus)
     finished_at = max(result.last.finished_at for result in results)
     blocks = [
         "# Language models, side by side",
@@ -103,6 +103,13 @@ def _published_verdicts(results: Sequence[Result], published: Published) -> list
             verdict = "at most the published" if ours <= theirs else "**above the published**"
             lines.append(f"- `{result.name}`: {ours:.2f}, {verdict} {theirs:.2f} ({ours - theirs:+.2f})")
     return ["Against the published test perplexity:", "\n".join(lines)] if lines else []
+
+
+def _comparable_groups(seeds: KeptStudy | None, corpus: CorpusSizes) -> list[Group]:
+    """None before the study is whole."""
+    if not seeds or not seeds.whole or seeds.corpus != corpus:
+        return []
+    return [group for group in grouped(seeds.ended) if is_of_the_size(group.settings)]
 
 
 def _measured(groups: Sequence[Group]) -> str:

@@ -18,6 +18,7 @@ from pipeline.report import clock, render, write_report
 from pipeline.reporting.results import read_results
 from tests.histories import history
 from tests.small import ROOT, small_settings
+from tests.test_spread import study
 
 SETTINGS = small_settings(hidden_size=200, embedding_size=200).model_dump()
 FOUR = {
@@ -129,6 +130,18 @@ def test_the_published_conclusions_are_confirmed_with_the_numbers() -> None:
     assert "both over-fit: **confirmed** by one run a model." in text
     assert "`lstm`: from epoch 2, the best, to 3, the last, valid perplexity goes from 120.00 to 130.00" in text
     assert "should have been tried: **open**." in text
+
+
+def test_a_whole_study_of_seeds_judges_the_conclusions_too() -> None:
+    params, whole = load_params(), study()
+    results, corpus = read_results(params.models), read_corpus_sizes()
+    text = render(results, corpus, {}, whole)
+    assert "- Dropout beats none: **confirmed** by one run a model; **confirmed** over 3 seeds of 2 epochs.\n" in text
+    assert "  - `lstm_dropout` beats `gru_dropout` by 5.97 ± 0.14 in test perplexity over 3 seeds.\n" in text
+    assert "is measured on shorter runs of 2 epochs" in text
+    elsewhere = whole.model_copy(update={"corpus": corpus.model_copy(update={"vocabulary_size": 9})})
+    for other in (study(trials=13), elsewhere, None):
+        assert render(results, corpus, {}, other) == render(results, corpus, {})
 
 
 def test_conclusions_turn_when_the_numbers_do() -> None:

@@ -75,7 +75,12 @@ def study(tests: dict[str, list[float]] = TESTS, trials: int = 12) -> KeptStudy:
             group=name,
             picked={"model": name, "seed": seed + 1},
             settings=small_settings(
-                cell=name.partition("_")[0], dropout=0.2 * ("dropout" in name), seed=seed + 1, epochs=2
+                cell=name.partition("_")[0],
+                dropout=0.2 * ("dropout" in name),
+                seed=seed + 1,
+                epochs=2,
+                hidden_size=200,
+                embedding_size=200,
             ),
             history=history([test + 20, test + 4]),
             test_perplexity=test,
