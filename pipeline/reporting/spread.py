@@ -1,7 +1,7 @@
 """How far seeds move a perplexity, and what is left of a difference beyond that."""
 
-import math
 import statistics
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -72,23 +72,17 @@ def spread(values: Collection[float]) -> Spread:
 
 
 def difference(one: Mapping[int, float], other: Mapping[int, float]) -> Difference | None:
-    """The mean of `one` less that of `other`, both by seed; None if there are too few values for an interval.
+    """The mean of `one` minus that of `other`, both by seed; None if there are too few values for an interval.
 
-    Over the seeds that both have, pair by pair, if there are two; otherwise by Welch's t, for unequal variances.
+    Paired by seed if they share two or more; otherwise Welch's t, for unequal variances.
     """
     shared = sorted(one.keys() & other.keys())
-    if len(shared) > 1:
-        differences = [one[seed] - other[seed] for seed in shared]
-        error = statistics.stdev(differences) / math.sqrt(len(shared))
-        return Difference(statistics.fmean(differences), _margin(error, len(shared) - 1), len(shared), paired=True)
-    if len(one) < 2 or len(other) < 2:
+    if paired := len(shared) > 1:
+        one, other = ({seed: values[seed] for seed in shared} for values in (one, other))
+    if min(len(one), len(other)) < 2:
         return None
-    squares = [statistics.variance(values.values()) / len(values) for values in (one, other)]
-    error, mean = math.sqrt(sum(squares)), statistics.fmean(one.values()) - statistics.fmean(other.values())
-    weights = sum(square**2 / (len(values) - 1) for square, values in zip(squares, (one, other), strict=True))
-    freedom = sum(squares) ** 2 / weights if weights else math.inf  # Welch and Satterthwaite
-    return Difference(mean, _margin(error, freedom), min(len(one), len(other)), paired=False)
-
-
-def _margin(standard_error: float, freedom: float) -> float:
-    return standard_error * float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # for values that are nearly equal
+        values = [*one.values()], [*other.values()]
+        test = stats.ttest_rel(*values) if paired else stats.ttest_ind(*values, equal_var=False)
+        low, high = map(float, test.confidence_interval(CONFIDENCE))
+    return Difference((low + high) / 2, (high - low) / 2, min(len(one), len(other)), paired)
