@@ -68,7 +68,7 @@ def measure(build: Callable[[Settings, int], LanguageModel], vocab_size: int, st
     optimizer = build_optimizer(model, settings)
     tokens = zipf_words(vocab_size, settings.bptt * settings.batch_size + 1)
     (window,) = Batches(tokens, settings.batch_size, settings.bptt)
-    (scale,) = loss_scales([window], settings, CPU)
+    (scale,) = loss_scales([window.num_tokens], settings, CPU)
     seconds = []
     for _ in range(steps):
         start = time.perf_counter()

@@ -1,12 +1,12 @@
 """One update of the weights."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.lm.backend import backend
-from pipeline.lm.batching import Window
 from pipeline.lm.device import products_in
 from pipeline.lm.distributed import world_size
 from pipeline.lm.model import State, detach
@@ -44,8 +44,11 @@ def train_step(
     return Step(loss.detach(), grad_norm, detach(state))
 
 
-def loss_scales(windows: list[Window], settings: Settings, device: torch.device) -> Tensor:
-    """What turns each window's summed loss into the loss that is followed downhill: [windows] float32."""
-    divisors = [window.num_tokens if settings.loss == "mean" else settings.batch_size for window in windows]
+def loss_scales(num_tokens: Sequence[int], settings: Settings, device: torch.device) -> Tensor:
+    """What turns the summed loss of each window, of so many tokens, into the loss that is followed downhill.
+
+    [windows] float32.
+    """
+    divisors = num_tokens if settings.loss == "mean" else [settings.batch_size] * len(num_tokens)
     # Processes that share the batch average their gradients.
     return torch.tensor([world_size() / divisor for divisor in divisors], device=device)

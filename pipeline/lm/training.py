@@ -92,8 +92,8 @@ class Training:
         """
         bptt = self.settings.bptt
         first = int(torch.randint(1, bptt + 1, ())) if self.settings.random_windows else bptt
-        windows = list(self.train.windows(first))
-        scales = loss_scales(windows, self.settings, self.device)
+        windows = self.train.cut_at(first)
+        scales = loss_scales([windows.tokens_of(step) for step in range(len(windows))], self.settings, self.device)
         losses, grad_norms = results = torch.zeros(2, len(windows), device=self.device)
         take_step, state, rate = self.steps(), None, math.nan
         self.model.train()
