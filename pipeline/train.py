@@ -1,4 +1,4 @@
-"""Train one model of params.yaml. After an interruption, the same command continues from the last finished epoch.
+"""Train one model of params.yaml. After an interruption, the same command continues where it ended.
 
 Several processes share the work if torchrun starts them or `processes` in params.yaml says so: the result is the same.
 """
@@ -43,7 +43,7 @@ def train(name: str) -> None:
         corpus = load_corpus()
         check_runs_here(settings)
         check_fits(settings, len(corpus.train), len(corpus.vocabulary))
-    with naming(name), inputs, resumable(name, settings, corpus) as training:
+    with naming(name), inputs, resumable(name, settings, corpus, params.checkpoint_minutes) as training:
         if rank() > 0:
             while not training.finished:
                 training.run_epoch()
@@ -66,12 +66,11 @@ def train(name: str) -> None:
             say(f"{name}: was finished after epoch {len(training.history)}")
             publish(facts, training.history, files)
             return
-        if training.history:
-            say(f"{name}: going on after epoch {len(training.history)}")
-        done, steps = len(training.history), len(training.train)
+        if place := training.place():
+            say(f"{name}: going on after {place}")
         with (
             live_run(facts, training.history) as tracked,
-            progress(settings.epochs * steps, name, "step", initial=done * steps) as bar,
+            progress(settings.epochs * len(training.train), name, "step", initial=training.steps_taken) as bar,
             peer_failures(),
         ):
             while not training.finished:
