@@ -87,13 +87,9 @@ class Batches:
         inputs, targets = ids[:-1], ids[1:]
         if padded:
             inputs, targets = inputs.masked_fill(padding, 0), targets.masked_fill(padding, IGNORED)
-        return Window(inputs, targets, self.tokens_of(number))
-
-    def tokens_of(self, number: int) -> int:
-        """How many targets of a window are not padding, in all columns."""
-        start, end = self._steps(number)
         full_columns, rest = divmod(self.num_tokens, self.time)
-        return full_columns * (end - start) + min(max(rest - start, 0), end - start)
+        num_tokens = full_columns * (end - start) + min(max(rest - start, 0), end - start)
+        return Window(inputs, targets, num_tokens)
 
     def _steps(self, number: int) -> tuple[int, int]:
         """Where a window starts and ends in its columns."""

@@ -50,7 +50,7 @@ class ReplayedSteps:
                 return self.step(inputs, targets, scale, state)
         return self.recording(inputs, targets, scale, state)
 
-    def rehearse(self, windows: Batches, scales: Tensor, taken: int, changed: Sequence[Tensor]) -> None:
+    def rehearse(self, windows: Batches, taken: int, changed: Sequence[Tensor]) -> None:
         """Take the first steps of an epoch again, of which so many were taken: they warm up and record as they did.
 
         changed: what steps change, which then is given its values back.
@@ -58,9 +58,10 @@ class ReplayedSteps:
         if self.recorder is None:
             return
         kept, state = [tensor.detach().clone() for tensor in changed], None
+        scale = torch.ones((), device=windows.device)
         for step in range(min(taken, 1 + WARM_UP + 1)):
             inputs, targets, _ = windows[step]
-            state = self(inputs, targets, scales[step], state).state
+            state = self(inputs, targets, scale, state).state
         with torch.no_grad():
             for tensor, value in zip(changed, kept, strict=True):
                 tensor.copy_(value)

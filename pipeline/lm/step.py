@@ -1,6 +1,5 @@
 """One update of the weights."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,7 +32,7 @@ def train_step(
 ) -> Step:
     """Forward from the state of the window before, backward, clip, update.
 
-    inputs, targets [time, batch]; scale []: what the summed loss is multiplied by, as `loss_scales` gives it. Nothing
+    inputs, targets [time, batch]; scale []: what the summed loss is multiplied by, as `loss_scale` gives it. Nothing
     here waits for the device or is a Python number that changes from step to step, so that it can be replayed.
     """
     with products_in(precision, inputs.device):
@@ -44,11 +43,8 @@ def train_step(
     return Step(loss.detach(), grad_norm, detach(state))
 
 
-def loss_scales(num_tokens: Sequence[int], settings: Settings, device: torch.device) -> Tensor:
-    """What turns the summed loss of each window, of so many tokens, into the loss that is followed downhill.
-
-    [windows] float32.
-    """
-    divisors = num_tokens if settings.loss == "mean" else [settings.batch_size] * len(num_tokens)
+def loss_scale(num_tokens: int, settings: Settings, device: torch.device) -> Tensor:
+    """What turns the summed loss of a window of so many tokens into the loss that is followed downhill: [] float32."""
+    divisor = num_tokens if settings.loss == "mean" else settings.batch_size
     # Processes that share the batch average their gradients.
-    return torch.tensor([world_size() / divisor for divisor in divisors], device=device)
+    return torch.full((), world_size() / divisor, device=device)

@@ -23,7 +23,7 @@ from pipeline.lm.record import EpochRecord
 from pipeline.lm.replay import ReplayedSteps
 from pipeline.lm.schedule import learning_rate
 from pipeline.lm.settings import Settings
-from pipeline.lm.step import loss_scales, train_step
+from pipeline.lm.step import loss_scale, train_step
 from pipeline.lm.update import build_optimizer
 
 OnStep = Callable[[], object]
@@ -101,8 +101,7 @@ class Training:
         bptt = self.settings.bptt
         first = int(torch.randint(1, bptt + 1, ())) if self.settings.random_windows else bptt
         windows = self.train.cut_at(first)
-        scales = loss_scales([windows.tokens_of(step) for step in range(len(windows))], self.settings, self.device)
-        current, take_step = self.enter_epoch(windows, scales)
+        current, take_step = self.enter_epoch(windows)
         losses, grad_norms = current.results
         start, rate = time.perf_counter() - current.seconds, math.nan
         with tf32_products(self.tf32):
@@ -110,8 +109,9 @@ class Training:
                 before, rate = rate, learning_rate(self.settings, epoch - 1 + step / len(windows))
                 if rate != before:
                     backend(self.device).set_rate(self.optimizer, rate)
-                inputs, targets, _ = windows[step]
-                loss, grad_norm, current.state = take_step(inputs, targets, scales[step], current.state)
+                inputs, targets, num_tokens = windows[step]
+                scale = loss_scale(num_tokens, self.settings, self.device)
+                loss, grad_norm, current.state = take_step(inputs, targets, scale, current.state)
                 torch.stack((loss, grad_norm), out=current.results[:, step])
                 current.steps, current.seconds = step + 1, time.perf_counter() - start
                 self.pause()
@@ -122,7 +122,7 @@ class Training:
         current.seconds = time.perf_counter() - start  # now that a GPU has done it all
         return mean_loss, grad_norms.mean().item()
 
-    def enter_epoch(self, windows: Batches, scales: Tensor) -> tuple[EpochInProgress, ReplayedSteps]:
+    def enter_epoch(self, windows: Batches) -> tuple[EpochInProgress, ReplayedSteps]:
         """Begin an epoch, or go back to where one was left; with what takes its steps."""
         self.model.train()
         take_step = self.steps()
@@ -132,7 +132,7 @@ class Training:
         else:
             backend(self.device).set_rate(self.optimizer, self.settings.learning_rate)
             with tf32_products(self.tf32):
-                take_step.rehearse(windows, scales, self.current.steps, self.weights_and_buffers())
+                take_step.rehearse(windows, self.current.steps, self.weights_and_buffers())
             set_random_state(self.current.random, self.device)
         return self.current, take_step
 
