@@ -34,7 +34,7 @@ from pipeline.tracking.live import LiveRun, live_run
 
 
 def train(name: str) -> None:
-    """Train a model to its last epoch, keeping its best weights and its history. Raises UserError."""
+    """Train a model to its end, keeping its best weights and its history. Raises UserError."""
     keep_freed_memory()
     with fail_together(), naming(name):
         inputs = FixedInputs(name, partial(training_inputs, name))
@@ -79,6 +79,9 @@ def train(name: str) -> None:
                 tracked.publish(training.history)
                 say(epoch_line(name, record, settings.epochs, best=record == best_epoch(training.history)))
                 inputs.warn_once()
+            if len(training.history) < settings.epochs:
+                best = best_epoch(training.history).epoch
+                say(f"{name}: ends here, for valid perplexity has not been better since epoch {best}")
             end_run(tracked, training.history, files)
 
 

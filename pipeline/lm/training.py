@@ -19,7 +19,7 @@ from pipeline.lm.errors import DivergedError
 from pipeline.lm.evaluation import evaluate, perplexity
 from pipeline.lm.model import build_model
 from pipeline.lm.progress import EpochInProgress, random_state, set_random_state
-from pipeline.lm.record import EpochRecord
+from pipeline.lm.record import EpochRecord, is_whole
 from pipeline.lm.replay import ReplayedSteps
 from pipeline.lm.schedule import learning_rate
 from pipeline.lm.settings import Settings
@@ -57,7 +57,7 @@ class Training:
 
     @property
     def finished(self) -> bool:
-        return len(self.history) >= self.settings.epochs
+        return is_whole(self.history, self.settings)
 
     @property
     def steps_taken(self) -> int:
