@@ -5,15 +5,16 @@ import json
 from collections.abc import Sequence
 
 from pipeline.artifacts.history import history_path, write_histories
-from pipeline.artifacts.metrics import metrics_path, read_corpus_sizes
+from pipeline.artifacts.metrics import metrics_path, read_corpus_sizes, write_valid_perplexities
 from pipeline.lm.settings import flatten
-from pipeline.project.console import run, say
+from pipeline.project.console import here, run, say
 from pipeline.project.files import MODELS, PARAMS, REPORT, atomic_write, sha256
 from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.params import load_params
 from pipeline.project.schema import CorpusSizes
 from pipeline.reporting import curves
 from pipeline.reporting.conclusions import Conclusion, judge
+from pipeline.reporting.page import page
 from pipeline.reporting.published import LEFT_OUT, Published, comparable, figures_beside
 from pipeline.reporting.results import Result, read_results
 
@@ -21,17 +22,21 @@ NONE = "-"
 
 
 def write_report() -> list[Result]:
-    """Write `report.md`, its figures and the table of all epochs to results/report. Raises UserError."""
+    """Write results/report and the metric that DVC shows. Raises UserError."""
     params = load_params()
-    results = read_results(params.models)
-    text = render(results, read_corpus_sizes(), params.report.published or {})
+    results, corpus = read_results(params.models), read_corpus_sizes()
+    published = params.report.published or {}
+    text = render(results, corpus, published)
     histories = {result.name: result.history for result in results}
     curves.comparison(histories, REPORT / "comparison.svg")
     curves.curves(histories, REPORT / "curves.svg")
     curves.learning_rates(histories, REPORT / "learning_rates.svg")
     write_histories(REPORT / "histories.csv", histories)
+    write_valid_perplexities({result.name: result.metrics.valid_perplexity for result in results})
     with atomic_write(REPORT / "report.md") as file:
         file.write(text)
+    with atomic_write(REPORT / "index.html") as file:
+        file.write(page(text, results, figures_beside(results, corpus, published)))
     return results
 
 
@@ -160,7 +165,8 @@ def main() -> None:
     for result in results:
         metrics = result.metrics
         say(f"{result.name:{width}}  valid {metrics.valid_perplexity:7.2f}  test {metrics.test_perplexity:7.2f}")
-    say(f"report: {REPORT / 'report.md'}; compare runs with `make ui`, draw the curves with `dvc plots show`")
+    compare = here("ui", "python -m pipeline.ui")
+    say(f"report: {REPORT / 'index.html'}; compare runs with {compare}, draw the curves with `dvc plots show`")
 
 
 if __name__ == "__main__":

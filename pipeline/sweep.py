@@ -18,7 +18,7 @@ from pipeline.lm.errors import DivergedError
 from pipeline.lm.memory import check_fits
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training, check_runs_here
-from pipeline.project.console import naming, progress, run, say
+from pipeline.project.console import counted, naming, progress, run, say
 from pipeline.project.params import parse_params
 from pipeline.search.report import in_words, summary, write_report
 from pipeline.search.study import Study
@@ -163,7 +163,8 @@ def main() -> None:
         if study.is_finished():
             close(sweep, study, corpus, trials, files)
         else:
-            say(f"{sweep.trials - len(trials)} trials are to come: python -m pipeline.sweep {arguments.file} goes on")
+            to_come = counted(sweep.trials - len(trials), "trial")
+            say(f"{to_come} to come: python -m pipeline.sweep {arguments.file} goes on")
 
 
 if __name__ == "__main__":

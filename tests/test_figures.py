@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.reporting import curves, parallel_coordinates
+from pipeline.reporting import curves, parallel_coordinates, style
 from pipeline.reporting.style import History
 from tests.histories import history
 from tests.small import ROOT
@@ -48,6 +48,14 @@ def test_the_same_histories_give_the_same_bytes_without_a_date(drawing: Drawing)
 def test_another_number_changes_the_figure(drawing: Drawing) -> None:
     changed = MODELS | {"gru": history([140.0, 130.0, 129.0], rate=0.5)}
     assert draw(drawing, changed) != draw(drawing, MODELS)
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS)
+def test_every_colour_of_a_figure_has_one_for_the_dark(drawing: Drawing) -> None:
+    models = {f"model_{index}": history([200.0, 100.0 + index, 150.0]) for index in range(9)}
+    sheet, drawn = draw(drawing, models).decode().split("</style>", 1)
+    for what, color in set(re.findall(r"(fill|stroke): (#\w+)", drawn)):
+        assert f'[style*="{what}: {color}"]{{{what}:{style.DARK[color]}!important}}' in sheet
 
 
 @pytest.mark.parametrize("number", range(1, 10))

@@ -107,7 +107,14 @@ def test_the_same_results_give_the_same_bytes() -> None:
     first = {path.name: path.read_bytes() for path in Path("results/report").iterdir()}
     write_report()
     assert first == {path.name: path.read_bytes() for path in Path("results/report").iterdir()}
-    assert set(first) == {"report.md", "histories.csv", "comparison.svg", "curves.svg", "learning_rates.svg"}
+    assert set(first) == {
+        "report.md",
+        "index.html",
+        "histories.csv",
+        "comparison.svg",
+        "curves.svg",
+        "learning_rates.svg",
+    }
 
 
 def test_every_figure_of_the_text_exists() -> None:
@@ -279,7 +286,7 @@ def test_the_command_prints_the_short_table_and_the_next_steps() -> None:
     done = python("-m", "pipeline.report")
     assert done.returncode == 0, done.stderr
     assert "gru_dropout   valid  110.00  test   97.50" in done.stdout
-    for expected in ("results/report/report.md", "make ui", "dvc plots show"):
+    for expected in ("results/report/index.html", "pipeline.ui", "dvc plots show"):
         assert expected in done.stdout
 
 

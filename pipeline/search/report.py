@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.project.console import say
+from pipeline.project.console import counted, say
 from pipeline.project.files import PARAMS, RECIPES, SWEEPS, atomic_write
 from pipeline.project.params import parse_params, parse_yaml
 from pipeline.project.recipes import differences, in_layout, lay_over, round_trip
@@ -117,7 +117,7 @@ def _write_recipe(sweep: Sweep, trial: EndedTrial, trials: int) -> Path:
     with atomic_write(path) as file:
         file.write(
             f"# The best of {trials} trials of {sweep.path.as_posix()}: trial {trial.number}, valid perplexity"
-            f" {trial.valid_perplexity:.2f} after {len(trial.history)} epochs.\n\n"
+            f" {trial.valid_perplexity:.2f} after {counted(len(trial.history), 'epoch')}.\n\n"
         )
         round_trip().dump(in_layout(document), file)
     lay_over(sweep.recipe_base, path)
