@@ -57,7 +57,14 @@ def train(name: str) -> None:
 
         def keep_results() -> None:
             weights = training.best_weights
-            save_weights(weights_path(name), weights, settings, corpus.vocabulary, training.fingerprint)
+            save_weights(
+                weights_path(name),
+                weights,
+                settings,
+                corpus.vocabulary,
+                training.fingerprint,
+                lower_case=corpus.lower_case,
+            )
             write_history(history_path(name), training.history)
 
         if training.history:

@@ -43,7 +43,17 @@ class CorpusSizes(Strict):
     vocabulary_size: Words
 
 
+class Vocabulary(Strict):
+    """Which words of the training split have an id, and whether all text is turned into lower case."""
+
+    max_size: Annotated[int, Field(ge=3, lt=2**32)] | None = None
+    min_count: Words = 1
+    lower_case: bool = False
+
+
 class Preprocess(Strict):
+    corpus: ModelName = "ptb"
+    vocabulary: Vocabulary = Vocabulary()
     expected: CorpusSizes | None
 
 
