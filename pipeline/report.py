@@ -24,7 +24,7 @@ def write_report() -> list[Result]:
     """Write `report.md`, its figures and the table of all epochs to results/report. Raises UserError."""
     params = load_params()
     results = read_results(params.models)
-    text = render(results, read_corpus_sizes(), params.report.published or {})
+    text = render(results, params.preprocess.corpus, read_corpus_sizes(), params.report.published or {})
     histories = {result.name: result.history for result in results}
     curves.comparison(histories, REPORT / "comparison.svg")
     curves.curves(histories, REPORT / "curves.svg")
@@ -35,12 +35,12 @@ def write_report() -> list[Result]:
     return results
 
 
-def render(results: Sequence[Result], corpus: CorpusSizes, published: Published) -> str:
+def render(results: Sequence[Result], name: str, corpus: CorpusSizes, published: Published) -> str:
     """The report in Markdown, the same text for the same results."""
     published, judged = figures_beside(results, corpus, published), comparable(results, corpus)
     finished_at = max(result.last.finished_at for result in results)
     blocks = [
-        "# Language models, side by side",
+        f"# Language models on `{name}`, side by side",
         f"Corpus: {corpus.train_tokens:,} tokens to train on, {corpus.valid_tokens:,} to validate, "
         f"{corpus.test_tokens:,} to test; a vocabulary of {corpus.vocabulary_size:,}. "
         f"The last training finished at {finished_at}.",
@@ -147,7 +147,7 @@ def inputs() -> Inputs:
     params = load_params()
     files = [path for name in params.models for path in (history_path(name), metrics_path(name))]
     return {
-        PARAMS.name: (params.train, params.models, params.report),
+        PARAMS.name: (params.preprocess, params.train, params.models, params.report),
         MODELS.as_posix(): [sha256(path) if path.exists() else None for path in files],
     }
 

@@ -19,6 +19,7 @@ from pipeline.lm.memory import check_fits
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training, check_runs_here
 from pipeline.project.console import naming, progress, run, say
+from pipeline.project.params import load_params
 from pipeline.search.report import in_words, summary, write_report
 from pipeline.search.study import Study
 from pipeline.search.sweep_file import Sweep, load_sweep
@@ -133,7 +134,16 @@ def run_facts(
     identity = f"{fingerprint(settings, corpus.fingerprint)}-{study.name}-{number}"
     name = f"{sweep.name}-{number:0{len(str(sweep.trials))}}"
     # Whichever worker has the trial uses this id: the study makes sure that only one has it at a time.
-    return RunFacts(name, identity, settings, corpus, tags, REMEDY, training_id=f"{study.name}-{number}")
+    return RunFacts(
+        name,
+        identity,
+        settings,
+        corpus,
+        tags,
+        REMEDY,
+        training_id=f"{study.name}-{number}",
+        corpus_name=load_params().preprocess.corpus,
+    )
 
 
 def main() -> None:

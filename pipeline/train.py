@@ -51,7 +51,14 @@ def train(name: str) -> None:
         say(f"{name}: {num_parameters(training.model):,} parameters; {training.description()}")
         tags = {"recipe": params.recipe} | training.circumstances()
         facts = RunFacts(
-            name, training.fingerprint, settings, corpus, tags, training_id=training.id, params=params_text
+            name,
+            training.fingerprint,
+            settings,
+            corpus,
+            tags,
+            training_id=training.id,
+            params=params_text,
+            corpus_name=params.preprocess.corpus,
         )
         files = [history_path(name), weights_path(name)]
 

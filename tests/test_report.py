@@ -31,7 +31,9 @@ TESTS = {"lstm_dropout": 91.9, "lstm": 115.0, "gru_dropout": 97.5, "gru": 118.0}
 PUBLISHED = {"lstm_dropout": {"train": 49.85, "valid": 113.83, "test": 106.74}}
 
 
-def params(models: Mapping[str, dict[str, Any]] = FOUR, published: dict[str, Any] | None = PUBLISHED) -> None:
+def params(
+    models: Mapping[str, dict[str, Any]] = FOUR, published: dict[str, Any] | None = PUBLISHED, corpus: str = "ptb"
+) -> None:
     """Write a params.yaml; JSON is YAML too."""
     source = {"name": "x.txt", "sha256": "0" * 64}
     document = {
@@ -42,7 +44,7 @@ def params(models: Mapping[str, dict[str, Any]] = FOUR, published: dict[str, Any
             "sources": ["x"],
             "files": dict.fromkeys(["train", "valid", "test"], source),
         },
-        "preprocess": {"expected": None},
+        "preprocess": {"corpus": corpus, "expected": None},
         "train": SETTINGS,
         "models": models,
         "evaluate": {"dynamic": None},
@@ -72,7 +74,15 @@ def four_models() -> None:
 def report() -> str:
     """The report's text, without its figures, which take longer."""
     params = load_params()
-    return render(read_results(params.models), read_corpus_sizes(), params.report.published or {})
+    return render(
+        read_results(params.models), params.preprocess.corpus, read_corpus_sizes(), params.report.published or {}
+    )
+
+
+def test_the_heading_names_the_corpus() -> None:
+    assert report().startswith("# Language models on `ptb`, side by side\n")
+    params(corpus="mine")
+    assert report().startswith("# Language models on `mine`, side by side\n")
 
 
 def row(text: str, name: str) -> list[str]:

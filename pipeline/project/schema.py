@@ -8,6 +8,7 @@ from pipeline.lm.settings import DynamicEvaluation, Settings, Strict
 from pipeline.project.console import UserError
 from pipeline.project.files import PARAMS
 
+PENN_TREEBANK = "ptb"
 LONGEST_NAME = 100  # leaves room for what is put around it, in the 255 bytes that a file's name may have
 NAME = r"^[a-z0-9][a-z0-9_]*$"
 
@@ -52,7 +53,7 @@ class Vocabulary(Strict):
 
 
 class Preprocess(Strict):
-    corpus: ModelName = "ptb"
+    corpus: ModelName = PENN_TREEBANK
     vocabulary: Vocabulary = Vocabulary()
     expected: CorpusSizes | None
 
