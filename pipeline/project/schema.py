@@ -14,15 +14,22 @@ NAME = r"^[a-z0-9][a-z0-9_]*$"
 
 ModelName = Annotated[str, StringConstraints(pattern=NAME, max_length=LONGEST_NAME)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{64}$", to_lower=True)]
-FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=2 * LONGEST_NAME)]
+FilePath = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=2 * LONGEST_NAME
+    ),
+]
 Source = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 Words = Annotated[int, Field(ge=1, lt=2**48)]
 Perplexity = Annotated[float, Field(gt=0, le=1e9)]
 
 
 class SourceFile(Strict):
-    name: FileName
-    sha256: Sha256
+    """name: a path within each source; sha256: None where it is not known."""
+
+    name: FilePath
+    sha256: Sha256 | None
 
 
 class Files(Strict):
