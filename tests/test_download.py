@@ -263,6 +263,7 @@ def test_a_place_that_cannot_be_written_to_is_no_fault_of_a_source() -> None:
         download.fetch(settings("by_hand"))
 
 
+TRAIN = "data/corpus.train.txt"
 SERVER_FAULTS = {
     "not found": ("/", send(b"gone", 404), "HTTP status 404"),
     "server error": ("/", send(b"broken", 503), "HTTP status 503"),
@@ -300,17 +301,17 @@ SERVER_FAULTS = {
     "zip archive damaged": ("/a.zip", send(zip_with_all("data/").replace(b"PK\3\4", b"PK\3\5", 2)), "magic number"),
     "zip archive without one": (
         "/a.zip",
-        send(zip_archive({"data/corpus.train.txt": TEXTS["train"]})),
+        send(zip_archive({TRAIN: TEXTS["train"]})),
         "lacks .*valid",
     ),
     "zip archive of links": (
         "/a.zip",
-        send(zip_archive({f"data/{NAMES['train']}": b"/etc"}, f"data/{NAMES['train']}")),
+        send(zip_archive({TRAIN: b"/etc"}, link=TRAIN)),
         "lacks",
     ),
     "zip archive that swells": (
         "/a.zip",
-        send(zip_archive({f"data/{NAMES['train']}": bytes(10**7)})),
+        send(zip_archive({TRAIN: bytes(10**7)})),
         "more than 1,000,000 bytes",
     ),
     "archive that swells": ("/a.tgz", send(archive(member("data/zeros", bytes(10**7)))), "more than 1,000,000 bytes"),

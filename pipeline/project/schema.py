@@ -14,12 +14,8 @@ NAME = r"^[a-z0-9][a-z0-9_]*$"
 
 ModelName = Annotated[str, StringConstraints(pattern=NAME, max_length=LONGEST_NAME)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{64}$", to_lower=True)]
-FilePath = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=2 * LONGEST_NAME
-    ),
-]
+FILE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+FilePath = Annotated[str, StringConstraints(pattern=rf"^{FILE_NAME}(/{FILE_NAME})*$", max_length=2 * LONGEST_NAME)]
 Source = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 Words = Annotated[int, Field(ge=1, lt=2**48)]
 Perplexity = Annotated[float, Field(gt=0, le=1e9)]
