@@ -21,12 +21,12 @@ from pipeline.corpus.words import EOS, UNK, read_lines
 from pipeline.project.console import UserError, progress, run, say
 from pipeline.project.files import PARAMS, PROCESSED, RAW, RECIPES, SAMPLE, SPLITS, atomic_write, sha256
 from pipeline.project.params import parse_yaml, validate
-from pipeline.project.recipes import read_base, recipe_files
+from pipeline.project.recipes import read_base
 from pipeline.project.schema import LONGEST_NAME, NAME, PENN_TREEBANK, Vocabulary
 
-TOKENS_TO_SEE = 1_500_000  # by a model in all of its epochs, where these are not too many or too few
-FEWEST_EPOCHS, MOST_EPOCHS = 4, 30
-TOKENS_PER_SECOND = 15_000  # roughly, on two cores: docs/performance.md
+TOKENS_TO_SEE = 1_000_000  # by a model in all of its epochs, where these are not too many or too few
+FEWEST_EPOCHS, MOST_EPOCHS = 4, 20
+FAST, SLOW = 15_000, 4_000  # tokens a second on two cores, with and without bfloat16 products: docs/performance.md
 BOUNDS = {"max_size": 10_000, "min_count": 2}  # of the vocabulary, where the text has no <unk> of its own
 
 Words = dict[str, Any]  # what the user says of `preprocess.vocabulary`
@@ -75,7 +75,7 @@ def new_corpus(texts: Sequence[Path], name: str, words: Words, shares: Sequence[
         files = {split: stack.enter_context(atomic_write(folder / f"{split}.txt")) for split in SPLITS}
         for split, line in _lines(texts, words["lower_case"], shares, seed):
             files[split].write(" ".join(line) + "\n")
-            counts[split].update(map(str.lower, line) if words["lower_case"] else line)
+            counts[split].update(line)
             counts[split][EOS] += 1
         if UNK not in counts["train"] or words.keys() & BOUNDS.keys():
             words = BOUNDS | words
@@ -98,8 +98,8 @@ def new_corpus(texts: Sequence[Path], name: str, words: Words, shares: Sequence[
     with atomic_write(recipe) as file:
         in_yaml = {key: json.dumps(value) for key, value in chosen.model_dump().items()}
         file.write(RECIPE.format(name=name, epochs=epochs, dropout=dropout, **in_yaml, **digests))
-    seconds = tokens / TOKENS_PER_SECOND
-    say(f"{recipe}: two models of {epochs} epochs; an epoch takes some {max(1, round(seconds)):,} s on two cores")
+    seconds = f"{tokens // FAST + 1:,} to {tokens // SLOW + 1:,} s"
+    say(f"{recipe}: two models of {epochs} epochs; an epoch takes some {seconds} on two cores")
     say(f"next: `make repro RECIPE={name}`")
 
 
@@ -118,9 +118,10 @@ def check_name(name: str) -> None:
     base = parse_yaml(read_base(), PARAMS)
     if name in (RAW.name, PROCESSED.name, SAMPLE.name, PENN_TREEBANK, base.get("recipe")):
         raise UserError(f"the name {name} has another use: give another with --name")
-    taken = [recipe_files().get(name), RAW.with_name(name)]
-    if there := [path.as_posix() for path in taken if path and path.exists()]:
-        raise UserError(f"the name {name} is taken: give another with --name, or `rm -r {' '.join(there)}` first")
+    recipe, folder = RECIPES / f"{name}.yaml", RAW.with_name(name)
+    if recipe.exists() or list(folder.glob("[!.]*")):
+        there = " ".join(path.as_posix() for path in (recipe, folder) if path.exists())
+        raise UserError(f"the name {name} is taken: give another with --name, or `rm -r {there}` first")
 
 
 def _lines(
@@ -129,11 +130,11 @@ def _lines(
     """Each line's split and words, as they are written."""
     num_bytes = sum(path.stat().st_size for path in texts if path.exists())
     with progress(num_bytes * (2 if len(texts) == 1 else 1), "split", "B") as bar:
-        read = partial(read_lines, remedy="give a text, a sentence a line", on_bytes=bar.update)
+        remedy = "give a text, a sentence a line"
+        read = partial(read_lines, remedy=remedy, on_bytes=bar.update, lower_case=lower_case)
         if len(texts) == 1:
-            split_of = divide(filter(None, read(texts[0], lower_case=lower_case)), shares, seed)
-            for line in filter(None, read(texts[0])):
-                yield split_of([word.lower() for word in line] if lower_case else line), line
+            split_of = divide(filter(None, read(texts[0])), shares, seed)
+            yield from ((split_of(line), line) for line in filter(None, read(texts[0])))
             return
         for split, path in zip(SPLITS, texts, strict=True):
             yield from ((split, line) for line in read(path))
