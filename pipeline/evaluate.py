@@ -65,6 +65,7 @@ def evaluate_model(name: str) -> Metrics:
         {"recipe": params.recipe},
         training_id=training_id(checkpoint_path(name, trained.fingerprint)),
         params=params_text,
+        corpus_name=params.preprocess.corpus,
     )
     if run_id := publish(facts, history, [history_file, weights_file], metrics.figures()):
         register(facts, run_id, weights_file, metrics.valid_perplexity)

@@ -29,7 +29,7 @@ def write_report() -> list[Result]:
     params = load_params()
     results, corpus = read_results(params.models), read_corpus_sizes()
     published = params.report.published or {}
-    text = render(results, corpus, published, read_study(SEEDS))
+    text = render(results, params.preprocess.corpus, corpus, published, read_study(SEEDS))
     histories = {result.name: result.history for result in results}
     curves.comparison(histories, REPORT / "comparison.svg")
     curves.curves(histories, REPORT / "curves.svg")
@@ -43,13 +43,23 @@ def write_report() -> list[Result]:
     return results
 
 
-def render(results: Sequence[Result], corpus: CorpusSizes, published: Published, seeds: KeptStudy | None = None) -> str:
-    """The report in Markdown, the same text for the same results. seeds: the study of how far they move results."""
+def render(
+    results: Sequence[Result],
+    name: str,
+    corpus: CorpusSizes,
+    published: Published,
+    seeds: KeptStudy | None = None,
+) -> str:
+    """The report in Markdown, the same text for the same results.
+
+    name: of the corpus
+    seeds: the study of how much other seeds change results
+    """
     published, judged = figures_beside(results, corpus, published), comparable(results, corpus)
     groups = _comparable_groups(seeds, corpus)
     finished_at = max(result.last.finished_at for result in results)
     blocks = [
-        "# Language models, side by side",
+        f"# Language models on `{name}`, side by side",
         f"Corpus: {corpus.train_tokens:,} tokens to train on, {corpus.valid_tokens:,} to validate, "
         f"{corpus.test_tokens:,} to test; a vocabulary of {corpus.vocabulary_size:,}. "
         f"The last training finished at {finished_at}.",
@@ -168,7 +178,7 @@ def inputs() -> Inputs:
     params = load_params()
     files = [path for name in params.models for path in (history_path(name), metrics_path(name))]
     return {
-        PARAMS.name: (params.train, params.models, params.report),
+        PARAMS.name: (params.preprocess, params.train, params.models, params.report),
         MODELS.as_posix(): [sha256(path) if path.exists() else None for path in files],
         SEEDS.as_posix(): sha256(SEEDS) if SEEDS.exists() else None,
     }

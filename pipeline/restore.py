@@ -70,7 +70,8 @@ def find_training(name: str, stage: LockedStage, params: Params) -> tuple[RunFac
         settings = params.model(name)
     identity = weights.fingerprint if weights else None
     known = training_id(checkpoint_path(name, identity)) if identity else None
-    return RunFacts(name, identity, settings, remedy=AGAIN, training_id=known), history, files
+    facts = RunFacts(name, identity, settings, remedy=AGAIN, training_id=known, corpus_name=params.preprocess.corpus)
+    return facts, history, files
 
 
 def final_figures(name: str, history: list[EpochRecord]) -> dict[str, float] | None:

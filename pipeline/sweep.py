@@ -24,7 +24,7 @@ from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training, check_runs_here
 from pipeline.project.console import counted, naming, progress, run, say
 from pipeline.project.files import PROCESSED
-from pipeline.project.params import parse_params
+from pipeline.project.params import load_params, parse_params
 from pipeline.reporting.spread import grouped
 from pipeline.search.groups import group_metrics
 from pipeline.search.identity import identity
@@ -178,7 +178,16 @@ def run_facts(
     identity = f"{fingerprint(settings, corpus.fingerprint)}-{study.name}-{number}"
     name = f"{sweep.name}-{number:0{len(str(sweep.trials))}}"
     # Whichever worker has the trial uses this id: the study makes sure that only one has it at a time.
-    return RunFacts(name, identity, settings, corpus, tags, REMEDY, training_id=f"{study.name}-{number}")
+    return RunFacts(
+        name,
+        identity,
+        settings,
+        corpus,
+        tags,
+        REMEDY,
+        training_id=f"{study.name}-{number}",
+        corpus_name=load_params().preprocess.corpus,
+    )
 
 
 def main() -> None:

@@ -52,13 +52,27 @@ def train(name: str) -> None:
         say(f"{name}: {size} of {counted(len(training.train), 'step')}; {training.description()}")
         tags = {"recipe": params.recipe} | training.circumstances()
         facts = RunFacts(
-            name, training.fingerprint, settings, corpus, tags, training_id=training.id, params=params_text
+            name,
+            training.fingerprint,
+            settings,
+            corpus,
+            tags,
+            training_id=training.id,
+            params=params_text,
+            corpus_name=params.preprocess.corpus,
         )
         files = [history_path(name), weights_path(name)]
 
         def keep_results() -> None:
             weights = training.best_weights
-            save_weights(weights_path(name), weights, settings, corpus.vocabulary, training.fingerprint)
+            save_weights(
+                weights_path(name),
+                weights,
+                settings,
+                corpus.vocabulary,
+                training.fingerprint,
+                lower_case=corpus.lower_case,
+            )
             write_history(history_path(name), training.history)
 
         if training.history:

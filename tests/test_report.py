@@ -32,7 +32,9 @@ TESTS = {"lstm_dropout": 91.9, "lstm": 115.0, "gru_dropout": 97.5, "gru": 118.0}
 PUBLISHED = {"lstm_dropout": {"train": 49.85, "valid": 113.83, "test": 106.74}}
 
 
-def params(models: Mapping[str, dict[str, Any]] = FOUR, published: dict[str, Any] | None = PUBLISHED) -> None:
+def params(
+    models: Mapping[str, dict[str, Any]] = FOUR, published: dict[str, Any] | None = PUBLISHED, corpus: str = "ptb"
+) -> None:
     """Write a params.yaml; JSON is YAML too."""
     source = {"name": "x.txt", "sha256": "0" * 64}
     document = {
@@ -43,7 +45,7 @@ def params(models: Mapping[str, dict[str, Any]] = FOUR, published: dict[str, Any
             "sources": ["x"],
             "files": dict.fromkeys(["train", "valid", "test"], source),
         },
-        "preprocess": {"expected": None},
+        "preprocess": {"corpus": corpus, "expected": None},
         "train": SETTINGS,
         "models": models,
         "evaluate": {"dynamic": None},
@@ -73,7 +75,15 @@ def four_models() -> None:
 def report() -> str:
     """The report's text, without its figures, which take longer."""
     params = load_params()
-    return render(read_results(params.models), read_corpus_sizes(), params.report.published or {})
+    return render(
+        read_results(params.models), params.preprocess.corpus, read_corpus_sizes(), params.report.published or {}
+    )
+
+
+def test_the_heading_names_the_corpus() -> None:
+    assert report().startswith("# Language models on `ptb`, side by side\n")
+    params(corpus="mine")
+    assert report().startswith("# Language models on `mine`, side by side\n")
 
 
 def row(text: str, name: str) -> list[str]:
@@ -142,13 +152,13 @@ def test_the_published_conclusions_are_confirmed_with_the_numbers() -> None:
 def test_a_whole_study_of_seeds_judges_the_conclusions_too() -> None:
     params, whole = load_params(), study()
     results, corpus = read_results(params.models), read_corpus_sizes()
-    text = render(results, corpus, {}, whole)
+    text = render(results, "ptb", corpus, {}, whole)
     assert "- Dropout beats none: **confirmed** by one run a model; **confirmed** over 3 seeds of 2 epochs.\n" in text
     assert "  - `lstm_dropout` beats `gru_dropout` by 5.97 ± 0.14 in test perplexity over 3 seeds.\n" in text
     assert "is measured on shorter runs of 2 epochs" in text
     elsewhere = whole.model_copy(update={"corpus": corpus.model_copy(update={"vocabulary_size": 9})})
     for other in (study(trials=13), elsewhere, None):
-        assert render(results, corpus, {}, other) == render(results, corpus, {})
+        assert render(results, "ptb", corpus, {}, other) == render(results, "ptb", corpus, {})
 
 
 def test_conclusions_turn_when_the_numbers_do() -> None:

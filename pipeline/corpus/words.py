@@ -14,24 +14,35 @@ LONGEST_LINE = 2**27  # bytes: what is longer is no sentence, and might be witho
 
 
 def read_lines(
-    path: Path | None, remedy: str, on_bytes: Callable[[int], object] = lambda _: None
+    path: Path | None,
+    remedy: str,
+    on_bytes: Callable[[int], object] = lambda _: None,
+    *,
+    lower_case: bool = False,
 ) -> Iterator[list[str]]:
     """The words of each line of a file, or of stdin where path is None, one line in memory at a time.
 
     A byte-order mark is no part of a word. Calls `on_bytes` with each line's length. Raises UserError, with the remedy,
     when the file is missing or binary, and when it is not in UTF-8, has lines that end in CR alone or the word `<eos>`.
+
+    lower_case: turn every word into lower case
     """
     name = "stdin" if path is None else shown_path(path)
     number = 1
     try:
         with sys.stdin.buffer if path is None else path.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
-                _refuse_what_is_no_line(line, f"{name}, line {number}", remedy)
-                words = line.removeprefix(codecs.BOM_UTF8).decode("utf-8").split()
-                refuse_eos(words, f"{name}, line {number}")
+                if b"\0" in line or b"\r" in line or len(line) == LONGEST_LINE:  # seldom; the rest would take time
+                    _refuse_what_is_no_line(line, f"{name}, line {number}", remedy)
+                text = line.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+                text = text.lower() if lower_case else text
+                words = text.split()
+                if EOS in text:
+                    refuse_eos(words, f"{name}, line {number}")
                 on_bytes(len(line))
                 yield words
     except UnicodeDecodeError:
+        _refuse_what_is_no_line(line, f"{name}, line {number}", remedy)
         raise UserError(f"{name}, line {number}: not text in UTF-8: convert it to UTF-8") from None
     except FileNotFoundError:
         raise UserError(f"{name} not found: {remedy}") from None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.corpus.ids import Corpus
 from pipeline.lm.settings import Settings
+from pipeline.project.schema import PENN_TREEBANK
 from pipeline.tracking.faults import REMEDY
 
 
@@ -21,6 +22,7 @@ class RunFacts:
     remedy: the command that will later write whatever MLflow lacks
     training_id: from `checkpoint.training_id`; None if only the results are available
     params: the text of params.yaml at the start of the run
+    corpus_name: what params.yaml calls the corpus
     """
 
     model: str
@@ -31,6 +33,7 @@ class RunFacts:
     remedy: str = REMEDY
     training_id: str | None = None
     params: str | None = None
+    corpus_name: str = PENN_TREEBANK
 
 
 def circumstances() -> dict[str, str]:

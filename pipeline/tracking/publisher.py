@@ -96,7 +96,7 @@ class Publisher:
 
     def _create(self, client: "MlflowClient", experiment_id: str, history: Sequence[EpochRecord]) -> "Run":
         facts = self.facts
-        tags = {"model": facts.model}
+        tags = {"model": facts.model, "corpus": facts.corpus_name}
         if facts.fingerprint:
             tags["fingerprint"] = facts.fingerprint
         if facts.training_id:
@@ -119,7 +119,7 @@ class Publisher:
         if (corpus := self.facts.corpus) and not (run.inputs and run.inputs.dataset_inputs):
             sizes = {split: len(ids) for split, ids in corpus.splits().items()}
             dataset = Dataset(
-                name="corpus",
+                name=self.facts.corpus_name,
                 digest=corpus.fingerprint[:36],
                 source_type="local",
                 source=json.dumps({"uri": PROCESSED.as_posix()}),

@@ -1,6 +1,6 @@
 """MLflow's registry, from which trained models are loaded and served.
 
-Every training run becomes a version of `ptb-<model>`, linked to its MLflow run. The alias `champion` is the best one.
+Every training run becomes a version of `<corpus>-<model>`, linked to its MLflow run. The alias `champion` is the best.
 """
 
 import math
@@ -41,7 +41,7 @@ def _register(facts: RunFacts, run_id: str, weights_file: Path, valid_perplexity
     if facts.corpus is None or facts.fingerprint is None:
         raise ValueError("its corpus or its fingerprint is not at hand")
     client, experiment_id = connect()
-    name = f"ptb-{facts.model}"
+    name = f"{facts.corpus_name}-{facts.model}"
     tags = {
         "fingerprint": facts.fingerprint,
         "data_sha256": facts.corpus.fingerprint,
