@@ -1,4 +1,4 @@
-"""Train one model of params.yaml. After an interruption, the same command continues from the last finished epoch.
+"""Train one model of params.yaml. After an interruption, the same command continues where it ended.
 
 Several processes share the work if torchrun starts them or `processes` in params.yaml says so: the result is the same.
 """
@@ -34,7 +34,7 @@ from pipeline.tracking.live import LiveRun, live_run
 
 
 def train(name: str) -> None:
-    """Train a model to its last epoch, keeping its best weights and its history. Raises UserError."""
+    """Train a model to its end, keeping its best weights and its history. Raises UserError."""
     keep_freed_memory()
     with fail_together(), naming(name):
         inputs = FixedInputs(name, partial(training_inputs, name))
@@ -43,7 +43,7 @@ def train(name: str) -> None:
         corpus = load_corpus()
         check_runs_here(settings)
         check_fits(settings, len(corpus.train), len(corpus.vocabulary))
-    with naming(name), inputs, resumable(name, settings, corpus) as training:
+    with naming(name), inputs, resumable(name, settings, corpus, params.checkpoint_minutes) as training:
         if rank() > 0:
             while not training.finished:
                 training.run_epoch()
@@ -67,12 +67,12 @@ def train(name: str) -> None:
             say(f"{name}: was finished after epoch {len(training.history)}")
             publish(facts, training.history, files)
             return
-        if training.history:
-            say(f"{name}: going on after epoch {len(training.history)}")
-        done, steps = len(training.history), len(training.train)
+        if place := training.place():
+            say(f"{name}: going on after {place}")
+        total = settings.epochs * len(training.train)
         with (
             live_run(facts, training.history) as tracked,
-            progress(settings.epochs * steps, name, "step", done * steps, lambda: so_far(training, int(bar.n))) as bar,
+            progress(total, name, "step", training.steps_taken, lambda: so_far(training, int(bar.n))) as bar,
             peer_failures(),
         ):
             while not training.finished:
@@ -81,6 +81,9 @@ def train(name: str) -> None:
                 tracked.publish(training.history)
                 say(epoch_line(name, record, settings.epochs, best=record == best_epoch(training.history)))
                 inputs.warn_once()
+            if len(training.history) < settings.epochs:
+                best = best_epoch(training.history).epoch
+                say(f"{name}: ends here, for valid perplexity has not been better since epoch {best}")
             end_run(tracked, training.history, files)
 
 
