@@ -21,8 +21,8 @@ from pipeline.lm.distributed import check_shares, rank
 from pipeline.lm.memory import check_fits
 from pipeline.lm.model import num_parameters
 from pipeline.lm.record import EpochRecord
-from pipeline.lm.training import check_runs_here
-from pipeline.project.console import naming, progress, run, say, warn
+from pipeline.lm.training import Training, check_runs_here
+from pipeline.project.console import counted, naming, progress, run, say, warn
 from pipeline.project.files import PARAMS, PROCESSED
 from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.params import load_params, read_text
@@ -48,7 +48,8 @@ def train(name: str) -> None:
             while not training.finished:
                 training.run_epoch()
             return
-        say(f"{name}: {num_parameters(training.model):,} parameters; {training.description()}")
+        size = f"{num_parameters(training.model):,} parameters, {counted(settings.epochs, 'epoch')}"
+        say(f"{name}: {size} of {counted(len(training.train), 'step')}; {training.description()}")
         tags = {"recipe": params.recipe} | training.circumstances()
         facts = RunFacts(
             name,
@@ -85,7 +86,7 @@ def train(name: str) -> None:
         done, steps = len(training.history), len(training.train)
         with (
             live_run(facts, training.history) as tracked,
-            progress(settings.epochs * steps, name, "step", initial=done * steps) as bar,
+            progress(settings.epochs * steps, name, "step", done * steps, lambda: so_far(training, int(bar.n))) as bar,
             peer_failures(),
         ):
             while not training.finished:
@@ -95,6 +96,16 @@ def train(name: str) -> None:
                 say(epoch_line(name, record, settings.epochs, best=record == best_epoch(training.history)))
                 inputs.warn_once()
             end_run(tracked, training.history, files)
+
+
+def so_far(training: Training, steps: int) -> str:
+    """Epoch and step, after so many steps in all, and what the last finished epoch came to."""
+    epoch, step = divmod(steps - 1, len(training.train))
+    line = f"epoch {epoch + 1}/{training.settings.epochs}  step {step + 1:,}/{len(training.train):,}"
+    if not training.history:
+        return line
+    last = training.history[-1]
+    return f"{line}  after epoch {last.epoch}: train {last.train_perplexity:.2f}  valid {last.valid_perplexity:.2f}"
 
 
 def training_inputs(name: str) -> Inputs:
