@@ -55,7 +55,7 @@ class Corpus:
 
 
 def id_dtype(vocabulary_size: int) -> np.dtype:
-    """The smallest of the two types of id in use that holds every word's id."""
+    """The smaller of the two id types that holds every word's id."""
     return np.dtype(np.uint16 if vocabulary_size <= 2**16 else np.uint32)
 
 
@@ -114,12 +114,12 @@ def load_corpus(folder: Path = PROCESSED) -> Corpus:
 
 
 def _digest_file(folder: Path) -> Path:
-    """Beside the folder, on whose own digest the trained models depend."""
+    """Next to the folder, because trained models depend on the digest of the folder itself."""
     return folder.with_name(f"{folder.name}.sha256")
 
 
 def corpus_digests(folder: Path = PROCESSED) -> str:
-    """The SHA-256 of the corpus's files, a line each, as `sha256sum --check` reads it. Raises UserError."""
+    """The SHA-256 of the corpus's files, one per line, as `sha256sum --check` reads it. Raises UserError."""
     if missing := [name for name in FILES if not (folder / name).exists()]:
         raise UserError(f"{folder / missing[0]} not found: {_REMEDY}")
     names = [*FILES, *([LOWER_CASE] if (folder / LOWER_CASE).exists() else [])]
