@@ -44,12 +44,16 @@ def words_of(path: Path, vocabulary: list[str]) -> list[str]:
     return [vocabulary[number] for number in preprocess.encode(path, vocabulary)]
 
 
+def expect(sizes: str) -> None:
+    params = read_yaml(ROOT / "params.yaml") | {"preprocess": {"expected": parse_yaml(sizes, Path())}}
+    Path("params.yaml").write_text(json.dumps(params))
+
+
 def run_stage(
     monkeypatch: pytest.MonkeyPatch, train: str | bytes, valid: str = "a\n", test: str = "a\n", expected: str = "null"
 ) -> Corpus:
     """Run the whole stage on three texts -> the corpus that later stages load."""
-    params = read_yaml(ROOT / "params.yaml") | {"preprocess": {"expected": parse_yaml(expected, Path())}}
-    Path("params.yaml").write_text(json.dumps(params))
+    expect(expected)
     for split, text in zip(SPLITS, (train, valid, test), strict=True):
         put(split, text)
     monkeypatch.setattr(sys, "argv", ["preprocess"])
@@ -121,6 +125,24 @@ def test_a_text_that_cannot_be_used_is_refused_in_one_line(
         run_stage(monkeypatch, text)
     assert "\n" not in str(error.value)
     assert not PROCESSED.exists()
+
+
+@pytest.mark.parametrize(
+    ("edit", "place"),
+    [
+        (lambda: put("test", "b\n"), "data/raw"),
+        (lambda: Path("code/words.py").write_text("edited = True"), "pipeline/corpus"),
+        (lambda: expect("{train_tokens: 3, valid_tokens: 2, test_tokens: 2, vocabulary_size: 3}"), r"params\.yaml"),
+    ],
+)
+def test_what_is_edited_while_it_runs_is_noticed(
+    edit: Callable[[], object], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("code").mkdir()
+    monkeypatch.setattr(preprocess, "CODE", Path("code"))
+    monkeypatch.setattr(preprocess, "write_corpus_sizes", lambda _: edit())
+    with pytest.raises(UserError, match=f"^preprocess: {place}.* edited while this ran"):
+        run_stage(monkeypatch, "a b\n")
 
 
 @pytest.mark.slow
