@@ -199,6 +199,7 @@ def test_a_document_that_is_no_mapping_is_refused(document: Any) -> None:
         ("a: 1\n---\nb: 2", "another document"),
         ("!!python/object/apply:os.system [id]", "not valid YAML"),
         (b"\xff\xfe\x00", "not text in UTF-8"),
+        ("[" * 3000, "groups within groups without end"),
         ("", "expected the sections"),
     ],
 )
