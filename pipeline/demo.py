@@ -1,7 +1,7 @@
 """Run the whole pipeline on a small corpus of invented words, in a workspace of its own: the folder `.demo`.
 
-Your own data, results, MLflow store and DVC cache are left alone. The workspace is kept: look around in it, change its
-params.yaml and run `dvc repro` there. The next demo resets its code and settings and reruns what differs.
+Your own data, results, MLflow store and DVC cache are left alone. The workspace is kept as a git repository of its own:
+README.md has a tour of it. The next demo resets its code and settings, reruns what differs and commits that.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pipeline.artifacts.trials import study_path
 from pipeline.corpus import sample
 from pipeline.project.console import run, say
 from pipeline.project.files import PARAMS, PARAMS_BASE, REPORT, SAMPLE, atomic_write
@@ -20,35 +21,44 @@ PROJECT = Path(__file__).resolve().parents[1]
 WORKSPACE = PROJECT / ".demo"
 RECIPE = PROJECT / "recipes/demo.yaml"
 
-# The folder is a DVC root without git, and it does not use a cache that the user shares between projects.
-DVC_CONFIG = "[core]\n    no_scm = true\n[cache]\n    dir = cache\n"
+# The folder is a DVC root of its own, and it does not use a cache that the user shares between projects.
+DVC_CONFIG = "[core]\n    no_scm = {no_scm}\n[cache]\n    dir = cache\n"
 
 
 def main() -> None:
     argparse.ArgumentParser(prog="python -m pipeline.demo", description=__doc__).parse_args()
-    build_workspace(WORKSPACE, lay_over(read_base(PROJECT), RECIPE))
+    with_git = shutil.which("git") is not None
+    build_workspace(WORKSPACE, lay_over(read_base(PROJECT), RECIPE), with_git)
     exit_code = reproduce(WORKSPACE)
     if exit_code:
         sys.exit(exit_code)
+    if with_git:
+        commit(WORKSPACE)
     say(_where_to_look(WORKSPACE, Path(sys.executable).parent))
 
 
-def build_workspace(destination: Path, params: str) -> None:
+def build_workspace(destination: Path, params: str, with_git: bool = False) -> None:
     """Create or refresh a folder in which `dvc repro` runs this code on the sample corpus; params: params.yaml's text.
 
     Only code, settings and corpus are replaced: the results of earlier runs are kept, and DVC decides what is stale.
+    With git, the folder is a repository of its own.
     """
     for folder in ("pipeline", ".dvc/plots"):
         shutil.rmtree(destination / folder, ignore_errors=True)
         shutil.copytree(PROJECT / folder, destination / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("dvc.yaml", ".dvc/config", ".dvcignore"):
+    for file in ("dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", ".gitattributes"):
         shutil.copyfile(PROJECT / file, destination / file)
     with atomic_write(destination / PARAMS) as settings:
         settings.write(params)
+    seeds = destination / study_path("seeds")  # the report depends on it: empty, no such study
+    seeds.parent.mkdir(parents=True, exist_ok=True)
+    seeds.touch()
     (destination / PARAMS_BASE).unlink(missing_ok=True)  # left by a recipe that was laid over the earlier settings
     with atomic_write(destination / ".dvc/config.local") as config:
-        config.write(DVC_CONFIG)
+        config.write(DVC_CONFIG.format(no_scm=str(not with_git).lower()))
     sample.write(destination / SAMPLE)
+    if with_git:
+        _git(destination, "init", "--quiet")
 
 
 def reproduce(workspace: Path) -> int:
@@ -59,6 +69,24 @@ def reproduce(workspace: Path) -> int:
         except KeyboardInterrupt:
             dvc.wait()  # Ctrl-C reached the stage too; DVC records the failure and releases its locks
             raise
+
+
+def commit(workspace: Path) -> None:
+    """Commit whatever has changed in a workspace's repository, also where git has not been told who commits."""
+    if _git(workspace, "config", "user.email", check=False):
+        _git(workspace, "config", "user.name", "demo")
+        _git(workspace, "config", "user.email", "demo@localhost")
+    _git(workspace, "add", "--all")
+    if _git(workspace, "diff", "--cached", "--quiet", check=False):
+        _git(workspace, "-c", "commit.gpgsign=false", "commit", "--quiet", "--no-verify", "--message", "The demo")
+
+
+def _git(folder: Path, *arguments: str, check: bool = True) -> int:
+    """Run git in a folder and return its exit code."""
+    command = ["git", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=workspace_environment(), stdout=subprocess.DEVNULL, check=check
+    ).returncode
 
 
 def workspace_environment() -> dict[str, str]:
@@ -80,9 +108,10 @@ def _where_to_look(workspace: Path, programs: Path) -> str:
     folder, programs = Path(os.path.relpath(workspace)), Path(os.path.relpath(programs))
     return "\n".join(
         [
-            f"The demo's report: {folder / REPORT / 'report.md'}",
+            f"The demo's report: {folder / REPORT / 'index.html'}",
             f"Its metrics:       {programs / 'dvc'} --cd {folder} metrics show",
             f"Its runs:          {programs / 'mlflow'} ui --backend-store-uri sqlite:///{folder / 'mlflow.db'}",
+            "A tour of it:      README.md, A tour in five minutes",
         ]
     )
 

@@ -5,39 +5,48 @@ import json
 from collections.abc import Sequence
 
 from pipeline.artifacts.history import history_path, write_histories
-from pipeline.artifacts.metrics import metrics_path, read_corpus_sizes
+from pipeline.artifacts.metrics import metrics_path, read_corpus_sizes, write_valid_perplexities
+from pipeline.artifacts.trials import KeptStudy, read_study, study_path
 from pipeline.lm.settings import flatten
-from pipeline.project.console import run, say
+from pipeline.project.console import here, run, say
 from pipeline.project.files import MODELS, PARAMS, REPORT, atomic_write, sha256
 from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.params import load_params
 from pipeline.project.schema import CorpusSizes
 from pipeline.reporting import curves
 from pipeline.reporting.conclusions import Conclusion, judge
-from pipeline.reporting.published import LEFT_OUT, Published, comparable, figures_beside
+from pipeline.reporting.page import page
+from pipeline.reporting.published import LEFT_OUT, Published, comparable, figures_beside, is_of_the_size
 from pipeline.reporting.results import Result, read_results
+from pipeline.reporting.spread import Group, grouped
 
 NONE = "-"
+SEEDS = study_path("seeds")
 
 
 def write_report() -> list[Result]:
-    """Write `report.md`, its figures and the table of all epochs to results/report. Raises UserError."""
+    """Write results/report and the metric that DVC shows. Raises UserError."""
     params = load_params()
-    results = read_results(params.models)
-    text = render(results, read_corpus_sizes(), params.report.published or {})
+    results, corpus = read_results(params.models), read_corpus_sizes()
+    published = params.report.published or {}
+    text = render(results, corpus, published, read_study(SEEDS))
     histories = {result.name: result.history for result in results}
     curves.comparison(histories, REPORT / "comparison.svg")
     curves.curves(histories, REPORT / "curves.svg")
     curves.learning_rates(histories, REPORT / "learning_rates.svg")
     write_histories(REPORT / "histories.csv", histories)
+    write_valid_perplexities({result.name: result.metrics.valid_perplexity for result in results})
     with atomic_write(REPORT / "report.md") as file:
         file.write(text)
+    with atomic_write(REPORT / "index.html") as file:
+        file.write(page(text, results, figures_beside(results, corpus, published)))
     return results
 
 
-def render(results: Sequence[Result], corpus: CorpusSizes, published: Published) -> str:
-    """The report in Markdown, the same text for the same results."""
+def render(results: Sequence[Result], corpus: CorpusSizes, published: Published, seeds: KeptStudy | None = None) -> str:
+    """The report in Markdown, the same text for the same results. seeds: the study of how far they move results."""
     published, judged = figures_beside(results, corpus, published), comparable(results, corpus)
+    groups = _comparable_groups(seeds, corpus)
     finished_at = max(result.last.finished_at for result in results)
     blocks = [
         "# Language models, side by side",
@@ -47,7 +56,7 @@ def render(results: Sequence[Result], corpus: CorpusSizes, published: Published)
         "## Results",
         _results_table(results, published),
         "Perplexities are of the weights of the best epoch, the one of lowest valid perplexity. One training a model: "
-        "how far another seed would move these numbers is not measured here.",
+        f"how far another seed would move these numbers is {_measured(groups)}.",
         *_published_verdicts(results, published),
         "## Curves",
         "![Valid perplexity by epoch of all models](comparison.svg)",
@@ -56,7 +65,7 @@ def render(results: Sequence[Result], corpus: CorpusSizes, published: Published)
         "start above the frame.",
         "![Learning rate by epoch](learning_rates.svg)",
         "## The published conclusions",
-        "\n".join(_conclusion_item(conclusion) for conclusion in judge(judged)) if judged else LEFT_OUT,
+        "\n".join(_conclusion_item(conclusion) for conclusion in judge(judged, groups)) if judged else LEFT_OUT,
         "## Settings",
         *_settings(results),
     ]
@@ -101,10 +110,22 @@ def _published_verdicts(results: Sequence[Result], published: Published) -> list
     return ["Against the published test perplexity:", "\n".join(lines)] if lines else []
 
 
+def _comparable_groups(seeds: KeptStudy | None, corpus: CorpusSizes) -> list[Group]:
+    """None before the study is whole."""
+    if not seeds or not seeds.whole or seeds.corpus != corpus:
+        return []
+    return [group for group in grouped(seeds.ended) if is_of_the_size(group.settings)]
+
+
+def _measured(groups: Sequence[Group]) -> str:
+    if not groups:
+        return "not measured here"
+    return f"measured on shorter runs of {groups[0].settings.epochs} epochs, of which the conclusions below say more"
+
+
 def _conclusion_item(conclusion: Conclusion) -> str:
-    return "\n".join(
-        [f"- {conclusion.claim}: **{conclusion.verdict}**.", *(f"  - {sentence}" for sentence in conclusion.evidence)]
-    )
+    verdicts = "; ".join(f"**{verdict}** {basis}".rstrip() for basis, verdict in conclusion.verdicts.items())
+    return "\n".join([f"- {conclusion.claim}: {verdicts}.", *(f"  - {sentence}" for sentence in conclusion.evidence)])
 
 
 def _settings(results: Sequence[Result]) -> list[str]:
@@ -149,6 +170,7 @@ def inputs() -> Inputs:
     return {
         PARAMS.name: (params.train, params.models, params.report),
         MODELS.as_posix(): [sha256(path) if path.exists() else None for path in files],
+        SEEDS.as_posix(): sha256(SEEDS) if SEEDS.exists() else None,
     }
 
 
@@ -160,7 +182,8 @@ def main() -> None:
     for result in results:
         metrics = result.metrics
         say(f"{result.name:{width}}  valid {metrics.valid_perplexity:7.2f}  test {metrics.test_perplexity:7.2f}")
-    say(f"report: {REPORT / 'report.md'}; compare runs with `make ui`, draw the curves with `dvc plots show`")
+    compare = here("ui", "python -m pipeline.ui")
+    say(f"report: {REPORT / 'index.html'}; compare runs with {compare}, draw the curves with `dvc plots show`")
 
 
 if __name__ == "__main__":

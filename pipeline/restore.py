@@ -14,7 +14,7 @@ from pipeline.artifacts.dvc_lock import LockedStage, read_lock
 from pipeline.artifacts.history import history_path, read_history
 from pipeline.artifacts.metrics import mismatch, read_metrics
 from pipeline.artifacts.weights import read_description, weights_path
-from pipeline.lm.record import EpochRecord
+from pipeline.lm.record import EpochRecord, is_whole
 from pipeline.project.console import UserError, run, say
 from pipeline.project.files import MODELS
 from pipeline.project.params import load_params
@@ -40,7 +40,7 @@ def restore() -> list[str]:
         except UserError as error:
             say(f"warning: {name} is left out: {error}")
             continue
-        if history[-1].epoch != facts.settings.epochs:
+        if not is_whole(history, facts.settings):
             continue  # interrupted: it is published when it is resumed
         _, lacked = publish_finished(facts, history, files, final_figures(name, history))
         release(name)

@@ -21,7 +21,8 @@ from pipeline.corpus.words import EOS, UNK, read_lines, shown_path
 from pipeline.inference.sentences import SentenceScore, score_sentences
 from pipeline.inference.trained import load_trained
 from pipeline.lm.evaluation import perplexity
-from pipeline.project.console import UserError, progress, run, say, warn
+from pipeline.project.console import UserError, counted, progress, run, say, warn
+from pipeline.project.lines import Lines
 
 MANY_UNKNOWN = 0.5
 NAME_A_TEXT = "name a text, a sentence a line, or - for stdin"
@@ -52,7 +53,7 @@ class Total:
 class Advance:
     """Moves a bar of bytes on as what was read is scored, within a long line too."""
 
-    def __init__(self, bar: tqdm) -> None:
+    def __init__(self, bar: tqdm | Lines) -> None:
         self._bar = bar
         self._before = self._read = 0
 
@@ -124,8 +125,9 @@ def score(name: str, path: Path | None, *, words: bool, as_json: bool) -> None:
         say(json.dumps(document, indent=2, ensure_ascii="utf" not in str(sys.stdout.encoding).lower()))
     else:
         say(
-            f"{source}: perplexity {total.perplexity:.2f} of {total.tokens:,} tokens in {total.lines:,} lines; "
-            f"{total.unknown_words:,} of {total.words:,} words unknown ({unknown:.1%})"
+            f"{source}: perplexity {total.perplexity:.2f}"
+            f" of {counted(total.tokens, 'token')} in {counted(total.lines, 'line')}; "
+            f"{total.unknown_words:,} of {counted(total.words, 'word')} unknown ({unknown:.1%})"
         )
 
 

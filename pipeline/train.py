@@ -1,4 +1,4 @@
-"""Train one model of params.yaml. After an interruption, the same command continues from the last finished epoch.
+"""Train one model of params.yaml. After an interruption, the same command continues where it ended.
 
 Several processes share the work if torchrun starts them or `processes` in params.yaml says so: the result is the same.
 """
@@ -21,8 +21,8 @@ from pipeline.lm.distributed import check_shares, rank
 from pipeline.lm.memory import check_fits
 from pipeline.lm.model import num_parameters
 from pipeline.lm.record import EpochRecord
-from pipeline.lm.training import check_runs_here
-from pipeline.project.console import naming, progress, run, say, warn
+from pipeline.lm.training import Training, check_runs_here
+from pipeline.project.console import counted, naming, progress, run, say, warn
 from pipeline.project.files import PARAMS, PROCESSED
 from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.params import load_params, read_text
@@ -34,7 +34,7 @@ from pipeline.tracking.live import LiveRun, live_run
 
 
 def train(name: str) -> None:
-    """Train a model to its last epoch, keeping its best weights and its history. Raises UserError."""
+    """Train a model to its end, keeping its best weights and its history. Raises UserError."""
     keep_freed_memory()
     with fail_together(), naming(name):
         inputs = FixedInputs(name, partial(training_inputs, name))
@@ -43,12 +43,13 @@ def train(name: str) -> None:
         corpus = load_corpus()
         check_runs_here(settings)
         check_fits(settings, len(corpus.train), len(corpus.vocabulary))
-    with naming(name), inputs, resumable(name, settings, corpus) as training:
+    with naming(name), inputs, resumable(name, settings, corpus, params.checkpoint_minutes) as training:
         if rank() > 0:
             while not training.finished:
                 training.run_epoch()
             return
-        say(f"{name}: {num_parameters(training.model):,} parameters; {training.description()}")
+        size = f"{num_parameters(training.model):,} parameters, {counted(settings.epochs, 'epoch')}"
+        say(f"{name}: {size} of {counted(len(training.train), 'step')}; {training.description()}")
         tags = {"recipe": params.recipe} | training.circumstances()
         facts = RunFacts(
             name, training.fingerprint, settings, corpus, tags, training_id=training.id, params=params_text
@@ -66,12 +67,12 @@ def train(name: str) -> None:
             say(f"{name}: was finished after epoch {len(training.history)}")
             publish(facts, training.history, files)
             return
-        if training.history:
-            say(f"{name}: going on after epoch {len(training.history)}")
-        done, steps = len(training.history), len(training.train)
+        if place := training.place():
+            say(f"{name}: going on after {place}")
+        total = settings.epochs * len(training.train)
         with (
             live_run(facts, training.history) as tracked,
-            progress(settings.epochs * steps, name, "step", initial=done * steps) as bar,
+            progress(total, name, "step", training.steps_taken, lambda: so_far(training, int(bar.n))) as bar,
             peer_failures(),
         ):
             while not training.finished:
@@ -80,7 +81,20 @@ def train(name: str) -> None:
                 tracked.publish(training.history)
                 say(epoch_line(name, record, settings.epochs, best=record == best_epoch(training.history)))
                 inputs.warn_once()
+            if len(training.history) < settings.epochs:
+                best = best_epoch(training.history).epoch
+                say(f"{name}: ends here, for valid perplexity has not been better since epoch {best}")
             end_run(tracked, training.history, files)
+
+
+def so_far(training: Training, steps: int) -> str:
+    """Epoch and step, after so many steps in all, and what the last finished epoch came to."""
+    epoch, step = divmod(steps - 1, len(training.train))
+    line = f"epoch {epoch + 1}/{training.settings.epochs}  step {step + 1:,}/{len(training.train):,}"
+    if not training.history:
+        return line
+    last = training.history[-1]
+    return f"{line}  after epoch {last.epoch}: train {last.train_perplexity:.2f}  valid {last.valid_perplexity:.2f}"
 
 
 def training_inputs(name: str) -> Inputs:

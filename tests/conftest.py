@@ -2,12 +2,16 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
+
+if TYPE_CHECKING:  # Playwright is needed by the browser's tests alone
+    from tests.browser import Visit
 
 # Small models gain nothing from a second thread, and lose much when something else runs on the machine.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -61,3 +65,12 @@ def mlflow_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def empty_store(mlflow_tables: Path, away_from_the_users_files: None) -> None:
     """MLflow's store in the test's folder, with nothing in it, for tests of what comes into it."""
     shutil.copy(mlflow_tables, "mlflow.db")
+
+
+@pytest.fixture
+def visit() -> "Iterator[Visit]":
+    """A page in a real Chromium."""
+    from tests.browser import visit
+
+    with visit() as new:
+        yield new

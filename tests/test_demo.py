@@ -3,8 +3,9 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
-from pipeline.demo import PROJECT, build_workspace, workspace_environment
+from pipeline.demo import PROJECT, build_workspace, commit, workspace_environment
 from pipeline.project.files import SPLITS
 from pipeline.project.params import load_params
 from tests.small import recipe_params, recipe_text
@@ -41,6 +42,29 @@ def test_a_workspace_inside_another_is_a_dvc_root_whose_stages_the_outer_one_doe
     build_workspace(inner, recipe_text("demo"))
     assert dvc(inner, "root") == ["."]
     assert dvc(tmp_path, "stage", "list", "--all", "--name-only") == stages != []
+
+
+def git(folder, *arguments):
+    return subprocess.check_output(["git", *arguments], cwd=folder, env=workspace_environment(), text=True).strip()
+
+
+def test_a_workspace_with_git_is_a_repository_of_its_own_with_a_commit_for_each_change(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))  # where nobody has told git who they are
+    build_workspace(tmp_path / "outer", recipe_text("demo"), with_git=True)
+    inner = tmp_path / "outer/.demo"
+    for _ in range(2):
+        build_workspace(inner, recipe_text("demo"), with_git=True)
+        commit(inner)
+    assert Path(git(inner, "rev-parse", "--show-toplevel")).samefile(inner)
+    assert git(inner, "rev-list", "--count", "HEAD") == "1"
+    assert git(inner, "status", "--porcelain") == ""
+    assert {"params.yaml", "dvc.yaml"} <= set(git(inner, "ls-files").splitlines())
+    assert not any(
+        name.startswith(("data/sample", ".dvc/config.local")) for name in git(inner, "ls-files").splitlines()
+    )
+    assert dvc(inner, "params", "diff") == []
+    (inner / "params.yaml").write_text((inner / "params.yaml").read_text().replace('"epochs": 6', '"epochs": 3'))
+    assert dvc(inner, "params", "diff")[-2:] == ["6", "3"]
 
 
 def test_nothing_in_the_environment_leads_out_of_the_workspace(monkeypatch):

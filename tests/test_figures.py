@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.reporting import curves, parallel_coordinates
+from pipeline.reporting import curves, parallel_coordinates, style
 from pipeline.reporting.style import History
 from tests.histories import history
 from tests.small import ROOT
@@ -48,6 +48,14 @@ def test_the_same_histories_give_the_same_bytes_without_a_date(drawing: Drawing)
 def test_another_number_changes_the_figure(drawing: Drawing) -> None:
     changed = MODELS | {"gru": history([140.0, 130.0, 129.0], rate=0.5)}
     assert draw(drawing, changed) != draw(drawing, MODELS)
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS)
+def test_every_colour_of_a_figure_has_one_for_the_dark(drawing: Drawing) -> None:
+    models = {f"model_{index}": history([200.0, 100.0 + index, 150.0]) for index in range(9)}
+    sheet, drawn = draw(drawing, models).decode().split("</style>", 1)
+    for what, color in set(re.findall(r"(fill|stroke): (#\w+)", drawn)):
+        assert f'[style*="{what}: {color}"]{{{what}:{style.DARK[color]}!important}}' in sheet
 
 
 @pytest.mark.parametrize("number", range(1, 10))
@@ -109,7 +117,9 @@ TRIALS = {
 
 
 def draw_trials(columns: Mapping[str, list], perplexities: list[float], complete: list[bool]) -> bytes:
-    parallel_coordinates.parallel_coordinates(columns, {"learning_rate"}, perplexities, complete, Path("trials.svg"))
+    parallel_coordinates.parallel_coordinates(
+        columns, {"learning_rate": True}, perplexities, complete, Path("trials.svg")
+    )
     return Path("trials.svg").read_bytes()
 
 
@@ -118,6 +128,11 @@ def test_a_sweep_is_drawn_with_every_setting_and_value_that_has_a_name() -> None
     assert texts(svg) >= {*TRIALS, "valid perplexity", "lstm", "gru", "0.8", "none", "worse", "best", "complete"}
     assert svg == draw_trials(TRIALS, [100.0, 120.0, 150.0, math.inf], [True, True, False, False])
     assert svg != draw_trials(TRIALS, [100.0, 120.0, 151.0, math.inf], [True, True, False, False])
+
+
+def test_a_range_keeps_its_scale_however_few_trials_there_are() -> None:
+    svg = draw_trials(TRIALS, [100.0, 120.0, 150.0, 90.0], [True] * 4)
+    assert texts(svg) >= {"0.01", "0.1", "1", "10"}
 
 
 @given(st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=12), st.booleans())

@@ -4,6 +4,7 @@ import hashlib
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,15 +22,17 @@ from ruamel.yaml import YAML
 
 from pipeline import evaluate
 from pipeline.artifacts.checkpoint import load_checkpoint, release, save_checkpoint, training_id
-from pipeline.artifacts.history import history_path
-from pipeline.artifacts.resumable import ResumableTraining
+from pipeline.artifacts.history import history_path, read_history
+from pipeline.artifacts.resumable import ResumableTraining, resumable
 from pipeline.artifacts.weights import load_weights, weights_path
 from pipeline.corpus.ids import Corpus, load_corpus, write_corpus
 from pipeline.demo import workspace_environment
 from pipeline.evaluate import evaluate_model, evaluation_inputs
+from pipeline.lm.step import train_step
 from pipeline.project.console import UserError
 from pipeline.project.files import SPLITS, sha256
 from pipeline.project.inputs import FixedInputs, Inputs
+from pipeline.project.params import load_params
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.finished import publish
 from pipeline.tracking.live import live_run
@@ -168,6 +171,70 @@ def test_a_checkpoint_stays_until_dvc_has_recorded_the_results() -> None:
     evaluate_model("lstm")
     assert not checkpoints()
     assert len(runs()) == 1
+
+
+@pytest.mark.usefixtures("project")
+def test_an_interrupt_in_the_middle_of_a_step_waits_for_its_end_and_loses_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    steps = 0
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps in interrupts:
+            signal.raise_signal(interrupts[steps])
+        return train_step(*arguments)
+
+    def result() -> tuple[str, list[tuple[float, ...]]]:
+        epochs = read_history(history_path("lstm"))
+        return sha256(weights_path("lstm")), [(r.train_perplexity, r.valid_perplexity, r.grad_norm) for r in epochs]
+
+    monkeypatch.setattr("pipeline.lm.training.train_step", counted)
+    interrupts: dict[int, signal.Signals] = {}
+    train("lstm")
+    undisturbed, whole = result(), steps
+    shutil.rmtree(".checkpoints")
+
+    interrupts, steps = {7: signal.SIGINT, 20: signal.SIGTERM, whole // 2 + 5: signal.SIGHUP}, 0
+    before = {number: signal.signal(number, signal.default_int_handler) for number in interrupts.values()}
+    try:
+        for _ in interrupts:
+            with pytest.raises(KeyboardInterrupt):
+                train("lstm")
+        train("lstm")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert (result(), steps) == (undisturbed, whole)
+    assert "lstm: going on after step 20 of epoch 1\n" in capsys.readouterr().out
+    again, _ = runs()
+    client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
+    assert [p.step for p in client.get_metric_history(again.info.run_id, "perplexity/valid")] == [1, 2]
+    assert again.info.status == "FINISHED"
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(("seconds_to_write", "steps"), [(0, [7, 13, 19, 25, 30]), (0.125, [7, 20]), (1, [7])])
+def test_a_checkpoint_is_written_every_so_often_unless_that_takes_long(
+    seconds_to_write: float, steps: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, saved = 0.0, []
+    monkeypatch.setattr("pipeline.artifacts.resumable.time.monotonic", lambda: now)
+
+    def step_of_a_second() -> None:
+        nonlocal now
+        now += 1
+
+    def save(path: Path, state: dict[str, Any]) -> None:
+        nonlocal now
+        now += seconds_to_write
+        saved.append(state["current"] and state["current"]["steps"])
+
+    monkeypatch.setattr("pipeline.artifacts.resumable.save_checkpoint", save)
+    with resumable("lstm", load_params().model("lstm"), load_corpus(), checkpoint_minutes=0.1) as training:
+        training.run_epoch(step_of_a_second)
+    assert saved == [*steps, None]
 
 
 @pytest.mark.usefixtures("project")

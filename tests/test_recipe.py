@@ -65,12 +65,12 @@ download:
     valid: {name: b, sha256: "0000000000000000000000000000000000000000000000000000000000000000"}
     test: {name: c, sha256: "0000000000000000000000000000000000000000000000000000000000000000"}
 preprocess:
-  expected: null            # any
+  expected:                 # any
 evaluate:
   # How.
-  dynamic: null
+  dynamic:
 report:
-  published: null
+  published:
 """
 
 
@@ -125,7 +125,7 @@ def test_comments_and_order_stay_and_only_what_differs_changes() -> None:
         "bptt: 25": "bptt: 35",
         "momentum: 0.8": "momentum: 0.0",
         "name: decay, constant_epochs: 15, decay: 0.98": "name: linear, warmup: 0.02",
-        "max_grad_norm: 5.0": "max_grad_norm: null",
+        "max_grad_norm: 5.0": "max_grad_norm:",
     }
     expected = BASE
     for old, new in changed.items():
@@ -155,7 +155,7 @@ def test_a_setting_that_the_base_leaves_out_stands_within_its_group() -> None:
 
 def test_models_that_are_replaced_are_no_longer_evaluated_dynamically() -> None:
     how = "{learning_rate: 0.001, decay: 0.01, epsilon: 0.001, bptt: 5}"
-    base = BASE.replace("dynamic: null", f"dynamic: {{wide: {how}}}")
+    base = BASE.replace("dynamic:", f"dynamic: {{wide: {how}}}")
     assert laid("train: {epochs: 4}", base)[1]["evaluate"]["dynamic"].keys() == {"wide"}
     assert laid("models: {small: {}}", base)[1]["evaluate"] == {"dynamic": None}
     text = f"models: {{small: {{}}}}\nevaluate: {{dynamic: {{small: {how}}}}}"

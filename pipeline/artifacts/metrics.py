@@ -1,4 +1,4 @@
-"""`metrics.json` of a model and `corpus.json`: figures that DVC shows, read back with every value checked."""
+"""Figures as JSON: of a model, of the corpus, of all models. Those that are read back have every value checked."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from pipeline.artifacts.history import best_epoch
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.settings import PositiveFloat, PositiveInt, Strict
 from pipeline.project.console import UserError
-from pipeline.project.files import CORPUS_METRICS, MODELS, atomic_write
+from pipeline.project.files import CORPUS_METRICS, MODELS, VALID_PERPLEXITY, atomic_write
 from pipeline.project.schema import CorpusSizes
 
 SAME_WEIGHTS = 1e-4  # how far the perplexity of the same weights may differ between two devices
@@ -65,6 +65,11 @@ def mismatch(metrics: Metrics, history: Sequence[EpochRecord]) -> str | None:
 
 def write_corpus_sizes(sizes: CorpusSizes) -> None:
     _write(CORPUS_METRICS, sizes.model_dump())
+
+
+def write_valid_perplexities(perplexities: dict[str, float]) -> None:
+    """Write the figure by which experiments are compared, by model: what `dvc metrics` and `dvc exp show` show."""
+    _write(VALID_PERPLEXITY, perplexities)
 
 
 def read_corpus_sizes() -> CorpusSizes:

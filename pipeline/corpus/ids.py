@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,14 @@ if TYPE_CHECKING:  # torch takes seconds to import and only `load_corpus` needs 
 VOCABULARY = "vocabulary.txt"
 FILES = (*(f"{split}.npy" for split in SPLITS), VOCABULARY)
 
+IDS_AT_A_TIME = 2**18
+
 _REMEDY = "run `dvc checkout preprocess`, or `dvc repro --single-item --force preprocess`"
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """train, valid, test [length] int64, ids of tokens; vocabulary[id] is the word."""
+    """train, valid, test [length], ids of tokens of any integer type; vocabulary[id] is the word."""
 
     train: "Tensor"
     valid: "Tensor"
@@ -33,13 +36,14 @@ class Corpus:
         """The ids of each split, by its name."""
         return {split: getattr(self, split) for split in SPLITS}
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over ids and vocabulary: equal for equal corpora only."""
+        """SHA-256 over ids and vocabulary: equal for equal corpora only, whatever the ids' type."""
         digest = hashlib.sha256("\n".join(self.vocabulary).encode())
         for ids in (self.train, self.valid, self.test):
             digest.update(f"\n\n{len(ids)}\n".encode())
-            digest.update(ids.numpy().astype("<i8", copy=False).data)
+            for piece in ids.split(IDS_AT_A_TIME):
+                digest.update(piece.numpy().astype("<i8", copy=False).data)
         return digest.hexdigest()
 
 
@@ -60,7 +64,7 @@ def write_corpus(ids: dict[str, np.ndarray], vocabulary: list[str], folder: Path
 
 
 def load_corpus(folder: Path = PROCESSED) -> Corpus:
-    """Read what `write_corpus` wrote. Raises UserError when a file is missing or damaged."""
+    """What `write_corpus` wrote, the ids mapped from disk. Raises UserError when a file is missing or damaged."""
     import torch
 
     vocabulary = _load_vocabulary(folder / VOCABULARY)
@@ -96,9 +100,9 @@ def _load_vocabulary(path: Path) -> tuple[str, ...]:
 
 
 def _load_ids(path: Path, vocabulary_size: int) -> np.ndarray:
-    """ids [length] int64."""
+    """ids [length], uint16 or uint32, mapped from disk."""
     try:
-        ids = np.load(path, allow_pickle=False)
+        ids = np.load(path, mmap_mode="c", allow_pickle=False)  # as "r" would, without PyTorch's warning
     except FileNotFoundError:
         raise UserError(f"{path} not found: {_REMEDY}") from None
     except Exception:  # NumPy fails in many ways on a file that is damaged
@@ -107,4 +111,4 @@ def _load_ids(path: Path, vocabulary_size: int) -> np.ndarray:
         raise UserError(f"{path} is damaged (needs a list of ids, uint16 or uint32): {_REMEDY}")
     if ids.max() >= vocabulary_size:
         raise UserError(f"{path} has the id {ids.max()}, but {VOCABULARY} has {vocabulary_size} words: {_REMEDY}")
-    return ids.astype(np.int64)
+    return ids

@@ -139,7 +139,8 @@ def _multiplies_bfloat16() -> bool:
 def device_name(device: torch.device) -> str:
     """A GPU with its memory, or the CPU with the threads in use."""
     if device.type == "cpu":
-        return f"CPU, {torch.get_num_threads()} threads"
+        threads = torch.get_num_threads()
+        return f"CPU, {threads} thread{'' if threads == 1 else 's'}"
     gpu = torch.cuda.get_device_properties(device)
     return f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB"
 

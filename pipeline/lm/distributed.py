@@ -3,6 +3,7 @@
 The processes are those of `torch.distributed`'s default group. A process on its own is the first of one.
 """
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -38,6 +39,20 @@ def own_columns(x: Tensor) -> Tensor:
     """
     check_shares(x.shape[1])
     return x.chunk(world_size(), dim=1)[rank()]
+
+
+def all_columns(x: Tensor) -> Tensor:
+    """The whole batch, of what each process has: x [time, batch / world_size, ...] -> [time, batch, ...]."""
+    if world_size() == 1:
+        return x
+    shares = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
+    dist.all_gather(shares, x.contiguous())
+    return torch.cat(shares, dim=1)
+
+
+def in_any_process(wanted: bool) -> bool:
+    """Whether it is wanted in any of the processes, all of which have to ask."""
+    return bool(total(torch.tensor(int(wanted))))
 
 
 def total(x: Tensor) -> Tensor:

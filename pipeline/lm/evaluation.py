@@ -13,7 +13,7 @@ from pipeline.lm.settings import Settings
 
 
 def batches_of(splits: Mapping[str, Tensor], settings: Settings, device: torch.device) -> dict[str, Batches]:
-    """The splits of a corpus, each [length] int64, in the batches in which a model of these settings is evaluated."""
+    """The splits of a corpus, each [length], in the batches in which a model of these settings is evaluated."""
     return {split: Batches(text.to(device), settings.batch_size, settings.bptt) for split, text in splits.items()}
 
 
@@ -25,7 +25,7 @@ def evaluate(model: nn.Module, batches: Batches, on_window: Callable[[], object]
     """
     model.eval()
     state = None
-    total_loss = torch.zeros((), dtype=torch.float64, device=batches.inputs.device)
+    total_loss = torch.zeros((), dtype=torch.float64, device=batches.device)
     for inputs, targets, _ in batches:
         logits, state = model(inputs, state)
         total_loss += F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")

@@ -1,6 +1,6 @@
 """The recurrent language model of Zaremba, Sutskever and Vinyals (2014), arXiv:1409.2329."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import overload
 
 import torch
@@ -105,15 +105,18 @@ def state_tensors(state: State) -> list[Tensor]:
     return [tensor for part in state for tensor in ([part] if isinstance(part, Tensor) else part)]
 
 
+def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
+    """A state of which each tensor is what the function makes of it."""
+    return [function(part) if isinstance(part, Tensor) else (function(part[0]), function(part[1])) for part in state]
+
+
 @overload
 def detach(state: State) -> State: ...
 @overload
 def detach(state: State | None) -> State | None: ...
 def detach(state: State | None) -> State | None:
     """Keep a state's values and forget how they came about: where back-propagation is cut."""
-    if state is None:
-        return None
-    return [part.detach() if isinstance(part, Tensor) else (part[0].detach(), part[1].detach()) for part in state]
+    return None if state is None else map_state(Tensor.detach, state)
 
 
 def without_dropout(model: LanguageModel) -> LanguageModel:

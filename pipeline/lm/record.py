@@ -1,6 +1,9 @@
 """What is known of one epoch of training; the same record feeds the history, the report and the tracking."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from pipeline.lm.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -25,3 +28,14 @@ class EpochRecord:
     tokens_per_second: float
     seconds: float
     finished_at: str
+
+
+def is_whole(history: Sequence[EpochRecord], settings: Settings) -> bool:
+    """Whether these are all the epochs of a training.
+
+    That is as many as the settings ask for, or fewer if the last `patience` of them brought no better valid perplexity.
+    """
+    perplexities = [record.valid_perplexity for record in history]
+    if not perplexities or len(perplexities) >= settings.epochs:
+        return len(perplexities) == settings.epochs
+    return len(perplexities) - 1 - perplexities.index(min(perplexities)) == settings.patience

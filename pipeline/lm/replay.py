@@ -1,12 +1,14 @@
 """Training steps of which those alike are recorded once and replayed, where the device gains by that."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
+from pipeline.lm.batching import Batches
 from pipeline.lm.graph import Recorder
-from pipeline.lm.model import State, state_tensors
+from pipeline.lm.model import State, map_state, state_tensors
 from pipeline.lm.step import Step
 
 TakeStep = Callable[[Tensor, Tensor, Tensor, State | None], Step]  # inputs, targets, scale, state: as `train_step`
@@ -19,13 +21,14 @@ class ReplayedSteps:
 
     Others are the first window, which has no state before it, and shorter ones. Made anew for every epoch: it records
     what is there then (weights and optimizer may have been loaded), and an epoch that is resumed after a kill replays
-    the same windows as it would have, so it ends with the same weights to the bit.
+    the same windows as it would have (`rehearse`), so it ends with the same weights to the bit.
     """
 
-    def __init__(self, step: TakeStep, bptt: int, recorder: Recorder) -> None:
+    def __init__(self, step: TakeStep, bptt: int, recorder: Recorder | None) -> None:
+        """recorder: None where nothing is to be recorded."""
         self.step = step
         self.bptt = bptt
-        self.recorder: Recorder | None = recorder
+        self.recorder = recorder
         self.recording: Recording | None = None
         self.warm_up = WARM_UP
 
@@ -47,6 +50,22 @@ class ReplayedSteps:
                 return self.step(inputs, targets, scale, state)
         return self.recording(inputs, targets, scale, state)
 
+    def rehearse(self, windows: Batches, taken: int, changed: Sequence[Tensor]) -> None:
+        """Take the first steps of an epoch again, of which so many were taken: they warm up and record as they did.
+
+        changed: what steps change, which then is given its values back.
+        """
+        if self.recorder is None:
+            return
+        kept, state = [tensor.detach().clone() for tensor in changed], None
+        scale = torch.ones((), device=windows.device)
+        for step in range(min(taken, 1 + WARM_UP + 1)):
+            inputs, targets, _ = windows[step]
+            state = self(inputs, targets, scale, state).state
+        with torch.no_grad():
+            for tensor, value in zip(changed, kept, strict=True):
+                tensor.copy_(value)
+
 
 class Recording:
     """A recorded step, with the tensors that it reads: inputs, targets, scale, and the state, which it carries on."""
@@ -55,9 +74,7 @@ class Recording:
         self, step: TakeStep, recorder: Recorder, inputs: Tensor, targets: Tensor, scale: Tensor, state: State
     ) -> None:
         self.window = inputs.clone(), targets.clone(), scale.clone()
-        self.state: State = [
-            part.clone() if isinstance(part, Tensor) else (part[0].clone(), part[1].clone()) for part in state
-        ]
+        self.state = map_state(Tensor.clone, state)
 
         def step_and_carry() -> Step:
             loss, grad_norm, after = step(*self.window, self.state)

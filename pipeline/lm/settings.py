@@ -73,6 +73,7 @@ class Settings(Strict):
     init_range: Annotated[float, Field(gt=0, le=100)]
 
     epochs: Count
+    patience: Count | None = None
     batch_size: Count
     bptt: Count
     random_windows: bool = False

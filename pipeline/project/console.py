@@ -9,12 +9,14 @@ import sys
 import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from tqdm import tqdm
 
 from pipeline.lm.errors import TrainingError
 from pipeline.project.files import clear_partial_files, kept_folders
+from pipeline.project.lines import Lines
 
 # How to mend what the system refuses; what is not listed says enough by its own words.
 _SPACE, _PERMISSIONS = "free some space", "mend the permissions"
@@ -168,18 +170,32 @@ def warn(message: str) -> None:
     tqdm.write(f"warning: {message}", file=sys.stderr)
 
 
-def progress(total: int | None, description: str, unit: str, initial: int = 0) -> tqdm:
-    """A progress bar with the time left, drawn only on a terminal and gone when it is done; bytes as 5.10M.
+def progress(
+    total: int | None, description: str, unit: str, initial: int = 0, detail: Callable[[], str] | None = None
+) -> "tqdm | Lines":
+    """A progress bar with the time left, gone when it is done; bytes as 5.10M. Off a terminal, a line a minute.
 
-    total: None when nobody knows.
+    total: None when nobody knows
+    detail: how far it is, for the lines; by itself, the number of units
     """
+    if not sys.stderr.isatty():
+        return Lines(total, description, unit, initial, detail)
     return tqdm(
         total=total,
         desc=description,
         unit=unit,
         unit_scale=unit == "B",
         initial=initial,
-        disable=None,
         leave=False,
         dynamic_ncols=True,
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 epoch`, `1,200 epochs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def here(make: str, command: str) -> str:
+    """The command to name in a hint: the demo's folder has no Makefile."""
+    return f"`make {make}`" if Path("Makefile").exists() else f"`{command}`"

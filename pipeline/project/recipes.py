@@ -13,8 +13,7 @@ from pipeline.project.console import UserError
 from pipeline.project.files import PARAMS, PARAMS_BASE, RECIPES
 from pipeline.project.params import parse_params, parse_yaml, read_text, read_yaml
 
-WIDTH = 120
-NULL = "tag:yaml.org,2002:null"
+WIDTH = 80
 
 
 def recipe_files(root: Path = Path()) -> dict[str, Path]:
@@ -83,12 +82,10 @@ def differences(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str,
 
 
 def round_trip() -> YAML:
-    """Reads and writes YAML including comments, in the layout of params.yaml."""
+    """Reads and writes YAML including comments, in the layout of params.yaml, which is DVC's."""
     yaml = YAML()
     yaml.width = WIDTH
     yaml.preserve_quotes = True
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.representer.add_representer(type(None), lambda dumper, _: dumper.represent_scalar(NULL, "null"))
     return yaml
 
 

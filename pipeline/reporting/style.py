@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,25 @@ from pipeline.project.files import atomic_write
 History = Sequence[EpochRecord]
 
 WIDTH = 8.0  # inches: 768 pixels on a page, about the width of GitHub's text
-INK, MUTED, GRID, SHADE = "#1f2328", "#59636e", "#e4e7eb", "#f7ede2"
+INK, MUTED, GRID, SHADE, EDGE = "#1f2328", "#59636e", "#e4e7eb", "#f7ede2", "#b1b8c0"
 # Pairs of a dark and a lighter shade of one hue. Colour-blind readers can tell the hues apart, grey print the shades.
 COLORS = ("#0b4f8a", "#4d9de0", "#a63c06", "#ef8e33", "#1b6b4a", "#58b78c", "#6b3a85", "#b98ad1")
 MARKERS = "osD^vPXp"
+# What the colours of a figure turn into where the reader's system is set to dark.
+DARK = {
+    "#ffffff": "#0d1117",
+    INK: "#e6edf3",
+    MUTED: "#9198a1",
+    GRID: "#262c34",
+    SHADE: "#241f1a",
+    EDGE: "#4d555f",
+} | dict(
+    zip(
+        COLORS,
+        ("#4a94dc", "#a5d0f7", "#e0671f", "#f7b877", "#3aa878", "#96dbbb", "#a56cc4", "#d8b9ea"),
+        strict=True,
+    )
+)
 BEST: dict[str, Any] = {"markeredgecolor": "white", "markersize": 8, "clip_on": False, "zorder": 3}
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
@@ -27,7 +43,7 @@ STYLE: dict[Any, Any] = {
     "text.color": INK,
     "axes.labelcolor": MUTED,
     "axes.labelsize": 9,
-    "axes.edgecolor": "#b1b8c0",
+    "axes.edgecolor": EDGE,
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -46,7 +62,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 9,
     "legend.handlelength": 2.4,
-    "figure.facecolor": "white",  # readable on dark pages too
+    "figure.facecolor": "white",  # not transparent: a page may be dark where the system is not
     "svg.fonttype": "path",
     "svg.hashsalt": "pipeline",
 }
@@ -60,8 +76,21 @@ def drawn(path: Path, width: float, height: float) -> Iterator[Figure]:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), dpi=160, layout="constrained")
         yield figure
-        with atomic_write(path, "wb") as file:
-            figure.savefig(file, format=kind, metadata=dates_and_versions[kind])
+        image = BytesIO()
+        figure.savefig(image, format=kind, metadata=dates_and_versions[kind])
+    with atomic_write(path, "wb") as file:
+        file.write(in_both_schemes(image.getvalue()) if kind == "svg" else image.getvalue())
+
+
+def in_both_schemes(svg: bytes) -> bytes:
+    """The same figure with a style sheet that replaces its colours where the reader's system is set to dark."""
+    rules = "".join(
+        f'[style*="{what}: {light}"]{{{what}:{dark}!important}}'
+        for light, dark in DARK.items()
+        for what in ("fill", "stroke")
+        if f"{what}: {light}".encode() in svg
+    )
+    return svg.replace(b"</style>", f"\n@media (prefers-color-scheme: dark) {{{rules}}}</style>".encode(), 1)
 
 
 def perplexity_axis(axes: Axes, histories: Iterable[History], fields: Sequence[str]) -> None:

@@ -34,10 +34,16 @@ class LiveRun:
         self._reports.put({"history": self._history, "status": "RUNNING"})
 
     def end(
-        self, status: str, *, failure: str = "", tags: Mapping[str, str] | None = None, files: Sequence[Path] = ()
+        self,
+        status: str,
+        *,
+        failure: str = "",
+        tags: Mapping[str, str] | None = None,
+        files: Sequence[Path] = (),
+        metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Write everything that is left and end the run; waits for a slow server, but not forever."""
-        end = {"status": status, "failure": failure, "tags": tags, "files": files}
+        end = {"status": status, "failure": failure, "tags": tags, "files": files, "metrics": metrics}
         self._reports.put({"history": self._history} | end)
         self._thread.join(GRACE_SECONDS)
         if self._thread.is_alive() or self._behind:

@@ -22,12 +22,13 @@ REMEDY = "`python -m pipeline.sweep ... --report` writes what it lacks"
 
 @dataclass(frozen=True)
 class EndedRun:
-    """A training run that has ended, and the tags that say how."""
+    """A training run that has ended, the tags that say how, and its final figures."""
 
     facts: RunFacts
     history: Sequence[EpochRecord]
     tags: Mapping[str, str]
     failure: str
+    metrics: Mapping[str, float]
 
 
 def open_sweep(study: str, name: str) -> str | None:
@@ -65,7 +66,9 @@ def close_sweep(
         for trial in trials:
             if trial.facts.tags["trial"] not in ended:
                 status = "FAILED" if trial.failure else "FINISHED"
-                Publisher(trial.facts).publish(trial.history, status, failure=trial.failure, tags=trial.tags)
+                Publisher(trial.facts).publish(
+                    trial.history, status, failure=trial.failure, tags=trial.tags, metrics=trial.metrics
+                )
         for run in client.search_runs([experiment_id], of_this_sweep, max_results=RUNS_A_REQUEST):
             if "mlflow.parentRunId" not in run.data.tags:  # created while the parent could not be
                 client.set_tag(run.info.run_id, "mlflow.parentRunId", parent.info.run_id)

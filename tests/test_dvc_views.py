@@ -1,0 +1,95 @@
+"""What people see of DVC: what it makes of params.yaml, and the page of its plots."""
+
+import difflib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from dvc.utils.hydra import apply_overrides
+
+from pipeline.params import check
+from pipeline.project.console import UserError
+from pipeline.project.recipes import lay_over, read_base
+from tests.small import ROOT
+
+if TYPE_CHECKING:
+    from tests.browser import Visit
+
+
+@pytest.mark.parametrize("recipe", [None, "best", "demo", "fast", "zaremba"])
+def test_what_dvc_sets_is_the_only_line_that_it_changes(recipe: str | None) -> None:
+    before = lay_over(read_base(ROOT), ROOT / f"recipes/{recipe}.yaml") if recipe else read_base(ROOT)
+    Path("params.yaml").write_text(before)
+    apply_overrides("params.yaml", ["train.seed=12345", "+train.momentum=0.5"])
+    changes = difflib.ndiff(before.splitlines(), Path("params.yaml").read_text().splitlines())
+    changed = [line[2:].split("#")[0].strip() for line in changes if line[0] in "+-"]
+    assert changed == ["seed: 1", "seed: 12345", "momentum: 0.5"]
+
+
+def test_settings_are_checked_before_dvc_writes_them() -> None:
+    Path("params.yaml").write_text(read_base(ROOT))
+    model = next(iter(check().models))
+    settings = ["train.bptt=7", f"+models.{model}.init_range=0.25"]
+    assert (check(settings).train.bptt, check(settings).models[model].init_range) == (7, 0.25)
+    for setting, fault in {
+        "train.bptt=0": "^params.yaml: train.bptt = 0: input should be",
+        "+train.bppt=5": "^params.yaml: train.bppt: no such setting; did you mean bptt",
+        "train.bppt=5": "Could not override 'train.bppt'",
+        "train.bptt": "write KEY=VALUE",
+    }.items():
+        with pytest.raises(UserError, match=fault):
+            check([setting])
+    assert Path("params.yaml").read_text() == read_base(ROOT)
+
+
+def test_the_check_is_a_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.params", "--check"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "no mistakes" in done.stdout
+
+
+@pytest.fixture
+def plots() -> Path:
+    """The page that DVC makes of the histories of two trainings, one of them of a single epoch."""
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], check=True)
+    shutil.copytree(ROOT / ".dvc/plots", ".dvc/plots")
+    shutil.copy(ROOT / ".dvc/config", ".dvc/config.local")  # beside what `dvc init` wrote
+    header = "epoch,train_perplexity,valid_perplexity\n"
+    Path("long.csv").write_text(f"{header}1,100.5,120.5\n2,80.5,110.5\n")
+    Path("short.csv").write_text(f"{header}1,100.5,120.5\n")
+    options = ["-x", "epoch", "-y", "valid_perplexity", "-t", "training"]
+    command = [sys.executable, "-m", "dvc", "plots", "show", "long.csv", "short.csv", *options]
+    subprocess.run(command, check=True, capture_output=True)
+    return Path("dvc_plots/index.html").absolute()
+
+
+@pytest.mark.browser
+def test_dvcs_page_draws_lines_and_a_single_epochs_points_without_a_network(plots: Path, visit: "Visit") -> None:
+    visit.page.goto(plots.as_uri())
+    for chart in ("long_csv", "short_csv"):
+        canvas = visit.page.locator(f"#{chart} canvas")
+        canvas.wait_for()
+        blue = canvas.evaluate(
+            """(canvas) => {
+                const left = 0.3 * canvas.width;  // of which is the legend
+                const { data } = canvas.getContext("2d").getImageData(left, 0, canvas.width - left, canvas.height);
+                let found = 0;
+                for (let at = 0; at < data.length; at += 4) found += data[at + 2] > data[at] + 60;
+                return found;
+            }"""
+        )
+        assert blue > 10, chart
+    assert (visit.errors, visit.asked_elsewhere) == ([], [])
+
+
+@pytest.mark.browser
+def test_dvcs_page_asks_the_network_where_its_library_is_missing(plots: Path, visit: "Visit") -> None:
+    shutil.rmtree(".dvc/plots/vega")
+    visit.page.goto(plots.as_uri())
+    assert {address.rsplit("/", 1)[-1].partition("@")[0] for address in visit.asked_elsewhere} == {
+        "vega", "vega-lite", "vega-embed",
+    }  # fmt: skip
