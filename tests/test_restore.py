@@ -123,6 +123,18 @@ def test_settings_that_dvc_knows_come_before_all_others(trained_model: Path) -> 
     assert artifacts(run) == {"history.csv", "metrics.json"}
 
 
+def test_a_checkpoint_is_released_once_dvc_has_recorded_its_training(trained_model: Path) -> None:
+    write_weights(trained_model)
+    checkpoint = Path(".checkpoints/gru-f1a9.pt")
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    restore()
+    assert checkpoint.exists()
+    lock(trained_model)
+    restore()
+    assert not checkpoint.exists()
+
+
 def test_final_figures_of_a_training_before_this_one_are_left_out(trained_model: Path) -> None:
     write_metrics(trained_model, valid=79.0)
     restore()

@@ -1,6 +1,7 @@
 """MLflow's content, read back through its client from a real store."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,16 @@ def test_a_training_that_stops_early_says_why_and_its_resumption_goes_on_in_the_
     assert run.info.status == "FINISHED"
     assert [step for step, _ in points(run, "perplexity/train")] == [1, 2, 3, 4]
     assert "failure" not in run.data.tags
+
+
+def test_a_training_that_died_is_finished_in_its_run_from_the_results_alone() -> None:
+    with pytest.raises(KeyboardInterrupt), live_run(FACTS) as tracked:  # noqa: PT012
+        tracked.publish(epochs(2))
+        raise KeyboardInterrupt
+    publish(replace(FACTS, training_id=None), epochs(3), [])
+    (run,) = runs()
+    assert run.info.status == "FINISHED"
+    assert [step for step, _ in points(run, "perplexity/valid")] == [1, 2, 3]
 
 
 def test_a_training_of_the_same_settings_done_again_is_a_run_of_its_own() -> None:
