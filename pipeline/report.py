@@ -16,6 +16,7 @@ from pipeline.reporting import curves
 from pipeline.reporting.conclusions import Conclusion, judge
 from pipeline.reporting.published import LEFT_OUT, Published, comparable, figures_beside
 from pipeline.reporting.results import Result, read_results
+from pipeline.tracking.notes import describe_experiment
 
 NONE = "-"
 
@@ -156,6 +157,7 @@ def main() -> None:
     argparse.ArgumentParser(prog="python -m pipeline.report", description=__doc__).parse_args()
     with FixedInputs("report", inputs):
         results = write_report()
+    describe_experiment()
     width = max(len(result.name) for result in results)
     for result in results:
         metrics = result.metrics

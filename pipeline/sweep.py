@@ -106,7 +106,7 @@ def close(sweep: Sweep, study: Study, corpus: Corpus, trials: Sequence[EndedTria
         if trial.history
     ]
     perplexities = [trial.valid_perplexity for trial in trials if trial.state == "complete"]
-    best = {"final/valid_perplexity": min(perplexities)} if perplexities else {}
+    best = {"valid_perplexity": min(perplexities)} if perplexities else {}
     with study.alone():
         close_sweep(study.name, sweep.name, ended, files, best)
         delete_checkpoints(f"{checkpoints_of(study)}-")

@@ -63,7 +63,7 @@ def test_a_training_is_one_run_with_a_point_an_epoch() -> None:
     assert run.data.params["hidden_size"] == "16"
     assert run.data.tags["fingerprint"] == "f1a9"
     assert run.data.tags["device"] == "cpu"
-    assert artifacts(run) == {"params.yaml"}
+    assert artifacts(run) == {"params.yaml", "packages.txt"}
     (dataset,) = [entry.dataset for entry in run.inputs.dataset_inputs]
     assert CORPUS.fingerprint.startswith(dataset.digest)
 
@@ -129,7 +129,7 @@ def test_final_figures_join_the_run_of_their_training() -> None:
         tracked.end("FINISHED")
     publish(FACTS, epochs(2), [], {"test_perplexity": 140.5})
     (run,) = runs()
-    assert run.data.metrics["final/test_perplexity"] == 140.5
+    assert run.data.metrics["test_perplexity"] == 140.5
     assert "metrics.json" in artifacts(run)
 
 
