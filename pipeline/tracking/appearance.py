@@ -24,8 +24,8 @@ def run_name(model: str, settings: Settings, recipe: str | None) -> str:
     found = [f"{name} {_text(value)}" for name, value in settings.flat().items() if before.get(name) != value]
     if found and recipe not in (None, committed.recipe):
         found.insert(0, f"recipe {recipe}")
-    more = [f"{len(found) - MOST_DIFFERENCES} more"] if len(found) > MOST_DIFFERENCES else []
-    return f"{model} · {', '.join(found[:MOST_DIFFERENCES] + more)}" if found else model
+    more = f" and {len(found) - MOST_DIFFERENCES} more" if len(found) > MOST_DIFFERENCES else ""
+    return f"{model} · {', '.join(found[:MOST_DIFFERENCES])}{more}" if found else model
 
 
 def read_params(text: str) -> Params | None:

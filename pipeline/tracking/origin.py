@@ -32,7 +32,7 @@ def circumstances() -> dict[str, str]:
 
 
 def uncommitted_changes() -> str:
-    """What `git diff` shows of the files that git tracks, but for what DVC writes; addresses without login and query."""
+    """What `git diff` shows, but for what DVC writes; addresses in it have lost login and query."""
     aside = [f":(exclude){path}" for path in (CORPUS_METRICS.parent, LOCK)]
     diff = _git("diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD", "--", ".", *aside)
     diff = re.sub(r"(://)[^\s\"'<>]*@", r"\1***@", diff)
