@@ -51,7 +51,8 @@ def named_page(folder: Path, *command: str) -> Iterator[str]:
     said = ""
     try:
         while not (page := re.search(rf"http://127.0.0.1:{port}/\S+", said)):
-            assert (line := process.stdout.readline()), said
+            line = process.stdout.readline()
+            assert line, said
             said += line
         yield page.group()
     finally:
