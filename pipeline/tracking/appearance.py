@@ -38,13 +38,15 @@ def read_params(text: str) -> Params | None:
 
 def shades(model: str) -> list[str]:
     """The report's colour of a model, then others around its hue, lighter and darker in turn; none for other runs."""
-    from pipeline.reporting.style import color_of  # matplotlib takes a second to import
-
     try:
         models = list(load_params().models)
     except UserError:
         return []
-    return list(_shades(color_of(models.index(model)))) if model in models else []
+    if model not in models:
+        return []
+    from pipeline.reporting.style import color_of  # matplotlib takes a second to import
+
+    return list(_shades(color_of(models.index(model))))
 
 
 def _shades(color: str) -> Iterator[str]:

@@ -15,13 +15,13 @@ from pipeline.reporting.results import Result, read_results
 from pipeline.tracking.deadline import within
 from pipeline.tracking.faults import explain
 from pipeline.tracking.location import locate
+from pipeline.tracking.picture import PICTURE
 from pipeline.tracking.store import connect
 
 if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow import MlflowClient
 
 NOTE = "mlflow.note.content"
-PICTURE = "curve.png"
 OPENING = "**Perplexity**"
 
 

@@ -7,19 +7,18 @@ epoch, the evaluation, or `pipeline.restore`.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pipeline.artifacts.dvc_lock import dvc_md5
 from pipeline.artifacts.history import history_path
 from pipeline.artifacts.weights import weights_path
 from pipeline.lm.record import EpochRecord
-from pipeline.project.console import warn
 from pipeline.tracking.description import RunDescription
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.identity import digest_of, epochs_of, find_run, milliseconds
-from pipeline.tracking.notes import PICTURE, describe_run
+from pipeline.tracking.notes import describe_run
 from pipeline.tracking.origin import WEIGHTS_MD5
+from pipeline.tracking.picture import PICTURE, picture
 from pipeline.tracking.store import connect
 
 if TYPE_CHECKING:  # MLflow takes seconds to import
@@ -126,22 +125,11 @@ class Publisher:
         weights = weights_path(self.facts.model)
         if weights in files and (weights in lacking or WEIGHTS_MD5 not in run.data.tags):
             self._client.set_tag(run_id, WEIGHTS_MD5, dvc_md5(weights))
-        if history_path(self.facts.model) in files and PICTURE not in present:
-            self._draw(run_id, history)
+        if history_path(self.facts.model) in files and not {PICTURE} & {*present, *(path.name for path in files)}:
+            with picture(history) as drawn:
+                for path in drawn:
+                    self._client.log_artifact(run_id, str(path))
         return bool(lacking)
-
-    def _draw(self, run_id: str, history: Sequence[EpochRecord]) -> None:
-        """Add a picture of the perplexities; without one the run is as good."""
-        from pipeline.reporting.curves import curve  # matplotlib takes a second to import
-
-        with TemporaryDirectory() as folder:
-            picture = Path(folder) / PICTURE
-            try:
-                curve(history, picture)
-            except Exception as error:
-                warn(f"MLflow gets no picture of this training run: {error}")
-                return
-            self._client.log_artifact(run_id, str(picture))
 
     def _write_final(self, run: "Run", metrics: Mapping[str, float]) -> bool:
         run_id, present = run.info.run_id, run.data.metrics
