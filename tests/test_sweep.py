@@ -169,15 +169,19 @@ def test_the_ends_of_a_space_are_all_its_combinations(sweep: Sweep) -> None:
     assert {flat["learning_rate"] for flat in found if flat["optimizer.name"] == "adamw"} == {0.001, 0.01}
 
 
-@given(data=st.data())
-def test_whatever_is_picked_is_a_model_with_that_and_nothing_else_changed(
-    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder = tmp_path_factory.getbasetemp() / "space"
-    folder.mkdir(exist_ok=True)
+@pytest.fixture(scope="module")
+def small_sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    folder = tmp_path_factory.mktemp("space")
     (folder / "params.yaml").write_text(recipe_text("demo"))
     with chdir(folder):
-        sweep = load_sweep(write_sweep())
+        return load_sweep(write_sweep())
+
+
+@given(data=st.data())
+def test_whatever_is_picked_is_a_model_with_that_and_nothing_else_changed(
+    small_sweep: Sweep, data: st.DataObject
+) -> None:
+    sweep = small_sweep
 
     def pick(place: str, node: Range | Choice | OneOf) -> Any:
         match node:
