@@ -190,7 +190,7 @@ def test_a_fresh_clone_fills_mlflow_from_committed_files_and_completes_it_when_t
         assert run.data.params == original.data.params
         assert run.data.tags["restored"] == "true"
         same = {"dvc_md5_corpus", "dvc_md5_ids", "dvc_md5_weights", "mlflow.runColor", "recipe"}
-        assert {run.data.tags[tag] for tag in same} == {original.data.tags[tag] for tag in same}
+        assert {tag: run.data.tags[tag] for tag in same} == {tag: original.data.tags[tag] for tag in same}
         assert run.data.tags["mlflow.source.git.commit"] == clone.git("rev-parse", "HEAD").strip()
         assert run.inputs.dataset_inputs[0].dataset.digest == original.inputs.dataset_inputs[0].dataset.digest
         final = {name: value for name, value in original.data.metrics.items() if "system/" not in name}
