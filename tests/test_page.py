@@ -71,7 +71,8 @@ def see_curves(visit: Visit, address: str) -> None:
     for chart in charts:
         assert set(chart["colors"]) == set(wanted)
         assert chart["bottom"] < page.viewport_size["height"]
-    assert page.get_by_text("perplexity (2)").is_visible()
+    for title in ("perplexity/train", "perplexity/valid"):
+        assert page.get_by_text(title, exact=True).first.is_visible()
     assert [error for error in visit.errors if not any(own in error for own in ITS_OWN)] == []
     assert visit.asked_elsewhere == []
 
