@@ -26,11 +26,11 @@ PATIENCE_MS = 120_000  # MLflow's page is slow to come on a busy machine
 # What MLflow's own page complains of, whatever it shows: it asks for a login that there is not, and measures itself.
 ITS_OWN = ("/mlflow/users/current", "ResizeObserver loop")
 
-CURVES = """() => [...document.querySelectorAll('.js-plotly-plot')].map(chart => ({
+CURVES = """() => [...document.querySelectorAll('.js-plotly-plot')].slice(0, 2).map(chart => ({
     bottom: chart.getBoundingClientRect().bottom,
     colors: [...chart.querySelectorAll('.scatterlayer .trace path.js-line')].map(line => line.style.stroke),
 }))"""
-DRAWN = f"() => ({CURVES})().slice(0, 2).every(chart => new Set(chart.colors).size === {len(MODELS)})"
+DRAWN = f"() => ({CURVES})().filter(chart => new Set(chart.colors).size === {len(MODELS)}).length === 2"
 
 
 @contextmanager
@@ -67,8 +67,7 @@ def see_curves(visit: Visit, address: str) -> None:
     page.goto(address)
     page.wait_for_function(DRAWN)
     wanted = [_as_page_has_it(color_of(index)) for index in range(len(MODELS))]
-    charts = page.evaluate(CURVES)[:2]
-    for chart in charts:
+    for chart in page.evaluate(CURVES):
         assert set(chart["colors"]) == set(wanted)
         assert chart["bottom"] < page.viewport_size["height"]
     for title in ("perplexity/train", "perplexity/valid"):
