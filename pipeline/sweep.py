@@ -146,7 +146,7 @@ def close(sweep: Sweep, study: Study, corpus: Corpus, trials: Sequence[EndedTria
         if trial.history
     ]
     perplexities = [trial.valid_perplexity for trial in trials if trial.state == "complete"]
-    metrics = {"final/valid_perplexity": min(perplexities)} if perplexities else {}
+    metrics = {"valid_perplexity": min(perplexities)} if perplexities else {}
     if sweep.over_seeds:
         metrics |= group_metrics(grouped(trials))
     with study.alone():
