@@ -110,6 +110,7 @@ def product(settings: Settings, steps: int) -> Contestant:
 
     def contestant() -> float:
         start = now(training.device)
+        training.current = None
         training.train_epoch(epoch=1)
         return (now(training.device) - start) / steps
 

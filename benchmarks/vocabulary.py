@@ -24,7 +24,7 @@ from pipeline.lm.batching import Batches
 from pipeline.lm.device import choose_precision, keep_freed_memory
 from pipeline.lm.model import LanguageModel, State, build_model, num_parameters
 from pipeline.lm.settings import Settings
-from pipeline.lm.step import loss_scales, train_step
+from pipeline.lm.step import loss_scale, train_step
 from pipeline.lm.update import build_optimizer
 from pipeline.project.params import load_params
 
@@ -68,7 +68,7 @@ def measure(build: Callable[[Settings, int], LanguageModel], vocab_size: int, st
     optimizer = build_optimizer(model, settings)
     tokens = zipf_words(vocab_size, settings.bptt * settings.batch_size + 1)
     (window,) = Batches(tokens, settings.batch_size, settings.bptt)
-    (scale,) = loss_scales([window], settings, CPU)
+    scale = loss_scale(window.num_tokens, settings, CPU)
     seconds = []
     for _ in range(steps):
         start = time.perf_counter()

@@ -2,7 +2,7 @@
 
 A source is a folder or an archive (.tgz, .tar.gz or .zip), here (a relative path starts at the repository's root; `~`
 and file:// will do) or at an http(s) address. In an archive a file's name is the end of its path; a name without a
-folder is looked for in a folder named data. A source that fails in any way is passed over.
+folder is looked for in a folder named data. A source that fails in any way is skipped.
 
 Where params.yaml has null for a file's SHA-256, whatever comes is taken, and its SHA-256 is shown to be written there.
 """
@@ -39,7 +39,7 @@ Outputs = dict[str, IO[bytes]]  # split -> where its text goes
 def fetch(settings: Download) -> tuple[str, dict[str, int]]:
     """Write data/raw/{train,valid,test}.txt, all or none -> the source, and the bytes of each split.
 
-    Raises UserError when no source delivers; the files of before stay then.
+    Raises UserError when no source delivers; existing files are kept.
     """
     reasons = []
     for source in settings.sources:
@@ -47,16 +47,16 @@ def fetch(settings: Download) -> tuple[str, dict[str, int]]:
             with ExitStack() as stack:
                 outputs = {split: stack.enter_context(atomic_write(RAW / f"{split}.txt", "wb")) for split in SPLITS}
                 _deliver(source, settings, outputs)
-                for output in outputs.values():  # a full disk must show before the first file appears
+                for output in outputs.values():  # a full disk has to show before the first file appears
                     output.flush()
                     os.fsync(output.fileno())
                 sizes = {split: output.tell() for split, output in outputs.items()}
             return source, sizes
-        except Exception as error:  # whatever is wrong with this source, the next one may do
+        except Exception as error:  # whatever is wrong with this source, the next may work
             if isinstance(error, OSError) and _is_ours(Path(str(error.filename))):
-                raise  # but would be written no better
+                raise  # another source would not be written any better
             reasons.append(f"{source}: {_reason(error, settings.timeout_seconds)}")
-            say(f"passed over {reasons[-1]}")
+            say(f"skipped {reasons[-1]}")
     raise UserError("\n  ".join(["no source delivers the corpus", *reasons, *_by_hand(settings)]))
 
 
@@ -105,7 +105,7 @@ def _copy(read: Callable[[int], bytes], file: SourceFile, output: IO[bytes]) -> 
 
 @contextmanager
 def _open_address(address: str, timeout_seconds: float) -> Iterator[BoundedStream]:
-    """The body at an http(s) address as a stream that is bounded in size and time, with a progress bar."""
+    """The body at an http(s) address as a stream bounded in size and time, with a progress bar."""
     deadline = time.monotonic() + DEADLINE_FACTOR * timeout_seconds
     with closing(_request(address, timeout_seconds)) as response:
         name = PurePosixPath(address).name
@@ -119,7 +119,7 @@ def _open_address(address: str, timeout_seconds: float) -> Iterator[BoundedStrea
             def read(size: int) -> bytes:
                 if time.monotonic() > deadline:
                     raise _too_slow(timeout_seconds)
-                # One receive a call, so that the deadline is looked at; not decoded, since an archive stays gzip.
+                # One receive per call, so that the deadline is checked; not decoded, so that an archive stays gzip.
                 chunk = response.raw.read1(size, decode_content=False)
                 bar.update(len(chunk))
                 return chunk
@@ -128,9 +128,9 @@ def _open_address(address: str, timeout_seconds: float) -> Iterator[BoundedStrea
 
 
 def _request(address: str, timeout_seconds: float) -> requests.Response:
-    """Ask for an address -> the response, its body not read yet.
+    """Request an address -> the response, its body not read yet.
 
-    In a thread, because no socket's time-out bounds name resolution or a server that trickles its headers.
+    In a thread, because a socket's timeout bounds neither name resolution nor a server that trickles its headers.
     """
     answer: Future[requests.Response] = Future()
 
@@ -157,7 +157,7 @@ def _is_address(source: str) -> bool:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a path is data/raw, or in it, or on the way to it."""
+    """Whether a path is data/raw, inside it, or one of its parents."""
     return RAW in (path, *path.parents) or path in RAW.parents
 
 
@@ -179,7 +179,7 @@ def _by_split(files: Files) -> list[tuple[str, SourceFile]]:
 
 
 def _reason(error: BaseException, timeout_seconds: float) -> str:
-    """What went wrong, in one line; out of the layers that requests wraps around, say, `Connection refused`."""
+    """What went wrong, in one line: the cause inside the layers of requests, such as `Connection refused`."""
     while isinstance(error, (requests.RequestException, urllib3.exceptions.HTTPError)):
         cause = error.__cause__ or error.__context__
         if cause is None:
@@ -190,12 +190,12 @@ def _reason(error: BaseException, timeout_seconds: float) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    printable = "".join(filter(str.isprintable, " ".join(text.split())))  # a server's words may be in it
+    printable = "".join(filter(str.isprintable, " ".join(text.split())))  # it may contain a server's words
     return printable[:MAX_REASON] or type(error).__name__
 
 
 def _by_hand(settings: Download) -> list[str]:
-    """How to do without any source that works."""
+    """What to do if no source works."""
     here = [source for source in settings.sources if "://" not in source or source.startswith("file:")]
     folder = next((source for source in here if not is_archive(source)), None)
     place = f"the folder {folder}" if folder else f"a folder, name it first in download.sources of {PARAMS}"

@@ -19,6 +19,7 @@ from pipeline.reporting.page import page
 from pipeline.reporting.published import LEFT_OUT, Published, comparable, figures_beside, is_of_the_size
 from pipeline.reporting.results import Result, read_results
 from pipeline.reporting.spread import Group, grouped
+from pipeline.tracking.notes import describe_experiment
 
 NONE = "-"
 SEEDS = study_path("seeds")
@@ -44,12 +45,16 @@ def write_report() -> list[Result]:
 
 
 def render(
-    results: Sequence[Result], name: str, corpus: CorpusSizes, published: Published, seeds: KeptStudy | None = None
+    results: Sequence[Result],
+    name: str,
+    corpus: CorpusSizes,
+    published: Published,
+    seeds: KeptStudy | None = None,
 ) -> str:
     """The report in Markdown, the same text for the same results.
 
-    name: the corpus's
-    seeds: the study of how far they move results
+    name: of the corpus
+    seeds: the study of how much other seeds change results
     """
     published, judged = figures_beside(results, corpus, published), comparable(results, corpus)
     groups = _comparable_groups(seeds, corpus)
@@ -184,6 +189,7 @@ def main() -> None:
     argparse.ArgumentParser(prog="python -m pipeline.report", description=__doc__).parse_args()
     with FixedInputs("report", inputs):
         results = write_report()
+    describe_experiment()
     width = max(len(result.name) for result in results)
     for result in results:
         metrics = result.metrics

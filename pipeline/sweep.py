@@ -24,7 +24,7 @@ from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training, check_runs_here
 from pipeline.project.console import counted, naming, progress, run, say
 from pipeline.project.files import PROCESSED
-from pipeline.project.params import load_params
+from pipeline.project.params import load_params, parse_params
 from pipeline.reporting.spread import grouped
 from pipeline.search.groups import group_metrics
 from pipeline.search.identity import identity
@@ -74,15 +74,16 @@ def run_trial(trial: Trial, sweep: Sweep, study: Study, corpus: Corpus, parent: 
     """Train one combination of settings until it is done, pruned or diverged. Raises TakenOverError, UserError."""
     settings = sweep.settings(trial.pick)
     title = f"trial {trial.number}/{sweep.trials}"
+    minutes = parse_params(sweep.params).checkpoint_minutes
     say(f"{title}: {in_words(sweep.tried(trial.pick))}")
-    with resumable(f"{checkpoints_of(study)}-{trial.number}", settings, corpus) as training:
-        history, steps = training.history, len(training.train)
-        if history:
-            say(f"{title}: going on after epoch {len(history)}")
+    with resumable(f"{checkpoints_of(study)}-{trial.number}", settings, corpus, minutes) as training:
+        history, steps = training.history, settings.epochs * len(training.train)
+        if place := training.place():
+            say(f"{title}: going on after {place}")
         facts = run_facts(sweep, study, trial, settings, corpus, parent, training.circumstances())
         with (
             live_run(facts, history) as tracked,
-            progress(settings.epochs * steps, title, "step", initial=len(history) * steps) as bar,
+            progress(steps, title, "step", initial=training.steps_taken) as bar,
         ):
             failure, test = "", None
             try:
@@ -145,7 +146,7 @@ def close(sweep: Sweep, study: Study, corpus: Corpus, trials: Sequence[EndedTria
         if trial.history
     ]
     perplexities = [trial.valid_perplexity for trial in trials if trial.state == "complete"]
-    metrics = {"final/valid_perplexity": min(perplexities)} if perplexities else {}
+    metrics = {"valid_perplexity": min(perplexities)} if perplexities else {}
     if sweep.over_seeds:
         metrics |= group_metrics(grouped(trials))
     with study.alone():

@@ -1,14 +1,11 @@
-"""Train one model of params.yaml. After an interruption, the same command continues from the last finished epoch.
+"""Train one model of params.yaml. After an interruption, the same command continues where it ended.
 
 Several processes share the work if torchrun starts them or `processes` in params.yaml says so: the result is the same.
 """
 
 import argparse
-from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pipeline.artifacts.checkpoint import CODE
 from pipeline.artifacts.code_digest import code_digest
@@ -22,19 +19,18 @@ from pipeline.lm.memory import check_fits
 from pipeline.lm.model import num_parameters
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.training import Training, check_runs_here
-from pipeline.project.console import counted, naming, progress, run, say, warn
+from pipeline.project.console import counted, naming, progress, run, say
 from pipeline.project.files import PARAMS, PROCESSED
 from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.params import load_params, read_text
 from pipeline.project.processes import ending_with_dvc, fail_together, launch, launched, peer_failures, process_group
-from pipeline.reporting import curves
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.finished import publish
-from pipeline.tracking.live import LiveRun, live_run
+from pipeline.tracking.live import live_run
 
 
 def train(name: str) -> None:
-    """Train a model to its last epoch, keeping its best weights and its history. Raises UserError."""
+    """Train a model to its end, keeping its best weights and its history. Raises UserError."""
     keep_freed_memory()
     with fail_together(), naming(name):
         inputs = FixedInputs(name, partial(training_inputs, name))
@@ -43,7 +39,7 @@ def train(name: str) -> None:
         corpus = load_corpus()
         check_runs_here(settings)
         check_fits(settings, len(corpus.train), len(corpus.vocabulary))
-    with naming(name), inputs, resumable(name, settings, corpus) as training:
+    with naming(name), inputs, resumable(name, settings, corpus, params.checkpoint_minutes) as training:
         if rank() > 0:
             while not training.finished:
                 training.run_epoch()
@@ -81,12 +77,12 @@ def train(name: str) -> None:
             say(f"{name}: was finished after epoch {len(training.history)}")
             publish(facts, training.history, files)
             return
-        if training.history:
-            say(f"{name}: going on after epoch {len(training.history)}")
-        done, steps = len(training.history), len(training.train)
+        if place := training.place():
+            say(f"{name}: going on after {place}")
+        total = settings.epochs * len(training.train)
         with (
             live_run(facts, training.history) as tracked,
-            progress(settings.epochs * steps, name, "step", done * steps, lambda: so_far(training, int(bar.n))) as bar,
+            progress(total, name, "step", training.steps_taken, lambda: so_far(training, int(bar.n))) as bar,
             peer_failures(),
         ):
             while not training.finished:
@@ -95,7 +91,10 @@ def train(name: str) -> None:
                 tracked.publish(training.history)
                 say(epoch_line(name, record, settings.epochs, best=record == best_epoch(training.history)))
                 inputs.warn_once()
-            end_run(tracked, training.history, files)
+            if len(training.history) < settings.epochs:
+                best = best_epoch(training.history).epoch
+                say(f"{name}: ends here, for valid perplexity has not been better since epoch {best}")
+            tracked.end("FINISHED", files=files)
 
 
 def so_far(training: Training, steps: int) -> str:
@@ -115,18 +114,6 @@ def training_inputs(name: str) -> Inputs:
         PROCESSED.as_posix(): corpus_digests(),
         "pipeline/lm": code_digest(CODE),
     }
-
-
-def end_run(tracked: LiveRun, history: list[EpochRecord], files: list[Path]) -> None:
-    """End the MLflow run with its files and, if it can be drawn, a picture of its perplexities."""
-    with ExitStack() as stack:
-        try:
-            picture = Path(stack.enter_context(TemporaryDirectory())) / "curve.png"
-            curves.curve(history, picture)
-            files = [*files, picture]
-        except Exception as error:  # training must not fail because of a picture
-            warn(f"MLflow gets no picture of this training run: {error}")
-        tracked.end("FINISHED", files=files)
 
 
 def epoch_line(name: str, record: EpochRecord, epochs: int, best: bool) -> str:

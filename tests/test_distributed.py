@@ -1,8 +1,10 @@
 """Processes that share a training make the updates that one on its own makes, and end together."""
 
+import copy
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -19,12 +21,13 @@ from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training
 from pipeline.project.console import UserError
 from pipeline.project.params import load_params, read_yaml
-from pipeline.project.processes import PATIENCE
+from pipeline.project.processes import PATIENCE, broadcast
 from tests.small import ROOT, recipe_text
 from tests.workspaces import workspace
 
 VOCAB = 50
 STEPS = 50
+INTERRUPTED = ["lstm_dropout", "gru"]
 
 
 def settings_of(name: str) -> Settings:
@@ -48,11 +51,33 @@ def trajectory(settings: Settings) -> tuple[torch.Tensor, list[tuple[float, floa
     return torch.stack(weights), [(r.train_perplexity, r.valid_perplexity, r.grad_norm) for r in records]
 
 
+def interrupted(settings: Settings) -> torch.Tensor:
+    """The weights after two epochs, from a training that all processes left in the middle of the second."""
+    text = torch.randint(VOCAB, (settings.batch_size * settings.bptt * STEPS // 2,), generator=torch.Generator())
+    training = Training(settings, text, text[:1234], VOCAB)
+    training.run_epoch()
+    saved = []
+
+    def leave() -> None:
+        if training.current.steps == 7:
+            saved.append(copy.deepcopy(broadcast(training.state_dict())))
+            raise KeyboardInterrupt
+
+    training.pause = leave
+    with suppress(KeyboardInterrupt):
+        training.run_epoch()
+    training = Training(settings, text, text[:1234], VOCAB)
+    training.load_state_dict(saved[0])
+    training.run_epoch()
+    return torch.cat([parameter.detach().flatten() for parameter in training.model.parameters()])
+
+
 def share(rank: int, processes: int, names: list[str], folder: Path) -> None:
     """One of several processes that train models together."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=processes)
     torch.save([trajectory(settings_of(name)) for name in names], folder / f"{rank}.pt")
+    torch.save({name: interrupted(settings_of(name)) for name in INTERRUPTED}, folder / f"{rank}-interrupted.pt")
     dist.destroy_process_group()
 
 
@@ -60,6 +85,9 @@ def test_two_processes_make_the_updates_of_one_step_by_step(tmp_path: Path) -> N
     names = ["lstm_dropout", "lstm", "gru_dropout", "gru"]
     multiprocessing.spawn(share, (2, names, tmp_path), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    for rank, undisturbed in enumerate((first, second)):
+        for name, end in torch.load(tmp_path / f"{rank}-interrupted.pt").items():
+            assert torch.equal(undisturbed[names.index(name)][0][-1], end), f"{name}, interrupted, process {rank}"
     for name, (weights, records), (others, their_records) in zip(names, first, second, strict=True):
         assert torch.equal(weights, others), name
         assert records == their_records, name

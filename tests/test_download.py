@@ -447,3 +447,12 @@ def test_the_stage_tells_the_source_and_the_sizes(
     sizes = {split: Path(f"data/sample/sample.{split}.txt").stat().st_size for split in SPLITS}
     told = ", ".join(f"{split} {size:,}" for split, size in sizes.items())
     assert capsys.readouterr().out == f"data/raw: {told} bytes from data/sample\n"
+
+
+def test_settings_edited_while_it_runs_are_not_taken_for_those_it_ran_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    PARAMS.write_text(recipe_text("demo"))
+    monkeypatch.setattr(sys, "argv", ["download"])
+    edited = PARAMS.read_text().replace('"timeout_seconds": 30', '"timeout_seconds": 31')
+    monkeypatch.setattr(download, "fetch", lambda _: (PARAMS.write_text(edited), {}))
+    with pytest.raises(UserError, match=r"^download: params\.yaml edited while this ran"):
+        download.main()

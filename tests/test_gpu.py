@@ -4,6 +4,7 @@ Needs PyTorch with CUDA and pytest, but neither DVC nor MLflow. With RNN_TEST_DE
 itself runs on a CPU, by the GPU's way, so that these tests are known to be sound where there is no GPU.
 """
 
+import io
 import os
 import warnings
 
@@ -102,6 +103,32 @@ def test_a_resumed_training_ends_with_the_same_weights_to_the_bit(cell: str, pre
             training.run_epoch()
         ends.append(weights(training))
     assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("taken", [1, 3, 5, 20])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_training_left_in_the_middle_of_an_epoch_ends_with_the_same_weights_to_the_bit(
+    cell: str, precision: str, taken: int
+) -> None:
+    settings = on_device(dropping(cell, weight_dropout=0.2), precision)
+    whole, left = sample_training(settings), sample_training(settings)
+    record = whole.run_epoch()
+
+    def leave() -> None:
+        if left.current.steps == taken:
+            raise KeyboardInterrupt
+
+    left.pause = leave
+    with pytest.raises(KeyboardInterrupt):
+        left.run_epoch()
+    saved = io.BytesIO()
+    torch.save(left.state_dict(), saved)
+    saved.seek(0)
+    resumed = sample_training(settings)
+    resumed.load_state_dict(torch.load(saved, map_location="cpu", weights_only=True))
+    assert resumed.run_epoch().train_perplexity == record.train_perplexity
+    assert torch.equal(weights(resumed), weights(whole))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

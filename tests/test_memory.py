@@ -1,11 +1,16 @@
 """What does not fit into memory is said as that, with the size that it would take, before it is built."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from pipeline.corpus.ids import load_corpus, write_corpus
 from pipeline.lm import memory
+from pipeline.lm.batching import Batches
 from pipeline.lm.errors import OutOfMemoryError, TrainingError
 from pipeline.lm.memory import as_size, bytes_of_weights, bytes_of_window, check_fits, num_weights
 from pipeline.lm.model import build_model, num_parameters
@@ -68,3 +73,24 @@ def test_this_machine_has_memory() -> None:
 )
 def test_sizes_are_for_people(number: float, text: str) -> None:
     assert as_size(number) == text
+
+
+def anonymous_bytes() -> int:
+    """What this process has in memory that is not mapped from files, which the kernel drops when it needs the room."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon:"))
+    return 1024 * int(line.split()[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's account of a process's memory")
+def test_a_corpus_and_its_windows_take_no_memory_that_grows_with_it() -> None:
+    tokens = 10**7
+    ids = {split: np.zeros(number, np.uint16) for split, number in {"train": tokens, "valid": 9, "test": 9}.items()}
+    write_corpus(ids, ["<eos>"])
+    corpus = load_corpus()
+    corpus.train[: 10**5].clone()  # what is imported and set up at the first use is
+    before = anonymous_bytes()
+    corpus = load_corpus()
+    assert len(corpus.fingerprint) == 64
+    for batches in (Batches(corpus.train, 20, 25), Batches(corpus.train, 1, 1000)):
+        assert sum(window.num_tokens for window in batches) == tokens - 1
+    assert anonymous_bytes() - before < tokens  # less than a byte a token, of any of the arrays that there might be

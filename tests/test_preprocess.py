@@ -42,6 +42,11 @@ def words_of(path: Path, vocabulary: list[str]) -> list[str]:
     return [vocabulary[number] for part in parts for number in part]
 
 
+def expect(sizes: str, vocabulary: str = "{}") -> None:
+    given = {"expected": parse_yaml(sizes, Path()), "vocabulary": parse_yaml(vocabulary, Path())}
+    Path("params.yaml").write_text(json.dumps(read_yaml(ROOT / "params.yaml") | {"preprocess": given}))
+
+
 def run_stage(
     monkeypatch: pytest.MonkeyPatch,
     train: str | bytes,
@@ -52,11 +57,7 @@ def run_stage(
     vocabulary: str = "{}",
 ) -> Corpus:
     """Run the whole stage on three texts -> the corpus that later stages load."""
-    given = {"expected": expected, "vocabulary": vocabulary}
-    params = read_yaml(ROOT / "params.yaml") | {
-        "preprocess": {key: parse_yaml(value, Path()) for key, value in given.items()}
-    }
-    Path("params.yaml").write_text(json.dumps(params))
+    expect(expected, vocabulary)
     for split, text in zip(SPLITS, (train, valid, test), strict=True):
         put(split, text)
     monkeypatch.setattr(sys, "argv", ["preprocess"])
@@ -128,6 +129,24 @@ def test_a_text_that_cannot_be_used_is_refused_in_one_line(
         run_stage(monkeypatch, text)
     assert "\n" not in str(error.value)
     assert not PROCESSED.exists()
+
+
+@pytest.mark.parametrize(
+    ("edit", "place"),
+    [
+        (lambda: put("test", "b\n"), "data/raw"),
+        (lambda: Path("code/words.py").write_text("edited = True"), "pipeline/corpus"),
+        (lambda: expect("{train_tokens: 3, valid_tokens: 2, test_tokens: 2, vocabulary_size: 3}"), r"params\.yaml"),
+    ],
+)
+def test_what_is_edited_while_it_runs_is_noticed(
+    edit: Callable[[], object], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("code").mkdir()
+    monkeypatch.setattr(preprocess, "CODE", Path("code"))
+    monkeypatch.setattr(preprocess, "write_corpus_sizes", lambda _: edit())
+    with pytest.raises(UserError, match=f"^preprocess: {place}.* edited while this ran"):
+        run_stage(monkeypatch, "a b\n")
 
 
 def test_the_advice_on_a_missing_unk_works(monkeypatch: pytest.MonkeyPatch) -> None:

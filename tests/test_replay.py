@@ -4,6 +4,7 @@ The recorder keeps operations and tensors as a CUDA graph does, on a CPU: a rate
 once for all, a state that is not carried on would show.
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -96,6 +97,35 @@ def test_a_restored_training_replays_to_the_same_weights(optimizer: dict, monkey
     restored = Watched(settings, monkeypatch, RecordedOnCPU)
     restored.load_state_dict(half)
     assert same(trained(restored), trained(Watched(settings, monkeypatch, RecordedOnCPU)))
+
+
+@pytest.mark.parametrize("taken", [2, WARM_UP + 1, WARM_UP + 2, WINDOWS, WINDOWS + 1])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=["sgd", "adamw"])
+def test_a_training_restored_in_the_middle_of_an_epoch_replays_the_steps_that_it_would_have(
+    optimizer: dict, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = everything("lstm", optimizer)
+    whole = trained(Watched(settings, monkeypatch, RecordedOnCPU), epochs=2)
+    half = trained(Watched(settings, monkeypatch, RecordedOnCPU), epochs=1)
+
+    class KilledError(Exception):
+        pass
+
+    def kill() -> None:
+        if half.current.steps == taken:
+            raise KilledError
+
+    half.pause = kill
+    with pytest.raises(KilledError):
+        half.run_epoch()
+    saved = copy.deepcopy(half.state_dict())
+    restored = Watched(settings, monkeypatch, RecordedOnCPU)
+    restored.load_state_dict(saved)
+    assert same(trained(restored, epochs=2), whole)
+    (recorder,), uninterrupted = restored.recorders, whole.recorders[1]
+    assert recorder.warmed_up == uninterrupted.warmed_up
+    rehearsed = taken >= WARM_UP + 2  # its recording was replayed once
+    assert recorder.replayed == uninterrupted.replayed - max(0, min(taken, WINDOWS) - WARM_UP - 1) + rehearsed
 
 
 def test_where_recording_fails_it_says_why_and_goes_on_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:

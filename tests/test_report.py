@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from pipeline.artifacts.history import write_history
 from pipeline.artifacts.metrics import read_corpus_sizes
 from pipeline.project.console import UserError
 from pipeline.project.params import load_params
-from pipeline.report import clock, render, write_report
+from pipeline.report import clock, main, render, write_report
 from pipeline.reporting.results import read_results
 from tests.histories import history
 from tests.small import ROOT, small_settings
@@ -311,6 +311,19 @@ def test_the_command_prints_the_short_table_and_the_next_steps() -> None:
     assert "gru_dropout   valid  110.00  test   97.50" in done.stdout
     for expected in ("results/report/index.html", "pipeline.ui", "dvc plots show"):
         assert expected in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("edit", "place"),
+    [(lambda: params(published=None), r"params\.yaml"), (lambda: model("gru", 99.0), "results/models")],
+)
+def test_what_is_edited_while_it_runs_is_noticed(
+    edit: Callable[[], None], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.report.write_report", edit)
+    monkeypatch.setattr(sys, "argv", ["report"])
+    with pytest.raises(UserError, match=f"^report: {place} edited while this ran"):
+        main()
 
 
 def test_the_command_ends_with_one_line_when_a_file_is_missing() -> None:

@@ -616,7 +616,7 @@ def test_a_sweep_goes_on_after_an_interrupt_and_ends_once(
     assert best.recipe == "small"
     run = runs_of(folder)[1][int(winner[0]) - 1]
     assert {name: str(value) for name, value in best.model("best").flat().items()} == run.data.params
-    assert f"{parent.data.metrics['final/valid_perplexity']:.2f}" == winner[1]
+    assert f"{parent.data.metrics['valid_perplexity']:.2f}" == winner[1]
 
 
 def assert_report_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch, run_sweep: Callable[..., str]) -> None:

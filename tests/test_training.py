@@ -1,6 +1,9 @@
 """Training and evaluation: honest perplexities, the recipe's updates, the same result to the bit."""
 
+import io
 import math
+import random
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -165,6 +168,72 @@ def test_a_restored_training_goes_on_to_the_same_weights_to_the_bit(cell: str, o
         restored.run_epoch()
     assert all(map(torch.equal, weights(uninterrupted.model), weights(restored.model)))
     assert all(torch.equal(uninterrupted.best_weights[k], restored.best_weights[k]) for k in restored.best_weights)
+
+
+class KilledError(Exception):
+    """What happens to a training after its last checkpoint."""
+
+
+def killed_at(steps: Iterator[int], settings: Settings, train: Callable[[], Training]) -> tuple[Training, int]:
+    """A training killed after each so many further steps or windows of validation; with how often that was."""
+    saved, left = io.BytesIO(), next(steps)
+    training, kills = train(), 0
+
+    def pause() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            left = next(steps)
+            torch.save(training.state_dict(), saved)
+            raise KilledError
+
+    training.pause = pause
+    while not training.finished:
+        try:
+            training.run_epoch()
+        except KilledError:
+            kills += 1
+            saved.seek(0)
+            training = train()
+            training.pause = pause
+            training.load_state_dict(torch.load(saved, weights_only=True))
+            saved = io.BytesIO()
+    return training, kills
+
+
+def figures(training: Training) -> list[tuple[float, ...]]:
+    return [(r.train_perplexity, r.valid_perplexity, r.grad_norm, r.learning_rate) for r in training.history]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=["sgd", "adamw"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_training_killed_at_random_steps_ends_as_if_it_never_was(cell: str, optimizer: dict) -> None:
+    settings = small_settings(
+        cell=cell,
+        optimizer=optimizer,
+        learning_rate=0.1,
+        dropout=0.4,
+        weight_dropout=0.2,
+        random_windows=True,
+        schedule={"name": "linear", "warmup": 0.1},
+    )
+    moments = random.Random(cell)
+    steps = iter(lambda: moments.randint(1, 20), None)
+    killed, kills = killed_at(steps, settings, lambda: untrained(settings))
+    uninterrupted = trained(settings)
+    assert kills > 3
+    assert all(map(torch.equal, weights(uninterrupted.model), weights(killed.model)))
+    assert figures(killed) == figures(uninterrupted)
+    assert all(torch.equal(uninterrupted.best_weights[k], killed.best_weights[k]) for k in killed.best_weights)
+
+
+def test_the_seconds_of_a_killed_epoch_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(10**6))
+    monkeypatch.setattr("pipeline.lm.training.time.perf_counter", lambda: float(next(clock)))
+    settings = small_settings(epochs=1)
+    whole = trained(settings, epochs=1).history[0]
+    killed, _ = killed_at(iter([10, 10**9]), settings, lambda: untrained(settings))
+    assert killed.history[0].seconds == whole.seconds
 
 
 def test_the_best_weights_are_those_of_the_best_validation_epoch() -> None:

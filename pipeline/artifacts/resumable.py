@@ -1,5 +1,6 @@
 """The only way to start or resume a training run, for `train` and `sweep` alike."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -15,32 +16,64 @@ from pipeline.artifacts.checkpoint import (
 )
 from pipeline.corpus.ids import Corpus
 from pipeline.lm.device import describe, device_name
-from pipeline.lm.distributed import rank, world_size
+from pipeline.lm.distributed import in_any_process, rank, world_size
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training
+from pipeline.project.interrupts import HeldInterrupts
 from pipeline.project.processes import broadcast
+
+PAUSES_BETWEEN_AGREEMENTS = 10  # of processes that share a training; each time they exchange a number
+MOST_TIME = 0.01  # the share of it that goes into checkpoints in the middle of epochs
 
 
 class ResumableTraining(Training):
-    """A training run with a checkpoint after every epoch. If processes share it, the first one keeps the checkpoint.
+    """A training run with a checkpoint after every epoch, every so many minutes, and when it is interrupted.
+
+    If processes share it, the first one keeps the checkpoint.
 
     fingerprint: from `checkpoint.fingerprint`
     id: from `checkpoint.training_id`, in the process that keeps the checkpoint
     """
 
-    def __init__(self, name: str, settings: Settings, corpus: Corpus) -> None:
+    def __init__(self, name: str, settings: Settings, corpus: Corpus, checkpoint_minutes: float) -> None:
         super().__init__(settings, corpus.train, corpus.valid, len(corpus.vocabulary))
         self.fingerprint = fingerprint(settings, corpus.fingerprint)
         self.checkpoint = checkpoint_path(name, self.fingerprint)
         self.id: str | None = None
+        self._seconds_between_checkpoints = 60 * checkpoint_minutes
+        self._next_checkpoint = time.monotonic() + self._seconds_between_checkpoints
+        self._pauses = 0
+        self._interrupts = HeldInterrupts()
 
     def run_epoch(self, on_step: Callable[[], object] = lambda: None) -> EpochRecord:
-        """As `Training.run_epoch`, then write the checkpoint. May also raise OSError."""
-        record = super().run_epoch(on_step)
-        if rank() == 0:
-            save_checkpoint(self.checkpoint, self.state_dict())
+        """As `Training.run_epoch`, writing checkpoints; interrupts wait until there is one. May also raise OSError."""
+        with self._interrupts:
+            record = super().run_epoch(on_step)
+            self._save()
         return record
+
+    def pause(self) -> None:
+        """Write a checkpoint if it is time, or if this process or one of the others is to end."""
+        self._pauses += 1
+        if world_size() > 1 and self._pauses % PAUSES_BETWEEN_AGREEMENTS:
+            return
+        if in_any_process(bool(self._interrupts.pending) or time.monotonic() >= self._next_checkpoint):
+            self._save()
+            self._interrupts.let_through()
+
+    def _save(self) -> None:
+        start, state = time.monotonic(), self.state_dict()
+        if rank() == 0:
+            save_checkpoint(self.checkpoint, state)
+        now = time.monotonic()
+        self._next_checkpoint = now + max(self._seconds_between_checkpoints, (now - start) / MOST_TIME)
+
+    def place(self) -> str:
+        """How far it has come; empty before the first step."""
+        if self.current:
+            return f"step {self.current.steps:,} of epoch {len(self.history) + 1}"
+        return f"epoch {len(self.history)}" if self.history else ""
 
     def description(self) -> str:
         """One line on where it runs, and why there."""
@@ -58,12 +91,14 @@ class ResumableTraining(Training):
 
 
 @contextmanager
-def resumable(name: str, settings: Settings, corpus: Corpus) -> Iterator[ResumableTraining]:
+def resumable(name: str, settings: Settings, corpus: Corpus, checkpoint_minutes: float) -> Iterator[ResumableTraining]:
     """Start a training run, or resume it from its checkpoint, which no other process may hold in the meantime.
+
+    checkpoint_minutes: between checkpoints in the middle of an epoch; more where writing one takes long
 
     The checkpoint stays until `release`, or until whatever else keeps the results. Raises UserError and TrainingError.
     """
-    training = ResumableTraining(name, settings, corpus)
+    training = ResumableTraining(name, settings, corpus, checkpoint_minutes)
     first = rank() == 0
     with exclusive(training.checkpoint) if first else nullcontext():
         if first:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -20,12 +21,14 @@ VOCABULARY = "vocabulary.txt"
 FILES = (*(f"{split}.npy" for split in SPLITS), VOCABULARY)
 LOWER_CASE = "lower_case"  # an empty file, there if words were turned into lower case
 
+IDS_AT_A_TIME = 2**18
+
 _REMEDY = "run `dvc checkout preprocess`, or `dvc repro --single-item --force preprocess`"
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """train, valid, test [length] int64, ids of tokens; vocabulary[id] is the word.
+    """train, valid, test [length], ids of tokens of any integer type; vocabulary[id] is the word.
 
     lower_case: the text was turned into lower case
     """
@@ -40,18 +43,19 @@ class Corpus:
         """The ids of each split, by its name."""
         return {split: getattr(self, split) for split in SPLITS}
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over ids and vocabulary: equal for equal corpora only."""
+        """SHA-256 over ids and vocabulary: equal for equal corpora only, whatever the ids' type."""
         digest = hashlib.sha256("\n".join(self.vocabulary).encode())
         for ids in (self.train, self.valid, self.test):
             digest.update(f"\n\n{len(ids)}\n".encode())
-            digest.update(ids.numpy().astype("<i8", copy=False).data)
+            for piece in ids.split(IDS_AT_A_TIME):
+                digest.update(piece.numpy().astype("<i8", copy=False).data)
         return digest.hexdigest()
 
 
 def id_dtype(vocabulary_size: int) -> np.dtype:
-    """The smallest of the two types of id in use that holds every word's id."""
+    """The smaller of the two id types that holds every word's id."""
     return np.dtype(np.uint16 if vocabulary_size <= 2**16 else np.uint32)
 
 
@@ -98,7 +102,7 @@ def _write_ids(file: IO[bytes], parts: Iterable[np.ndarray], dtype: np.dtype) ->
 
 
 def load_corpus(folder: Path = PROCESSED) -> Corpus:
-    """Read what `write_corpus` wrote. Raises UserError when a file is missing or damaged."""
+    """What `write_corpus` wrote, the ids mapped from disk. Raises UserError when a file is missing or damaged."""
     import torch
 
     vocabulary = _load_vocabulary(folder / VOCABULARY)
@@ -110,12 +114,12 @@ def load_corpus(folder: Path = PROCESSED) -> Corpus:
 
 
 def _digest_file(folder: Path) -> Path:
-    """Beside the folder, on whose own digest the trained models depend."""
+    """Next to the folder, because trained models depend on the digest of the folder itself."""
     return folder.with_name(f"{folder.name}.sha256")
 
 
 def corpus_digests(folder: Path = PROCESSED) -> str:
-    """The SHA-256 of the corpus's files, a line each, as `sha256sum --check` reads it. Raises UserError."""
+    """The SHA-256 of the corpus's files, one per line, as `sha256sum --check` reads it. Raises UserError."""
     if missing := [name for name in FILES if not (folder / name).exists()]:
         raise UserError(f"{folder / missing[0]} not found: {_REMEDY}")
     names = [*FILES, *([LOWER_CASE] if (folder / LOWER_CASE).exists() else [])]
@@ -135,9 +139,9 @@ def _load_vocabulary(path: Path) -> tuple[str, ...]:
 
 
 def _load_ids(path: Path, vocabulary_size: int) -> np.ndarray:
-    """ids [length] int64."""
+    """ids [length], uint16 or uint32, mapped from disk."""
     try:
-        ids = np.load(path, allow_pickle=False)
+        ids = np.load(path, mmap_mode="c", allow_pickle=False)  # as "r" would, without PyTorch's warning
     except FileNotFoundError:
         raise UserError(f"{path} not found: {_REMEDY}") from None
     except Exception:  # NumPy fails in many ways on a file that is damaged
@@ -146,4 +150,4 @@ def _load_ids(path: Path, vocabulary_size: int) -> np.ndarray:
         raise UserError(f"{path} is damaged (needs a list of ids, uint16 or uint32): {_REMEDY}")
     if ids.max() >= vocabulary_size:
         raise UserError(f"{path} has the id {ids.max()}, but {VOCABULARY} has {vocabulary_size} words: {_REMEDY}")
-    return ids.astype(np.int64)
+    return ids

@@ -10,7 +10,7 @@ from pipeline.project.console import UserError
 
 @dataclass(frozen=True)
 class Sentence:
-    """words and their ids; unknown: the places of the words that became `<unk>`."""
+    """words and their ids; unknown: the positions of the words that became `<unk>`."""
 
     words: Sequence[str]
     ids: Sequence[int]
@@ -18,7 +18,7 @@ class Sentence:
 
 
 class Encoder:
-    """Turns words into ids, a word outside the vocabulary into that of `<unk>`.
+    """Turns words into ids, a word outside the vocabulary into the id of `<unk>`.
 
     lower_case: `encode` reads every word in lower case
     """
@@ -30,7 +30,7 @@ class Encoder:
         self.eos = self._id_of[EOS]
 
     def ids(self, words: Iterable[str], where: str, remedy: str) -> list[int]:
-        """Raises UserError, saying where and with the remedy, at an unknown word when there is no `<unk>`."""
+        """Raises UserError, with place and remedy, at an unknown word if there is no `<unk>`."""
         id_of, unknown = self._id_of.get, self._unknown
         ids = [id_of(word, unknown) for word in words]
         if unknown is None and None in ids:

@@ -3,16 +3,19 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 from pipeline.lm.distributed import own_columns
 
 IGNORED = -100  # the target of a padded place; `F.cross_entropy` leaves it out
 
+# The type of the same bits that PyTorch indexes on every device.
+SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32}
+
 
 class Window(NamedTuple):
-    """inputs, targets [time, batch]; num_tokens counts the targets that are not padding, in all columns."""
+    """inputs, targets [time, batch] int64; num_tokens counts the targets that are not padding, in all columns."""
 
     inputs: Tensor
     targets: Tensor
@@ -20,7 +23,7 @@ class Window(NamedTuple):
 
 
 class Batches:
-    """A text laid out in `batch_size` columns that are read side by side, each the continuation of its own past.
+    """A text laid out in `batch_size` columns that are read side by side, each continuing its own past.
 
     With the alphabet a to n as the text and two columns, every letter after the first is a target exactly once::
 
@@ -32,41 +35,65 @@ class Batches:
                  f m                g n
                  g .                h .      <- padding, ignored by the loss
 
-    inputs, targets [time, batch] int64. Iterating yields windows of at most `bptt` steps, the last one shorter.
-    Of processes that share a training, each has its columns; tokens are counted in all of them.
+    A sequence of windows of at most `bptt` steps; the last one is shorter. Each window is made on demand, and the text
+    stays as it is: on disk, with 16 bits per token, if it is memory-mapped. Processes that share a training run have
+    some of the columns each; tokens are counted in all of them.
     """
 
-    def __init__(self, tokens: Tensor, batch_size: int, bptt: int) -> None:
-        """tokens [length] int64, at least two of them.
+    def __init__(self, tokens: Tensor, batch_size: int, bptt: int, first: int | None = None) -> None:
+        """tokens [length] of any integer type, at least two of them; first: steps of the first window, None for bptt.
 
-        Raises ValueError when there are fewer, and SharesError when the processes cannot share the columns evenly.
+        Raises ValueError if there are fewer, and SharesError if the processes cannot share the columns evenly.
         """
         if len(tokens) < 2:
             raise ValueError("a text needs at least two tokens: one to read and one to predict")
+        self.tokens = tokens
         self.batch_size = batch_size
         self.bptt = bptt
-        targets = batchify(tokens[1:], batch_size, padding=IGNORED)
-        self.inputs = own_columns(batchify(tokens[:-1], batch_size, padding=0))
-        self.targets = own_columns(targets)
+        self.first = first or bptt
         self.num_tokens = len(tokens) - 1
-        self._row_tokens = (targets != IGNORED).sum(dim=1).tolist()
+        self.time = -(-self.num_tokens // batch_size)  # steps of all windows together
+        steps = torch.arange(min(bptt, self.time) + 1, device=tokens.device)
+        columns = own_columns(torch.arange(batch_size, device=tokens.device)[None]) * self.time
+        self._places = steps[:, None] + columns  # in the text, of a first window and of the targets of its last step
+        self._last_column = int(columns[0, -1])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the text is, and where the windows are made."""
+        return self.tokens.device
+
+    def cut_at(self, first: int) -> "Batches":
+        """The same columns with a first window of `first` steps, so that they are cut elsewhere."""
+        return Batches(self.tokens, self.batch_size, self.bptt, first)
 
     def __len__(self) -> int:
         """The number of windows."""
-        return -(-len(self.inputs) // self.bptt)
+        return 1 + max(0, -(-(self.time - self.first) // self.bptt))
 
     def __iter__(self) -> Iterator[Window]:
-        return self.windows(self.bptt)
+        return map(self.__getitem__, range(len(self)))
 
-    def windows(self, first: int) -> Iterator[Window]:
-        """As iterating, the first window having `first` steps, so that the cuts fall elsewhere."""
-        starts = [0, *range(first, len(self.inputs), self.bptt)]
-        for start, end in zip(starts, [*starts[1:], len(self.inputs)], strict=True):
-            yield Window(self.inputs[start:end], self.targets[start:end], sum(self._row_tokens[start:end]))
+    def __getitem__(self, number: int) -> Window:
+        """The window with that number, counted from 0."""
+        start, end = self._steps(number)
+        places = self._places[: end - start + 1] + start
+        padded = self._last_column + end > self.num_tokens
+        if padded:
+            padding = places[:-1] >= self.num_tokens
+            places.clamp_(max=self.num_tokens)
+        ids = self.tokens.view(SIGNED.get(self.tokens.dtype, self.tokens.dtype))[places].to(torch.int64)
+        ids &= torch.iinfo(self.tokens.dtype).max  # what is negative when signed is itself again
+        inputs, targets = ids[:-1], ids[1:]
+        if padded:
+            inputs, targets = inputs.masked_fill(padding, 0), targets.masked_fill(padding, IGNORED)
+        full_columns, rest = divmod(self.num_tokens, self.time)
+        num_tokens = full_columns * (end - start) + min(max(rest - start, 0), end - start)
+        return Window(inputs, targets, num_tokens)
 
-
-def batchify(tokens: Tensor, batch_size: int, padding: int) -> Tensor:
-    """Lay a text out as columns: tokens [length] -> [time, batch], the end filled up with `padding`."""
-    time = -(-len(tokens) // batch_size)
-    padded = F.pad(tokens, (0, time * batch_size - len(tokens)), value=padding)
-    return padded.view(batch_size, time).t().contiguous()
+    def _steps(self, number: int) -> tuple[int, int]:
+        """The steps at which a window starts and ends."""
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        end = self.first + number * self.bptt
+        return max(0, end - self.bptt), min(end, self.time)

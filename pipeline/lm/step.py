@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.lm.backend import backend
-from pipeline.lm.batching import Window
 from pipeline.lm.device import products_in
 from pipeline.lm.distributed import world_size
 from pipeline.lm.model import State, detach
@@ -14,7 +13,7 @@ from pipeline.lm.settings import Settings
 
 
 class Step(NamedTuple):
-    """loss: in nats, summed over the window; grad_norm: before clipping; state: for the next window, cut off."""
+    """loss: in nats, summed over the window; grad_norm: before clipping; state: for the next window, detached."""
 
     loss: Tensor
     grad_norm: Tensor
@@ -31,9 +30,9 @@ def train_step(
     scale: Tensor,
     state: State | None,
 ) -> Step:
-    """Forward from the state of the window before, backward, clip, update.
+    """Forward from the state of the previous window, backward, clip, update.
 
-    inputs, targets [time, batch]; scale []: what the summed loss is multiplied by, as `loss_scales` gives it. Nothing
+    inputs, targets [time, batch]; scale []: what the summed loss is multiplied by, as `loss_scale` gives it. Nothing
     here waits for the device or is a Python number that changes from step to step, so that it can be replayed.
     """
     with products_in(precision, inputs.device):
@@ -44,8 +43,8 @@ def train_step(
     return Step(loss.detach(), grad_norm, detach(state))
 
 
-def loss_scales(windows: list[Window], settings: Settings, device: torch.device) -> Tensor:
-    """What turns each window's summed loss into the loss that is followed downhill: [windows] float32."""
-    divisors = [window.num_tokens if settings.loss == "mean" else settings.batch_size for window in windows]
+def loss_scale(num_tokens: int, settings: Settings, device: torch.device) -> Tensor:
+    """The factor from a window's summed loss, over so many tokens, to the loss that is minimized: [] float32."""
+    divisor = num_tokens if settings.loss == "mean" else settings.batch_size
     # Processes that share the batch average their gradients.
-    return torch.tensor([world_size() / divisor for divisor in divisors], device=device)
+    return torch.full((), world_size() / divisor, device=device)

@@ -18,11 +18,12 @@ from pipeline.lm.distributed import check_shares, data_parallel, total, world_si
 from pipeline.lm.errors import DivergedError
 from pipeline.lm.evaluation import evaluate, perplexity
 from pipeline.lm.model import build_model
-from pipeline.lm.record import EpochRecord
-from pipeline.lm.replay import ReplayedSteps, TakeStep
+from pipeline.lm.progress import EpochInProgress, random_state, set_random_state
+from pipeline.lm.record import EpochRecord, is_whole
+from pipeline.lm.replay import ReplayedSteps
 from pipeline.lm.schedule import learning_rate
 from pipeline.lm.settings import Settings
-from pipeline.lm.step import loss_scales, train_step
+from pipeline.lm.step import loss_scale, train_step
 from pipeline.lm.update import build_optimizer
 
 OnStep = Callable[[], object]
@@ -34,7 +35,7 @@ REMEDY = "lower learning_rate or max_grad_norm"
 class Training:
     """A training run in progress: model, optimizer, the record of every finished epoch and the best weights so far.
 
-    `state_dict` and `load_state_dict` carry all of it, so a run that is restored after any epoch goes on to the same
+    `state_dict` and `load_state_dict` carry all of it, so a run that is restored after any step goes on to the same
     weights, to the bit, as one that was never interrupted.
     """
 
@@ -51,21 +52,27 @@ class Training:
         self.train = Batches(train.to(self.device), settings.batch_size, settings.bptt)
         self.valid = Batches(valid.to(self.device), settings.batch_size, settings.bptt)
         self.history: list[EpochRecord] = []
+        self.current: EpochInProgress | None = None
         self.best_weights: dict[str, Tensor] = {}
 
     @property
     def finished(self) -> bool:
-        return len(self.history) >= self.settings.epochs
+        return is_whole(self.history, self.settings)
+
+    @property
+    def steps_taken(self) -> int:
+        """In all epochs so far, assuming that all have equally many windows."""
+        return len(self.history) * len(self.train) + (self.current.steps if self.current else 0)
 
     def run_epoch(self, on_step: OnStep = lambda: None) -> EpochRecord:
-        """One pass over the training text, then the validation perplexity. Raises DivergedError."""
+        """One pass over the training text, or its rest, then the validation perplexity. Raises DivergedError."""
         epoch = len(self.history) + 1
         torch.manual_seed(epoch_seed(self.settings.seed, epoch))
 
-        start = time.perf_counter()
         train_loss, grad_norm = self.train_epoch(epoch, on_step)
-        train_seconds = time.perf_counter() - start
-        valid_loss = evaluate(self.model, self.valid)
+        assert self.current is not None
+        train_seconds, start = self.current.seconds, time.perf_counter()
+        valid_loss = evaluate(self.model, self.valid, self.pause)
 
         record = EpochRecord(
             epoch=epoch,
@@ -74,7 +81,7 @@ class Training:
             valid_perplexity=perplexity(valid_loss),
             grad_norm=grad_norm,
             tokens_per_second=self.train.num_tokens / train_seconds,
-            seconds=time.perf_counter() - start,
+            seconds=train_seconds + time.perf_counter() - start,
             finished_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
         if not math.isfinite(record.train_perplexity + record.valid_perplexity + record.grad_norm):
@@ -82,67 +89,100 @@ class Training:
         if all(record.valid_perplexity < earlier.valid_perplexity for earlier in self.history):
             self.best_weights = {name: weight.detach().clone() for name, weight in self.model.state_dict().items()}
         self.history.append(record)
+        self.current = None
         return record
 
     def train_epoch(self, epoch: int, on_step: OnStep = lambda: None) -> tuple[float, float]:
-        """Update the model once for every window; returns the mean loss in nats a token, and the mean gradient norm.
+        """Update the model once per window; returns the mean loss in nats per token and the mean gradient norm.
 
-        The state is carried from window to window, the gradient is not. Losses stay on the device and are looked at
-        now and then, for a look at every step would make a GPU wait. Raises DivergedError.
+        The state is carried from window to window, the gradient is not. Losses stay on the device and are checked only
+        now and then, because checking every step would make a GPU wait. Raises DivergedError.
         """
         bptt = self.settings.bptt
         first = int(torch.randint(1, bptt + 1, ())) if self.settings.random_windows else bptt
-        windows = list(self.train.windows(first))
-        scales = loss_scales(windows, self.settings, self.device)
-        losses, grad_norms = results = torch.zeros(2, len(windows), device=self.device)
-        take_step, state, rate = self.steps(), None, math.nan
-        self.model.train()
+        windows = self.train.cut_at(first)
+        current, take_step = self.enter_epoch(windows)
+        losses, grad_norms = current.results
+        start, rate = time.perf_counter() - current.seconds, math.nan
         with tf32_products(self.tf32):
-            for step, (window, scale) in enumerate(zip(windows, scales, strict=True)):
+            for step in range(current.steps, len(windows)):
                 before, rate = rate, learning_rate(self.settings, epoch - 1 + step / len(windows))
                 if rate != before:
                     backend(self.device).set_rate(self.optimizer, rate)
-                loss, grad_norm, state = take_step(window.inputs, window.targets, scale, state)
-                torch.stack((loss, grad_norm), out=results[:, step])
+                inputs, targets, num_tokens = windows[step]
+                scale = loss_scale(num_tokens, self.settings, self.device)
+                loss, grad_norm, current.state = take_step(inputs, targets, scale, current.state)
+                torch.stack((loss, grad_norm), out=current.results[:, step])
+                current.steps, current.seconds = step + 1, time.perf_counter() - start
+                self.pause()
                 on_step()
                 if step % STEPS_BETWEEN_CHECKS == 0 or step == len(windows) - 1:
                     check_finite(total(losses), epoch)
         mean_loss = total(losses).sum(dtype=torch.float64).item() / self.train.num_tokens
+        current.seconds = time.perf_counter() - start  # now that a GPU has done it all
         return mean_loss, grad_norms.mean().item()
 
-    def steps(self) -> TakeStep:
-        """What takes the steps of an epoch. Processes that share it exchange gradients, which is not recorded."""
+    def enter_epoch(self, windows: Batches) -> tuple[EpochInProgress, ReplayedSteps]:
+        """Begin an epoch or return to where one was interrupted; also returns what takes its steps."""
+        self.model.train()
+        take_step = self.steps()
+        if self.current is None:
+            results = torch.zeros(2, len(windows), device=self.device)
+            self.current = EpochInProgress(results, random_state(self.device))
+        else:
+            backend(self.device).set_rate(self.optimizer, self.settings.learning_rate)
+            with tf32_products(self.tf32):
+                take_step.rehearse(windows, self.current.steps, self.weights_and_buffers())
+            set_random_state(self.current.random, self.device)
+        return self.current, take_step
+
+    def pause(self) -> None:
+        """Called after each training step and validation window, when `state_dict` has all that is needed to resume."""
+
+    def steps(self) -> ReplayedSteps:
+        """Takes the steps of an epoch. Several processes exchange gradients, which cannot be recorded."""
         step = partial(train_step, self.data_parallel, self.optimizer, self.settings, self.precision)
         recorder = backend(self.device).recorder
-        if recorder is None or self.settings.cuda_graph == "off" or world_size() > 1:
-            return step
-        return ReplayedSteps(step, self.settings.bptt, recorder())
+        if self.settings.cuda_graph == "off" or world_size() > 1:
+            recorder = None
+        return ReplayedSteps(step, self.settings.bptt, recorder and recorder())
+
+    def weights_and_buffers(self) -> list[Tensor]:
+        """The tensors that a step changes: the weights and the optimizer's state."""
+        buffers = [buffer for of_weight in self.optimizer.state.values() for buffer in of_weight.values()]
+        return [*self.model.parameters(), *filter(torch.is_tensor, buffers)]
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a later process needs to go on: tensors, numbers and strings only."""
+        """All that a later process needs in order to continue: tensors, numbers and strings only.
+
+        In the middle of an epoch all processes that share the training have to call it.
+        """
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "history": [asdict(record) for record in self.history],
             "best_weights": self.best_weights,
+            "current": self.current and self.current.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Continue from what `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = [EpochRecord(**record) for record in state["history"]]
         self.best_weights = state["best_weights"]
+        current = state["current"]
+        self.current = current and EpochInProgress.from_state_dict(current, self.device)
 
 
 def check_runs_here(settings: Settings) -> None:
-    """Raise DeviceError or SharesError when these settings cannot be trained here, before anything is built."""
+    """Raise DeviceError or SharesError if these settings cannot be trained here, before anything is built."""
     check_shares(settings.batch_size)
     choose_precision(settings.precision, choose_device(settings.device))
 
 
 def check_finite(losses: Tensor, epoch: int) -> None:
-    """Raise DivergedError, naming the step, when a loss is infinite or not a number."""
+    """Raise DivergedError, naming the step, if a loss is infinite or not a number."""
     diverged = (~losses.isfinite()).nonzero()
     if len(diverged):
         step = int(diverged[0])
@@ -150,5 +190,5 @@ def check_finite(losses: Tensor, epoch: int) -> None:
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """A seed for each epoch, so that a resumed epoch draws the dropout masks that it would have drawn."""
+    """Each epoch has its own seed, so that a resumed epoch draws the same dropout masks."""
     return seed * 1_000_003 + epoch

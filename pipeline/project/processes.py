@@ -25,7 +25,7 @@ T = TypeVar("T")
 PATIENCE = timedelta(minutes=2)  # how long to wait for a process that gives no sign of life
 SECONDS_BETWEEN_LOOKS = 1.0
 THIS_MACHINE = "127.0.0.1"
-GOES_ON = "the same command goes on from the last finished epoch"
+GOES_ON = "the same command goes on from the last checkpoint"
 
 
 def launched() -> bool:

@@ -82,6 +82,7 @@ class Params(Strict):
 
     recipe: ModelName
     processes: Annotated[int, Field(ge=1, le=1024)]
+    checkpoint_minutes: Annotated[float, Field(gt=0, le=1_000_000)] = 10.0
     download: Download
     preprocess: Preprocess
     train: Settings

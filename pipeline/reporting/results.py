@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pipeline.artifacts.history import best_epoch, history_path, read_history
 from pipeline.artifacts.metrics import Metrics, metrics_path, mismatch, read_metrics
-from pipeline.lm.record import EpochRecord
+from pipeline.lm.record import EpochRecord, is_whole
 from pipeline.lm.settings import Settings
 from pipeline.project.console import UserError
 
@@ -38,8 +38,9 @@ def _read_result(name: str, settings: Settings) -> Result:
     if not path.exists():
         raise UserError(f"{path} not found: run `dvc repro train@{name}`, or `dvc repro` for everything")
     result = Result(name, settings, read_metrics(name), read_history(path))
-    if result.last.epoch != settings.epochs:
-        fault = f"ends at epoch {result.last.epoch}, but params.yaml asks for {settings.epochs}"
+    if not is_whole(result.history, settings):
+        stop = f", or fewer with a patience of {settings.patience}" if settings.patience else ""
+        fault = f"ends at epoch {result.last.epoch}, but params.yaml asks for {settings.epochs}{stop}"
         raise UserError(f"{path} {fault}: run `dvc repro`")
     if difference := mismatch(result.metrics, result.history):
         raise UserError(f"{metrics_path(name)} {difference}: run `dvc repro`")

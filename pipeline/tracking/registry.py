@@ -15,6 +15,7 @@ from pipeline.project.console import warn
 from pipeline.tracking.deadline import within
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.faults import explain
+from pipeline.tracking.notes import describe_run
 from pipeline.tracking.served_code import copy_needed_code
 from pipeline.tracking.store import connect
 
@@ -57,6 +58,7 @@ def _register(facts: RunFacts, run_id: str, weights_file: Path, valid_perplexity
         model = _log_model(client, experiment_id, facts.model, facts.corpus.vocabulary, run_id, weights_file)
         client.create_model_version(name, _source(client, model), run_id, tags, model_id=model.model_id)
     _promote_best(client, name, facts.corpus.fingerprint)
+    describe_run(client, run_id, facts.model)
 
 
 def _source(client: "MlflowClient", model: "LoggedModel") -> str:
@@ -127,7 +129,7 @@ def _valid_perplexity(client: "MlflowClient", version: "ModelVersion") -> float:
         value = math.nan
     if math.isnan(value):
         try:
-            value = float(client.get_run(version.run_id or "").data.metrics["final/valid_perplexity"])
+            value = float(client.get_run(version.run_id or "").data.metrics["valid_perplexity"])
         except (KeyError, MlflowException):
             return math.inf
     return value

@@ -35,6 +35,13 @@ def prepare_store(remedy: str = REMEDY) -> None:
 
 def connect() -> tuple["MlflowClient", str]:
     """MLflow's client and our experiment's id. Raises StoreError, and whatever MLflow raises."""
+    client, location = open_client(), locate()
+    with _alone_with(location):
+        return client, _experiment(client, location)
+
+
+def open_client() -> "MlflowClient":
+    """MLflow's client; a store that is a file is made where there is none. Raises as `connect`."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # the address may hold a password
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -47,8 +54,7 @@ def connect() -> tuple["MlflowClient", str]:
     with _alone_with(location):
         if location.database:
             prepare_database(location)
-        client = MlflowClient(location.address)
-        return client, _experiment(client, location)
+        return MlflowClient(location.address)
 
 
 def _alone_with(location: Location) -> AbstractContextManager:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from pipeline.lm.record import EpochRecord
 from pipeline.project.console import say
-from pipeline.tracking.facts import RunFacts, circumstances
+from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.faults import fault_message
+from pipeline.tracking.origin import circumstances
 from pipeline.tracking.publisher import Publisher
 from pipeline.tracking.store import connect
 
