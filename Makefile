@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help repro ui demo test bench gpu lint format audit
+.PHONY: help corpus repro ui demo test bench gpu lint format audit
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ repro: .venv/.complete ## Run what params.yaml, the data or the code have made s
 	$(if $(RECIPE),@python -m pipeline.recipe $(RECIPE))
 	$(if $(filter-out 1,$(JOBS)),@$(train_side_by_side))
 	dvc repro $(ARGS)
+
+corpus: .venv/.complete ## Make a recipe of a text of your own (TEXT=my.txt, ARGS="--lower-case --name mine")
+	python -m pipeline.new_corpus $(TEXT) $(ARGS)
 
 ui: .venv/.complete ## Compare runs in MLflow, on this machine only (PORT=5001, STORE=other.db)
 	@python -m pipeline.restore || true

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pipeline.artifacts.trials import study_path
 from pipeline.corpus import sample
 from pipeline.project.console import run, say
 from pipeline.project.files import PARAMS, PARAMS_BASE, REPORT, SAMPLE, atomic_write
@@ -49,6 +50,9 @@ def build_workspace(destination: Path, params: str, with_git: bool = False) -> N
         shutil.copyfile(PROJECT / file, destination / file)
     with atomic_write(destination / PARAMS) as settings:
         settings.write(params)
+    seeds = destination / study_path("seeds")  # the report depends on it: empty, no such study
+    seeds.parent.mkdir(parents=True, exist_ok=True)
+    seeds.touch()
     (destination / PARAMS_BASE).unlink(missing_ok=True)  # left by a recipe that was laid over the earlier settings
     with atomic_write(destination / ".dvc/config.local") as config:
         config.write(DVC_CONFIG.format(no_scm=str(not with_git).lower()))

@@ -1,16 +1,15 @@
 """Fetch the corpus into data/raw, from the first source in params.yaml that delivers all of it with the right SHA-256.
 
-A source is a folder (a relative one starts at the repository's root; `~` and file:// will do), the http(s) address of a
-folder, or the http(s) address of a .tgz archive that has the files in a folder named data. A source that fails in any
-way is passed over.
+A source is a folder or an archive (.tgz, .tar.gz or .zip), here (a relative path starts at the repository's root; `~`
+and file:// will do) or at an http(s) address. In an archive a file's name is the end of its path; a name without a
+folder is looked for in a folder named data. A source that fails in any way is skipped.
+
+Where params.yaml has null for a file's SHA-256, whatever comes is taken, and its SHA-256 is shown to be written there.
 """
 
 import argparse
-import gzip
 import hashlib
-import io
 import os
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
@@ -24,28 +23,23 @@ from urllib.request import url2pathname
 import requests
 import urllib3
 
+from pipeline.project.archives import CHUNK_BYTES, MAX_BYTES, BoundedStream, SourceError, is_archive, unpack
 from pipeline.project.console import UserError, progress, run, say
-from pipeline.project.files import PARAMS, RAW, SPLITS, atomic_write, project_root
+from pipeline.project.files import PARAMS, RAW, SPLITS, atomic_write, project_root, sha256
 from pipeline.project.inputs import FixedInputs
 from pipeline.project.params import load_params
 from pipeline.project.schema import Download, Files, SourceFile
 
-MAX_BYTES = 2**30  # at one address, and in one unpacked archive: whatever is longer is not the corpus
 DEADLINE_FACTOR = 20  # one address may take that many times `timeout_seconds`, which bounds each single wait
-CHUNK_BYTES = 2**16
 MAX_REASON = 300  # characters
 
 Outputs = dict[str, IO[bytes]]  # split -> where its text goes
 
 
-class SourceError(Exception):
-    """Why a source is passed over, in one line."""
-
-
 def fetch(settings: Download) -> tuple[str, dict[str, int]]:
     """Write data/raw/{train,valid,test}.txt, all or none -> the source, and the bytes of each split.
 
-    Raises UserError when no source delivers; the files of before stay then.
+    Raises UserError when no source delivers; existing files are kept.
     """
     reasons = []
     for source in settings.sources:
@@ -53,88 +47,65 @@ def fetch(settings: Download) -> tuple[str, dict[str, int]]:
             with ExitStack() as stack:
                 outputs = {split: stack.enter_context(atomic_write(RAW / f"{split}.txt", "wb")) for split in SPLITS}
                 _deliver(source, settings, outputs)
-                for output in outputs.values():  # a full disk must show before the first file appears
+                for output in outputs.values():  # a full disk has to show before the first file appears
                     output.flush()
                     os.fsync(output.fileno())
                 sizes = {split: output.tell() for split, output in outputs.items()}
             return source, sizes
-        except Exception as error:  # whatever is wrong with this source, the next one may do
+        except Exception as error:  # whatever is wrong with this source, the next may work
             if isinstance(error, OSError) and _is_ours(Path(str(error.filename))):
-                raise  # but would be written no better
+                raise  # another source would not be written any better
             reasons.append(f"{source}: {_reason(error, settings.timeout_seconds)}")
-            say(f"passed over {reasons[-1]}")
+            say(f"skipped {reasons[-1]}")
     raise UserError("\n  ".join(["no source delivers the corpus", *reasons, *_by_hand(settings)]))
 
 
 def _deliver(source: str, settings: Download, outputs: Outputs) -> None:
     """Copy the three files of a source to the outputs. Raises whatever goes wrong."""
-    if not _is_address(source):
-        folder = project_root() / _folder(source)
-        for split, file in _by_split(settings.files):
-            path = folder / file.name
-            if not path.is_file():
-                raise SourceError(f"no file {path}")
-            with open(path, "rb") as stream:
-                _copy(stream.read, file, outputs[split])
-    elif source.lower().endswith((".tgz", ".tar.gz")):
-        with _open_address(source, settings.timeout_seconds) as body:
-            _unpack(body, settings.files, outputs)
-    else:
-        for split, file in _by_split(settings.files):
-            with _open_address(f"{source.rstrip('/')}/{file.name}", settings.timeout_seconds) as body:
-                _copy(body.read, file, outputs[split])
+    files = {file.name: (file, outputs[split]) for split, file in _by_split(settings.files)}
+    if is_archive(source):
+        with _open(source, settings.timeout_seconds) as body:
+            unpack(source, body, files, lambda name, read: _copy(read, *files[name]))
+        return
+    for name, (file, output) in files.items():
+        with _open(f"{source.rstrip('/')}/{name}", settings.timeout_seconds) as body:
+            _copy(body.read, file, output)
+
+
+@contextmanager
+def _open(place: str, timeout_seconds: float) -> Iterator[BoundedStream]:
+    """The content of a file, here or at an address, as a stream that is bounded in size."""
+    if _is_address(place):
+        with _open_address(place, timeout_seconds) as body:
+            yield body
+        return
+    path = project_root() / _path(place)
+    if not path.is_file():
+        raise SourceError(f"no file {path}")
+    with open(path, "rb") as file:
+        yield BoundedStream(file.read)
 
 
 def _copy(read: Callable[[int], bytes], file: SourceFile, output: IO[bytes]) -> None:
-    """Copy a stream to its end, read bit by bit. Raises SourceError when its SHA-256 is not the file's."""
+    """Copy a stream to its end, read bit by bit.
+
+    Raises SourceError when its SHA-256 is not the file's or, where that is not known, when it is plainly no text.
+    """
     digest = hashlib.sha256()
     start = b""
     while chunk := read(CHUNK_BYTES):
         start = start or chunk
         digest.update(chunk)
         output.write(chunk)
-    if digest.hexdigest() != file.sha256:
-        kind = "a web page" if start.lstrip()[:5].lower() in (b"<!doc", b"<html") else "not the expected file"
+    is_page = start.lstrip()[:5].lower() in (b"<!doc", b"<html")
+    if digest.hexdigest() != file.sha256 and (file.sha256 or is_page or not start):
+        kind = "a web page" if is_page else "not the expected file"
         raise SourceError(f"{file.name} is {kind} ({output.tell():,} bytes, SHA-256 {digest.hexdigest()})")
 
 
-def _unpack(body: io.RawIOBase, files: Files, outputs: Outputs) -> None:
-    """Copy the files out of a .tgz archive as it streams by. Nothing is extracted, so no member's path is ever used."""
-    missing = {file.name: (split, file) for split, file in _by_split(files)}
-    unzipped = _BoundedStream(gzip.GzipFile(fileobj=body, mode="rb").read)
-    with tarfile.open(fileobj=unzipped, mode="r|") as archive:
-        for member in archive:
-            path = PurePosixPath(member.name)
-            plain = member.isreg() and not member.issparse()
-            if plain and path.parent.name == "data" and path.name in missing:
-                content = archive.extractfile(member)
-                assert content  # as for every regular file
-                split, file = missing.pop(path.name)
-                _copy(content.read, file, outputs[split])
-                if not missing:
-                    return
-    raise SourceError(f"the archive lacks {', '.join(f'data/{name}' for name in missing)}")
-
-
-class _BoundedStream(io.RawIOBase):
-    """What a `read` function delivers, refused beyond MAX_BYTES."""
-
-    def __init__(self, read: Callable[[int], bytes]) -> None:
-        self._read = read
-        self._num_bytes = 0
-
-    def read(self, size: int = CHUNK_BYTES, /) -> bytes:
-        """At most `size` bytes, none at the end."""
-        chunk = self._read(size)
-        self._num_bytes += len(chunk)
-        if self._num_bytes > MAX_BYTES:
-            raise SourceError(f"more than {MAX_BYTES:,} bytes")
-        return chunk
-
-
 @contextmanager
-def _open_address(address: str, timeout_seconds: float) -> Iterator[_BoundedStream]:
-    """The body at an http(s) address as a stream that is bounded in size and time, with a progress bar."""
+def _open_address(address: str, timeout_seconds: float) -> Iterator[BoundedStream]:
+    """The body at an http(s) address as a stream bounded in size and time, with a progress bar."""
     deadline = time.monotonic() + DEADLINE_FACTOR * timeout_seconds
     with closing(_request(address, timeout_seconds)) as response:
         name = PurePosixPath(address).name
@@ -148,18 +119,18 @@ def _open_address(address: str, timeout_seconds: float) -> Iterator[_BoundedStre
             def read(size: int) -> bytes:
                 if time.monotonic() > deadline:
                     raise _too_slow(timeout_seconds)
-                # One receive a call, so that the deadline is looked at; not decoded, since an archive stays gzip.
+                # One receive per call, so that the deadline is checked; not decoded, so that an archive stays gzip.
                 chunk = response.raw.read1(size, decode_content=False)
                 bar.update(len(chunk))
                 return chunk
 
-            yield _BoundedStream(read)
+            yield BoundedStream(read)
 
 
 def _request(address: str, timeout_seconds: float) -> requests.Response:
-    """Ask for an address -> the response, its body not read yet.
+    """Request an address -> the response, its body not read yet.
 
-    In a thread, because no socket's time-out bounds name resolution or a server that trickles its headers.
+    In a thread, because a socket's timeout bounds neither name resolution nor a server that trickles its headers.
     """
     answer: Future[requests.Response] = Future()
 
@@ -186,19 +157,19 @@ def _is_address(source: str) -> bool:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a path is data/raw, or in it, or on the way to it."""
+    """Whether a path is data/raw, inside it, or one of its parents."""
     return RAW in (path, *path.parents) or path in RAW.parents
 
 
-def _folder(source: str) -> Path:
-    """The folder of a source that is none on the web; `~` and file:// are understood. Raises SourceError."""
-    parts = urlsplit(source)
+def _path(place: str) -> Path:
+    """The path of a place that is none on the web; `~` and file:// are understood. Raises SourceError."""
+    parts = urlsplit(place)
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         return Path(url2pathname(parts.path))
-    if "://" in source:
+    if "://" in place:
         raise SourceError("neither a folder nor an address with http, https or file")
     try:
-        return Path(source).expanduser()
+        return Path(place).expanduser()
     except RuntimeError:
         raise SourceError("no such person here has a home folder") from None
 
@@ -208,7 +179,7 @@ def _by_split(files: Files) -> list[tuple[str, SourceFile]]:
 
 
 def _reason(error: BaseException, timeout_seconds: float) -> str:
-    """What went wrong, in one line; out of the layers that requests wraps around, say, `Connection refused`."""
+    """What went wrong, in one line: the cause inside the layers of requests, such as `Connection refused`."""
     while isinstance(error, (requests.RequestException, urllib3.exceptions.HTTPError)):
         cause = error.__cause__ or error.__context__
         if cause is None:
@@ -219,23 +190,31 @@ def _reason(error: BaseException, timeout_seconds: float) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    printable = "".join(filter(str.isprintable, " ".join(text.split())))  # a server's words may be in it
+    printable = "".join(filter(str.isprintable, " ".join(text.split())))  # it may contain a server's words
     return printable[:MAX_REASON] or type(error).__name__
 
 
 def _by_hand(settings: Download) -> list[str]:
-    """How to do without any source that works."""
-    folder = next((source for source in settings.sources if "://" not in source or source.startswith("file:")), None)
+    """What to do if no source works."""
+    here = [source for source in settings.sources if "://" not in source or source.startswith("file:")]
+    folder = next((source for source in here if not is_archive(source)), None)
     place = f"the folder {folder}" if folder else f"a folder, name it first in download.sources of {PARAMS}"
-    lines = [f"{file.name} with SHA-256 {file.sha256}" for _, file in _by_split(settings.files)]
+    lines = [
+        f"{file.name} with SHA-256 {file.sha256}" if file.sha256 else file.name for _, file in _by_split(settings.files)
+    ]
     return [f"or put the files by hand into {place}, then run `dvc repro`:", *lines]
 
 
 def main() -> None:
     argparse.ArgumentParser(prog="python -m pipeline.download", description=__doc__).parse_args()
     with FixedInputs("download", lambda: {PARAMS.name: load_params().download}):
-        source, sizes = fetch(load_params().download)
+        settings = load_params().download
+        source, sizes = fetch(settings)
     say(f"{RAW}: {', '.join(f'{split} {size:,}' for split, size in sizes.items())} bytes from {source}")
+    for split, file in _by_split(settings.files):
+        if file.sha256 is None:
+            pinned = f"{{name: {file.name}, sha256: {sha256(RAW / f'{split}.txt')}}}"
+            say(f"SHA-256 not checked: to have it checked from now on, write under download.files  {split}: {pinned}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.params import load_params, read_text
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.finished import publish
+from pipeline.tracking.notes import describe_experiment
 from pipeline.tracking.registry import register
 
 DYNAMIC_CODE = Path("pipeline/inference/dynamic_evaluation.py")
@@ -65,9 +66,11 @@ def evaluate_model(name: str) -> Metrics:
         {"recipe": params.recipe},
         training_id=training_id(checkpoint_path(name, trained.fingerprint)),
         params=params_text,
+        corpus_name=params.preprocess.corpus,
     )
     if run_id := publish(facts, history, [history_file, weights_file], metrics.figures()):
         register(facts, run_id, weights_file, metrics.valid_perplexity)
+        describe_experiment()
     release(name)
     return metrics
 

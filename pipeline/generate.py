@@ -78,7 +78,7 @@ def main() -> None:
         raise UserError("--prompt: not text in UTF-8: convert it to UTF-8")
 
     trained = load_trained(arguments.model)
-    encoder = Encoder(trained.vocabulary)
+    encoder = Encoder(trained.vocabulary, lower_case=trained.lower_case)
     prompt = encoder.encode(arguments.prompt.split(), "--prompt")
     if prompt.unknown:
         unknown = ", ".join(prompt.words[place] for place in prompt.unknown)

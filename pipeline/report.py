@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.artifacts.history import history_path, write_histories
 from pipeline.artifacts.metrics import metrics_path, read_corpus_sizes, write_valid_perplexities
+from pipeline.artifacts.trials import KeptStudy, read_study, study_path
 from pipeline.lm.settings import flatten
 from pipeline.project.console import here, run, say
 from pipeline.project.files import MODELS, PARAMS, REPORT, atomic_write, sha256
@@ -15,10 +16,13 @@ from pipeline.project.schema import CorpusSizes
 from pipeline.reporting import curves
 from pipeline.reporting.conclusions import Conclusion, judge
 from pipeline.reporting.page import page
-from pipeline.reporting.published import LEFT_OUT, Published, comparable, figures_beside
+from pipeline.reporting.published import LEFT_OUT, Published, comparable, figures_beside, is_of_the_size
 from pipeline.reporting.results import Result, read_results
+from pipeline.reporting.spread import Group, grouped
+from pipeline.tracking.notes import describe_experiment
 
 NONE = "-"
+SEEDS = study_path("seeds")
 
 
 def write_report() -> list[Result]:
@@ -26,7 +30,7 @@ def write_report() -> list[Result]:
     params = load_params()
     results, corpus = read_results(params.models), read_corpus_sizes()
     published = params.report.published or {}
-    text = render(results, corpus, published)
+    text = render(results, params.preprocess.corpus, corpus, published, read_study(SEEDS))
     histories = {result.name: result.history for result in results}
     curves.comparison(histories, REPORT / "comparison.svg")
     curves.curves(histories, REPORT / "curves.svg")
@@ -40,19 +44,30 @@ def write_report() -> list[Result]:
     return results
 
 
-def render(results: Sequence[Result], corpus: CorpusSizes, published: Published) -> str:
-    """The report in Markdown, the same text for the same results."""
+def render(
+    results: Sequence[Result],
+    name: str,
+    corpus: CorpusSizes,
+    published: Published,
+    seeds: KeptStudy | None = None,
+) -> str:
+    """The report in Markdown, the same text for the same results.
+
+    name: of the corpus
+    seeds: the study of how much other seeds change results
+    """
     published, judged = figures_beside(results, corpus, published), comparable(results, corpus)
+    groups = _comparable_groups(seeds, corpus)
     finished_at = max(result.last.finished_at for result in results)
     blocks = [
-        "# Language models, side by side",
+        f"# Language models on `{name}`, side by side",
         f"Corpus: {corpus.train_tokens:,} tokens to train on, {corpus.valid_tokens:,} to validate, "
         f"{corpus.test_tokens:,} to test; a vocabulary of {corpus.vocabulary_size:,}. "
         f"The last training finished at {finished_at}.",
         "## Results",
         _results_table(results, published),
         "Perplexities are of the weights of the best epoch, the one of lowest valid perplexity. One training a model: "
-        "how far another seed would move these numbers is not measured here.",
+        f"how far another seed would move these numbers is {_measured(groups)}.",
         *_published_verdicts(results, published),
         "## Curves",
         "![Valid perplexity by epoch of all models](comparison.svg)",
@@ -61,7 +76,7 @@ def render(results: Sequence[Result], corpus: CorpusSizes, published: Published)
         "start above the frame.",
         "![Learning rate by epoch](learning_rates.svg)",
         "## The published conclusions",
-        "\n".join(_conclusion_item(conclusion) for conclusion in judge(judged)) if judged else LEFT_OUT,
+        "\n".join(_conclusion_item(conclusion) for conclusion in judge(judged, groups)) if judged else LEFT_OUT,
         "## Settings",
         *_settings(results),
     ]
@@ -106,10 +121,22 @@ def _published_verdicts(results: Sequence[Result], published: Published) -> list
     return ["Against the published test perplexity:", "\n".join(lines)] if lines else []
 
 
+def _comparable_groups(seeds: KeptStudy | None, corpus: CorpusSizes) -> list[Group]:
+    """None before the study is whole."""
+    if not seeds or not seeds.whole or seeds.corpus != corpus:
+        return []
+    return [group for group in grouped(seeds.ended) if is_of_the_size(group.settings)]
+
+
+def _measured(groups: Sequence[Group]) -> str:
+    if not groups:
+        return "not measured here"
+    return f"measured on shorter runs of {groups[0].settings.epochs} epochs, of which the conclusions below say more"
+
+
 def _conclusion_item(conclusion: Conclusion) -> str:
-    return "\n".join(
-        [f"- {conclusion.claim}: **{conclusion.verdict}**.", *(f"  - {sentence}" for sentence in conclusion.evidence)]
-    )
+    verdicts = "; ".join(f"**{verdict}** {basis}".rstrip() for basis, verdict in conclusion.verdicts.items())
+    return "\n".join([f"- {conclusion.claim}: {verdicts}.", *(f"  - {sentence}" for sentence in conclusion.evidence)])
 
 
 def _settings(results: Sequence[Result]) -> list[str]:
@@ -152,8 +179,9 @@ def inputs() -> Inputs:
     params = load_params()
     files = [path for name in params.models for path in (history_path(name), metrics_path(name))]
     return {
-        PARAMS.name: (params.train, params.models, params.report),
+        PARAMS.name: (params.preprocess, params.train, params.models, params.report),
         MODELS.as_posix(): [sha256(path) if path.exists() else None for path in files],
+        SEEDS.as_posix(): sha256(SEEDS) if SEEDS.exists() else None,
     }
 
 
@@ -161,6 +189,7 @@ def main() -> None:
     argparse.ArgumentParser(prog="python -m pipeline.report", description=__doc__).parse_args()
     with FixedInputs("report", inputs):
         results = write_report()
+    describe_experiment()
     width = max(len(result.name) for result in results)
     for result in results:
         metrics = result.metrics

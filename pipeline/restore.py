@@ -1,28 +1,36 @@
 """Bring MLflow up to date with every finished training run in `results/models`.
 
 What DVC or git restored was run elsewhere or earlier; what ended while the tracking server was down never reached it.
-MLflow gets both from `history.csv` and `metrics.json`, and from the weights where they exist: nothing else is needed,
-so a fresh clone will do. A run that has to be created gets the original times of its training and the tag `restored`. A
-model that is being trained at this moment is left alone.
+MLflow gets both from `history.csv` and `metrics.json`, from dvc.lock and git, and from weights and ids where they
+exist: a fresh clone will do. A run that has to be created gets the original times of its training and the tag
+`restored`. A model that is being trained at this moment is left alone.
 """
 
 import argparse
 from pathlib import Path
 
-from pipeline.artifacts.checkpoint import checkpoint_path, is_being_trained, release, training_id
-from pipeline.artifacts.dvc_lock import LockedStage, read_lock
+from pipeline.artifacts.checkpoint import checkpoint_path, fingerprint, is_being_trained, release, training_id
+from pipeline.artifacts.dvc_lock import LockedStage, dvc_md5, read_lock
 from pipeline.artifacts.history import history_path, read_history
-from pipeline.artifacts.metrics import mismatch, read_metrics
+from pipeline.artifacts.metrics import mismatch, read_corpus_sizes, read_metrics
 from pipeline.artifacts.weights import read_description, weights_path
+from pipeline.corpus.ids import Corpus, load_corpus
 from pipeline.lm.record import EpochRecord, is_whole
+from pipeline.lm.settings import Settings
 from pipeline.project.console import UserError, run, say
-from pipeline.project.files import MODELS
-from pipeline.project.params import load_params
-from pipeline.project.schema import Params
+from pipeline.project.files import CORPUS_METRICS, MODELS, PARAMS, PROCESSED
+from pipeline.project.params import load_params, read_text
+from pipeline.project.schema import CorpusSizes, Params
+from pipeline.tracking.appearance import read_params
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.faults import AGAIN
 from pipeline.tracking.finished import publish_finished
+from pipeline.tracking.notes import describe_experiment
+from pipeline.tracking.origin import WEIGHTS_MD5, commit_that_brought, digests_of_data, text_at
+from pipeline.tracking.registry import register
 from pipeline.tracking.store import prepare_store
+
+Stages = dict[str, LockedStage]
 
 
 def restore() -> list[str]:
@@ -36,31 +44,41 @@ def restore() -> list[str]:
             say(f"{name} is being trained: left alone")
             continue
         try:
-            facts, history, files = find_training(name, stages.get(f"train@{name}", LockedStage()), params)
+            facts, history, files = find_training(name, stages, params)
         except UserError as error:
             say(f"warning: {name} is left out: {error}")
             continue
         if not is_whole(history, facts.settings):
             continue  # interrupted: it is published when it is resumed
-        _, lacked = publish_finished(facts, history, files, final_figures(name, history))
+        figures = final_figures(name, history)
+        run_id, lacked = publish_finished(facts, history, files, figures)
+        if facts.corpus and figures:
+            register(facts, run_id, weights_path(name), figures["valid_perplexity"])
         release(name)
         if lacked:
             restored.append(name)
+    describe_experiment()
     return restored
 
 
-def find_training(name: str, stage: LockedStage, params: Params) -> tuple[RunFacts, list[EpochRecord], list[Path]]:
+def find_training(name: str, stages: Stages, params: Params) -> tuple[RunFacts, list[EpochRecord], list[Path]]:
     """What is known about a model's training run, its epochs, and the files that belong to it. Raises UserError.
 
     Files that match dvc.lock were trained with the settings recorded there. Otherwise the training run was started
     without DVC, and its settings are those stored with its weights or, without weights, those in params.yaml.
     """
+    stage = stages.get(f"train@{name}", LockedStage())
     history_file, weights_file = history_path(name), weights_path(name)
     history = read_history(history_file)
     files = [file for file in (history_file, weights_file) if file.exists()]
     locked = [file for file in files if stage.made(file)]
+    tags, sizes, ids = {}, None, None
     if history_file in locked:
         files = locked
+        if ids := stage.md5(PROCESSED):
+            tags, sizes = digests_of_data(ids, stages), sizes_of(ids, stages)
+        if digest := stage.md5(weights_file):
+            tags[WEIGHTS_MD5] = digest
     weights = read_description(weights_file) if weights_file in files else None
     if history_file in locked:
         settings = stage.settings(name)
@@ -70,7 +88,57 @@ def find_training(name: str, stage: LockedStage, params: Params) -> tuple[RunFac
         settings = params.model(name)
     identity = weights.fingerprint if weights else None
     known = training_id(checkpoint_path(name, identity)) if identity else None
-    return RunFacts(name, identity, settings, remedy=AGAIN, training_id=known), history, files
+    corpus = corpus_of(identity, settings, ids) if identity else None
+    commit = commit_that_brought(history_file)
+    text = params_of(name, settings, commit)
+    if commit:
+        tags |= {"mlflow.source.name": str(history_file), "mlflow.source.git.commit": commit}
+    if text and (trained := read_params(text)):
+        tags["recipe"] = trained.recipe
+    facts = RunFacts(
+        name,
+        identity,
+        settings,
+        corpus,
+        tags,
+        AGAIN,
+        training_id=known,
+        params=text,
+        corpus_name=params.preprocess.corpus,
+        sizes=sizes,
+    )
+    return facts, history, files
+
+
+def params_of(name: str, settings: Settings, commit: str) -> str | None:
+    """The params.yaml of the commit that brought a training run, or today's, if it has the run's settings."""
+    for text in (text_at(commit, PARAMS) if commit else "", read_text(PARAMS)):
+        if (params := read_params(text)) and params.models.get(name) == settings:
+            return text
+    return None
+
+
+def sizes_of(ids: str, stages: Stages) -> CorpusSizes | None:
+    """The sizes of the corpus whose ids have a digest, if those at hand are of that one."""
+    stage = stages.get("preprocess", LockedStage())
+    return read_corpus_sizes() if stage.md5(PROCESSED) == ids and stage.made(CORPUS_METRICS) else None
+
+
+def corpus_of(identity: str, settings: Settings, ids: str | None) -> Corpus | None:
+    """The corpus at hand, if the weights of that identity or, where DVC knows them, those ids are of it."""
+    if not (at_hand := corpus_at_hand()):
+        return None
+    corpus, digest = at_hand
+    same = ids == digest if ids else identity == fingerprint(settings, corpus.fingerprint)
+    return corpus if same else None
+
+
+def corpus_at_hand() -> tuple[Corpus, str] | None:
+    """The corpus in data/processed with DVC's digest, if there is a whole one."""
+    try:
+        return load_corpus(), dvc_md5(PROCESSED)
+    except UserError:
+        return None
 
 
 def final_figures(name: str, history: list[EpochRecord]) -> dict[str, float] | None:

@@ -11,19 +11,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.artifacts.checkpoint import delete_checkpoint, delete_checkpoints, fingerprint
+from pipeline.artifacts.history import best_epoch
 from pipeline.artifacts.resumable import resumable
+from pipeline.artifacts.trials import EndedTrial, KeptStudy, State, read_study, study_path
 from pipeline.corpus.ids import Corpus, load_corpus
 from pipeline.lm.device import choose_device, choose_precision, describe, keep_freed_memory
 from pipeline.lm.errors import DivergedError
+from pipeline.lm.evaluation import batches_of, evaluate, perplexity
 from pipeline.lm.memory import check_fits
+from pipeline.lm.record import EpochRecord
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training, check_runs_here
 from pipeline.project.console import counted, naming, progress, run, say
-from pipeline.project.params import parse_params
-from pipeline.search.report import in_words, summary, write_report
+from pipeline.project.files import PROCESSED
+from pipeline.project.params import load_params, parse_params
+from pipeline.reporting.spread import grouped
+from pipeline.search.groups import group_metrics
+from pipeline.search.identity import identity
+from pipeline.search.report import show, summary, write_files
 from pipeline.search.study import Study
 from pipeline.search.sweep_file import Sweep, load_sweep
-from pipeline.search.trial import EndedTrial, State, TakenOverError, Trial
+from pipeline.search.trial import TakenOverError, Trial
+from pipeline.search.words import group_name, in_words
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.live import live_run
 from pipeline.tracking.sweeps import REMEDY, EndedRun, close_sweep, open_sweep
@@ -31,7 +40,7 @@ from pipeline.tracking.sweeps import REMEDY, EndedRun, close_sweep, open_sweep
 SECONDS_BETWEEN_LOOKS = 2
 
 
-def work(sweep: Sweep, study: Study, corpus: Corpus) -> None:
+def work(sweep: Sweep, study: Study, corpus: Corpus, facts: KeptStudy) -> None:
     """Run trials until none is left, neither waiting nor being run by another worker. Raises UserError."""
     if study.is_finished():
         return
@@ -50,7 +59,8 @@ def work(sweep: Sweep, study: Study, corpus: Corpus) -> None:
             try:
                 with trial:
                     state = run_trial(trial, sweep, study, corpus, parent)
-                say(f"trial {trial.number}/{sweep.trials}: {state}; {summary(sweep, study.ended())}")
+                kept, _ = keep(sweep, study, facts)
+                say(f"trial {trial.number}/{sweep.trials}: {state}; {summary(sweep, kept.ended)}")
             except TakenOverError as error:
                 say(f"trial {trial.number}: {error}")
         else:
@@ -70,12 +80,12 @@ def run_trial(trial: Trial, sweep: Sweep, study: Study, corpus: Corpus, parent: 
         history, steps = training.history, settings.epochs * len(training.train)
         if place := training.place():
             say(f"{title}: going on after {place}")
-        facts = run_facts(sweep, study, trial.number, settings, corpus, parent, training.circumstances())
+        facts = run_facts(sweep, study, trial, settings, corpus, parent, training.circumstances())
         with (
             live_run(facts, history) as tracked,
             progress(steps, title, "step", initial=training.steps_taken) as bar,
         ):
-            failure = ""
+            failure, test = "", None
             try:
                 while not (state := verdict(trial, training)):
                     record = training.run_epoch(bar.update)
@@ -83,8 +93,16 @@ def run_trial(trial: Trial, sweep: Sweep, study: Study, corpus: Corpus, parent: 
                     say(f"{title}: epoch {record.epoch}/{settings.epochs}  valid {record.valid_perplexity:.6g}")
             except DivergedError as error:
                 state, failure = "diverged", str(error)
-            tracked.end("FAILED" if failure else "FINISHED", failure=failure, tags={"trial_state": state})
-        trial.end(state, history, failure)  # last, because from then on no other worker would take over this trial
+            if sweep.evaluate and state == "complete":
+                test = test_perplexity(training, corpus)
+                say(f"{title}: test {test:.6g}")
+            tracked.end(
+                "FAILED" if failure else "FINISHED",
+                failure=failure,
+                tags={"trial_state": state},
+                metrics=final_figures(history, test),
+            )
+        trial.end(state, history, failure, test)  # last, because from then on no other worker would take over
         delete_checkpoint(training.checkpoint)
     return state
 
@@ -95,22 +113,44 @@ def verdict(trial: Trial, training: Training) -> State | None:
     return "complete" if training.finished else "pruned" if worse else None
 
 
+def test_perplexity(training: Training, corpus: Corpus) -> float:
+    """Of the best epoch's weights, whose validation perplexity is in the history."""
+    training.model.load_state_dict(training.best_weights)
+    text = batches_of({"test": corpus.test}, training.settings, training.device)["test"]
+    return perplexity(evaluate(training.model, text))
+
+
+def final_figures(history: Sequence[EpochRecord], test: float | None) -> dict[str, float]:
+    """The perplexities of the best epoch's weights, by name; none if they were not evaluated."""
+    return {"valid_perplexity": best_epoch(history).valid_perplexity, "test_perplexity": test} if test else {}
+
+
+def keep(sweep: Sweep, study: Study, facts: KeptStudy) -> tuple[KeptStudy, list[Path]]:
+    """Bring results/sweeps/NAME up to date; returns what it then has, and the files."""
+    with study.alone():
+        kept = facts.model_copy(update={"ended": study.ended()})
+        return kept, write_files(sweep, kept)
+
+
 def close(sweep: Sweep, study: Study, corpus: Corpus, trials: Sequence[EndedTrial], files: Sequence[Path]) -> None:
     """Bring MLflow up to date with a sweep that has ended, and delete what was kept for resuming it."""
     ended = [
         EndedRun(
-            run_facts(sweep, study, trial.number, sweep.settings(trial.pick), corpus),
+            run_facts(sweep, study, trial, trial.settings, corpus),
             trial.history,
             {"trial_state": trial.state},
             trial.failure,
+            final_figures(trial.history, trial.test_perplexity),
         )
         for trial in trials
         if trial.history
     ]
     perplexities = [trial.valid_perplexity for trial in trials if trial.state == "complete"]
-    best = {"final/valid_perplexity": min(perplexities)} if perplexities else {}
+    metrics = {"valid_perplexity": min(perplexities)} if perplexities else {}
+    if sweep.over_seeds:
+        metrics |= group_metrics(grouped(trials))
     with study.alone():
-        close_sweep(study.name, sweep.name, ended, files, best)
+        close_sweep(study.name, sweep.name, ended, files, metrics)
         delete_checkpoints(f"{checkpoints_of(study)}-")
 
 
@@ -122,20 +162,32 @@ def checkpoints_of(study: Study) -> str:
 def run_facts(
     sweep: Sweep,
     study: Study,
-    number: int,
+    trial: Trial | EndedTrial,
     settings: Settings,
     corpus: Corpus,
     parent: str | None = None,
     circumstances: dict[str, str] | None = None,
 ) -> RunFacts:
     """What MLflow is told about a trial; two trials with equal settings remain two runs."""
+    number = trial.number
     tags = {"recipe": sweep.name, "sweep": study.name, "trial": str(number)} | (circumstances or {})
+    if sweep.over_seeds:
+        tags["group"] = group_name(sweep, trial.pick)
     if parent:
         tags["mlflow.parentRunId"] = parent
     identity = f"{fingerprint(settings, corpus.fingerprint)}-{study.name}-{number}"
     name = f"{sweep.name}-{number:0{len(str(sweep.trials))}}"
     # Whichever worker has the trial uses this id: the study makes sure that only one has it at a time.
-    return RunFacts(name, identity, settings, corpus, tags, REMEDY, training_id=f"{study.name}-{number}")
+    return RunFacts(
+        name,
+        identity,
+        settings,
+        corpus,
+        tags,
+        REMEDY,
+        training_id=f"{study.name}-{number}",
+        corpus_name=load_params().preprocess.corpus,
+    )
 
 
 def main() -> None:
@@ -151,20 +203,24 @@ def main() -> None:
     )
     parser.add_argument("--report", action="store_true", help="train nothing, only write the results so far")
     arguments = parser.parse_args()
-    sweep, corpus = load_sweep(arguments.file), load_corpus()
-    study = Study(sweep, sweep.study_name(corpus.fingerprint), arguments.storage)
+    sweep = load_sweep(arguments.file)
+    kept = read_study(study_path(sweep.name))
+    corpus = None if arguments.report and kept and not PROCESSED.exists() else load_corpus()
+    facts = identity(sweep, kept, corpus)
+    study = Study(sweep, facts.name, arguments.storage)
     with study.faults():
+        study.take_in(kept.ended if kept else [])
         say(f"{sweep.name}: {summary(sweep, study.ended())}; the study {study.name} in {study.place}")
-        if not arguments.report:
+        if corpus and not arguments.report:
             with naming(str(sweep.path)):
-                work(sweep, study, corpus)
-        trials = study.ended()
-        files = write_report(sweep, trials, study.importance())
-        if study.is_finished():
-            close(sweep, study, corpus, trials, files)
-        else:
-            to_come = counted(sweep.trials - len(trials), "trial")
+                work(sweep, study, corpus, facts)
+        kept, files = keep(sweep, study, facts)
+        show(sweep, kept)
+        if not study.is_finished():
+            to_come = counted(sweep.trials - len(kept.ended), "trial")
             say(f"{to_come} to come: python -m pipeline.sweep {arguments.file} goes on")
+        elif corpus:
+            close(sweep, study, corpus, kept.ended, files)
 
 
 if __name__ == "__main__":

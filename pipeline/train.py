@@ -4,11 +4,8 @@ Several processes share the work if torchrun starts them or `processes` in param
 """
 
 import argparse
-from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pipeline.artifacts.checkpoint import CODE
 from pipeline.artifacts.code_digest import code_digest
@@ -22,15 +19,14 @@ from pipeline.lm.memory import check_fits
 from pipeline.lm.model import num_parameters
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.training import Training, check_runs_here
-from pipeline.project.console import counted, naming, progress, run, say, warn
+from pipeline.project.console import counted, naming, progress, run, say
 from pipeline.project.files import PARAMS, PROCESSED
 from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.params import load_params, read_text
 from pipeline.project.processes import ending_with_dvc, fail_together, launch, launched, peer_failures, process_group
-from pipeline.reporting import curves
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.finished import publish
-from pipeline.tracking.live import LiveRun, live_run
+from pipeline.tracking.live import live_run
 
 
 def train(name: str) -> None:
@@ -52,13 +48,27 @@ def train(name: str) -> None:
         say(f"{name}: {size} of {counted(len(training.train), 'step')}; {training.description()}")
         tags = {"recipe": params.recipe} | training.circumstances()
         facts = RunFacts(
-            name, training.fingerprint, settings, corpus, tags, training_id=training.id, params=params_text
+            name,
+            training.fingerprint,
+            settings,
+            corpus,
+            tags,
+            training_id=training.id,
+            params=params_text,
+            corpus_name=params.preprocess.corpus,
         )
         files = [history_path(name), weights_path(name)]
 
         def keep_results() -> None:
             weights = training.best_weights
-            save_weights(weights_path(name), weights, settings, corpus.vocabulary, training.fingerprint)
+            save_weights(
+                weights_path(name),
+                weights,
+                settings,
+                corpus.vocabulary,
+                training.fingerprint,
+                lower_case=corpus.lower_case,
+            )
             write_history(history_path(name), training.history)
 
         if training.history:
@@ -84,7 +94,7 @@ def train(name: str) -> None:
             if len(training.history) < settings.epochs:
                 best = best_epoch(training.history).epoch
                 say(f"{name}: ends here, for valid perplexity has not been better since epoch {best}")
-            end_run(tracked, training.history, files)
+            tracked.end("FINISHED", files=files)
 
 
 def so_far(training: Training, steps: int) -> str:
@@ -104,18 +114,6 @@ def training_inputs(name: str) -> Inputs:
         PROCESSED.as_posix(): corpus_digests(),
         "pipeline/lm": code_digest(CODE),
     }
-
-
-def end_run(tracked: LiveRun, history: list[EpochRecord], files: list[Path]) -> None:
-    """End the MLflow run with its files and, if it can be drawn, a picture of its perplexities."""
-    with ExitStack() as stack:
-        try:
-            picture = Path(stack.enter_context(TemporaryDirectory())) / "curve.png"
-            curves.curve(history, picture)
-            files = [*files, picture]
-        except Exception as error:  # training must not fail because of a picture
-            warn(f"MLflow gets no picture of this training run: {error}")
-        tracked.end("FINISHED", files=files)
 
 
 def epoch_line(name: str, record: EpochRecord, epochs: int, best: bool) -> str:

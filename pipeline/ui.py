@@ -1,16 +1,29 @@
-"""Open MLflow's page of the runs, on this machine only: `make ui` brings the store up to date first."""
+"""Open MLflow's charts of the runs, on this machine only: `make ui` brings the store up to date first."""
 
 import argparse
 import errno
 import os
 import socket
+import subprocess
 import sys
+import time
+import webbrowser
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
+from urllib.request import urlopen
 
 from pipeline.project.console import UserError, run, say
+from pipeline.tracking.deadline import within
+from pipeline.tracking.faults import explain
 from pipeline.tracking.location import Location, file_address, locate
+from pipeline.tracking.store import open_client
+
+if TYPE_CHECKING:  # MLflow takes seconds to import
+    from mlflow import MlflowClient
 
 HOST = "127.0.0.1"
+CHARTS = "runs?workflowType=machine_learning&compareRunsMode=CHART"  # MLflow opens its overview of traces otherwise
 
 
 def check_port(port: int) -> None:
@@ -36,11 +49,75 @@ def _another(port: int) -> int:
 
 
 def page_environment(location: Location) -> dict[str, str]:
-    """What tells MLflow where the store is: any user of the machine can read the arguments, and a password there."""
-    variables = {"MLFLOW_BACKEND_STORE_URI": location.address, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    """What tells MLflow where the store is: any user of the machine can read the arguments, and a password there.
+
+    For one person one process is enough, and none for jobs.
+    """
+    variables = {
+        "MLFLOW_BACKEND_STORE_URI": location.address,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_WORKERS": "1",
+    }
     if location.artifacts:
         variables["MLFLOW_DEFAULT_ARTIFACT_ROOT"] = location.artifacts
     return variables
+
+
+def chart_pages(client: "MlflowClient", server: str) -> dict[str, str]:
+    """The page with the curves of each experiment that has a run, by its name; the newest first."""
+    experiments = client.search_experiments(order_by=["last_update_time DESC"])
+    used = [one for one in experiments if client.search_runs([one.experiment_id], max_results=1)]
+    return {one.name: f"{server}/#/experiments/{one.experiment_id}/{CHARTS}" for one in used or experiments}
+
+
+def serve(location: Location, port: int, pages: dict[str, str]) -> None:
+    """Show the pages until the user ends it. Raises UserError when MLflow's server ends by itself.
+
+    What the server says is for those who run one: a line a request, and warnings. Only its last word is shown.
+    """
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port)]
+    environment = os.environ | page_environment(location)
+    with (
+        TemporaryFile("w+", errors="replace") as log,
+        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as server,
+    ):
+        try:
+            while not _answers(port) and server.poll() is None:
+                time.sleep(0.2)
+            if server.poll() is None:
+                show(pages, "Ctrl-C ends it")
+            server.wait()
+            log.seek(0)
+            last = (log.read().strip().splitlines() or ["it said nothing"])[-1]
+            raise UserError(f"MLflow's server ended: {explain(RuntimeError(last))}")
+        except KeyboardInterrupt:
+            pass
+        finally:
+            server.terminate()
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urlopen(f"http://{HOST}:{port}/health", timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def show(pages: dict[str, str], remark: str) -> None:
+    """Name the pages and, where there is somebody at a desktop, open the first."""
+    for name, page in pages.items():
+        say(f"MLflow, {name}: {page}")
+    say(remark)
+    if sys.stdout.isatty() and _has_desktop():
+        webbrowser.open(next(iter(pages.values())))
+
+
+def _has_desktop() -> bool:
+    if "SSH_CONNECTION" in os.environ:
+        return False
+    return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def main() -> None:
@@ -51,13 +128,18 @@ def main() -> None:
     if arguments.store:
         os.environ["MLFLOW_TRACKING_URI"] = file_address(Path(arguments.store))
     location = locate()
-    if location.address.startswith("http"):
-        say(f"MLflow: {location.name}, the server that MLFLOW_TRACKING_URI names")
-        return
-    check_port(arguments.port)
-    say(f"MLflow: http://{HOST}:{arguments.port} (Ctrl-C ends it)")
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(arguments.port)]
-    os.execve(sys.executable, command, os.environ | page_environment(location))
+    on_a_server = location.address.startswith("http")
+    if not on_a_server:
+        check_port(arguments.port)
+    server = location.name if on_a_server else f"http://{HOST}:{arguments.port}"
+    try:
+        pages = within(lambda: chart_pages(open_client(), server))
+    except Exception as error:
+        raise UserError(explain(error)) from None
+    if on_a_server:
+        show(pages, f"{location.name} is the server that MLFLOW_TRACKING_URI names")
+    else:
+        serve(location, arguments.port, pages)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def repository(tmp_path: Path) -> Repository:
 
 def assert_whole(repository: Repository, run: Run, epochs: int = EPOCHS) -> None:
     client = MlflowClient(f"sqlite:///{repository.path / 'mlflow.db'}")
-    for metric in ("perplexity/valid", "optimization/grad_norm"):
+    for metric in ("perplexity/valid", "training/grad_norm"):
         points = client.get_metric_history(run.info.run_id, metric)
         assert [point.step for point in points] == list(range(1, epochs + 1))
     assert run.info.status == "FINISHED"
@@ -90,7 +90,7 @@ def test_experiments_from_a_queue_and_a_throw_away_copy_all_reach_the_real_store
     client = MlflowClient(f"sqlite:///{repository.path / 'mlflow.db'}")
     for name, epochs in (("queued-lstm", 2), ("queued-gru", 3), ("apart", 1)):
         assert_whole(repository, runs[name], epochs)
-        assert "final/test_perplexity" in runs[name].data.metrics
+        assert "test_perplexity" in runs[name].data.metrics
         (version,) = client.search_model_versions(f"run_id = '{runs[name].info.run_id}'")
         assert client.get_model_version_by_alias(version.name, "champion").version == version.version
     assert_database_whole(repository)

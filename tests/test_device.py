@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from pipeline import sweep
 from pipeline.corpus.ids import write_corpus
-from pipeline.lm import device
+from pipeline.lm import device, memory
 from pipeline.lm.device import choose_precision, trains_in_bfloat16
 from pipeline.lm.errors import DeviceError
 from pipeline.lm.training import Training
@@ -26,9 +26,14 @@ CPU = torch.device("cpu")
 LACKS = r"precision is bfloat16, but this processor lacks the instructions for it \(on x86: AVX-512\); set precision"
 
 
-@pytest.fixture
-def old_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "trains_in_bfloat16", lambda: False)
+@pytest.fixture(params=["instructions", "memory"])
+def lacks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A machine that lacks something; what is said of it."""
+    monkeypatch.setattr(device, "trains_in_bfloat16", lambda: request.param != "instructions")
+    if request.param == "instructions":
+        return f"{LACKS}: auto or float32$"
+    monkeypatch.setattr(memory, "bytes_here", lambda _: 1000)
+    return r"training takes .* and there are 1 kB here: lower"
 
 
 @pytest.fixture
@@ -86,17 +91,16 @@ def test_the_trial_takes_no_random_numbers() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.usefixtures("old_processor", "project")
-def test_a_training_is_refused_in_one_line_before_it_starts(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("project")
+def test_a_training_is_refused_in_one_line_before_it_starts(lacks: str, tmp_path: Path) -> None:
     before = set(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match=f"^lstm: {LACKS}: auto or float32$"):
+    with pytest.raises(UserError, match=f"^lstm: {lacks}"):
         train("lstm")
     assert set(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.usefixtures("old_processor")
 def test_a_sweep_that_may_come_to_it_is_refused_before_its_first_trial(
-    project: YAML, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lacks: str, project: YAML, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searched = {
         "params": "params.yaml",
@@ -109,6 +113,6 @@ def test_a_sweep_that_may_come_to_it_is_refused_before_its_first_trial(
     }
     project.dump(searched, Path("small.yaml"))
     monkeypatch.setattr(sys, "argv", ["sweep", "small.yaml"])
-    with pytest.raises(UserError, match=rf"^small\.yaml: {LACKS}"):
+    with pytest.raises(UserError, match=rf"^small\.yaml: {lacks}"):
         sweep.main()
     assert not (tmp_path / "mlflow.db").exists()

@@ -3,12 +3,15 @@
 import gzip
 import hashlib
 import io
+import json
 import os
 import re
 import socket
+import stat
 import sys
 import tarfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,20 +19,25 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from ruamel.yaml import YAML
 
 from pipeline import download, sample
+from pipeline.project import archives
 from pipeline.project.console import UserError
 from pipeline.project.files import PARAMS, RAW, SPLITS
 from pipeline.project.schema import Download
-from tests.small import recipe_text
+from tests.small import default_params, recipe_text
 
 TEXTS = {split: f" a text of the {split} split \n".encode() * 2000 for split in SPLITS}
 NAMES = {split: f"corpus.{split}.txt" for split in SPLITS}
 GOOD = {NAMES[split]: TEXTS[split] for split in SPLITS}
 
 
-def settings(*sources: str, timeout_seconds: float = 20.0) -> Download:
-    files = {split: {"name": NAMES[split], "sha256": hashlib.sha256(TEXTS[split]).hexdigest()} for split in SPLITS}
+def settings(*sources: str, timeout_seconds: float = 20.0, prefix: str = "", known: bool = True) -> Download:
+    files = {
+        split: {"name": prefix + NAMES[split], "sha256": hashlib.sha256(TEXTS[split]).hexdigest() if known else None}
+        for split in SPLITS
+    }
     return Download.model_validate({"timeout_seconds": timeout_seconds, "sources": list(sources), "files": files})
 
 
@@ -57,6 +65,21 @@ def archive(*members: tuple[tarfile.TarInfo, io.BytesIO]) -> bytes:
     return buffer.getvalue()
 
 
+def zip_archive(members: dict[str, bytes], link: str = "") -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            info = zipfile.ZipInfo(name)
+            if name == link:
+                info.external_attr = (stat.S_IFLNK | 0o777) << 16
+            file.writestr(info, content, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def zip_with_all(prefix: str) -> bytes:
+    return zip_archive({"readme": b"x" * 9999} | {prefix + name: text for name, text in GOOD.items()})
+
+
 def archive_with_all(prefix: str) -> bytes:
     return archive(member("readme", b"x" * 9999), *(member(prefix + name, text) for name, text in GOOD.items()))
 
@@ -68,6 +91,8 @@ def raw_files() -> dict[str, bytes]:
 
 RAW_FILES = {f"{split}.txt": TEXTS[split] for split in SPLITS}
 
+
+ERROR_PAGE = b"<!DOCTYPE html><title>Sign in to this network</title>"
 
 # What a server may answer.
 
@@ -164,6 +189,40 @@ def test_the_address_of_an_archive_delivers_and_writes_nowhere_else(
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.parent != tmp_path / RAW] == []
 
 
+@pytest.mark.parametrize("prefix", ["data/", "/x/data/", "../../data/"])
+def test_the_address_of_a_zip_archive_delivers_and_writes_nowhere_else(
+    serve: Serve, tmp_path: Path, prefix: str
+) -> None:
+    source = f"{serve(send(zip_with_all(prefix)))}/corpus.zip"
+    assert download.fetch(settings(source))[0] == source
+    assert raw_files() == RAW_FILES
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.parent != tmp_path / RAW] == []
+
+
+@pytest.mark.parametrize("name", ["corpus.zip", "corpus.tgz"])
+def test_an_archive_may_lie_here_and_its_files_where_their_names_say(name: str) -> None:
+    make = zip_with_all if name.endswith(".zip") else archive_with_all
+    Path(name).write_bytes(make("some/corpus-2/"))
+    assert download.fetch(settings(name, prefix="corpus-2/"))[0] == name
+    assert raw_files() == RAW_FILES
+    with pytest.raises(UserError, match=r"corpus\.\w+: the archive lacks other/corpus\.train\.txt, other/"):
+        download.fetch(settings(name, prefix="other/"))
+
+
+def test_a_file_whose_sha256_is_not_known_is_taken_and_its_sha256_shown(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = settings(serve(send(ERROR_PAGE)), serve(send(b"")), folder("by_hand"), known=False)
+    monkeypatch.setattr(sys, "argv", ["download"])
+    PARAMS.write_text(json.dumps(json.loads(default_params()) | {"download": given.model_dump()}))
+    download.main()
+    assert raw_files() == RAW_FILES
+    *passed_over, _, _, valid, _ = capsys.readouterr().out.splitlines()
+    assert ["web page" in passed_over[0], "0 bytes" in passed_over[1]] == [True, True]
+    line = valid.partition("valid: ")[2]
+    assert YAML(typ="safe").load(line) == settings("x").files.valid.model_dump()
+
+
 def test_a_relative_folder_starts_at_the_real_repository_also_in_a_throw_away_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,7 +263,7 @@ def test_a_place_that_cannot_be_written_to_is_no_fault_of_a_source() -> None:
         download.fetch(settings("by_hand"))
 
 
-ERROR_PAGE = b"<!DOCTYPE html><title>Sign in to this network</title>"
+TRAIN = "data/corpus.train.txt"
 SERVER_FAULTS = {
     "not found": ("/", send(b"gone", 404), "HTTP status 404"),
     "server error": ("/", send(b"broken", 503), "HTTP status 503"),
@@ -237,6 +296,24 @@ SERVER_FAULTS = {
         ),
         "archive lacks",
     ),
+    "zip archive that is none": ("/a.zip", send(ERROR_PAGE), "not a zip file"),
+    "zip archive cut off": ("/a.zip", send(zip_with_all("data/")[:-99]), "not a zip file"),
+    "zip archive damaged": ("/a.zip", send(zip_with_all("data/").replace(b"PK\3\4", b"PK\3\5", 2)), "magic number"),
+    "zip archive without one": (
+        "/a.zip",
+        send(zip_archive({TRAIN: TEXTS["train"]})),
+        "lacks .*valid",
+    ),
+    "zip archive of links": (
+        "/a.zip",
+        send(zip_archive({TRAIN: b"/etc"}, link=TRAIN)),
+        "lacks",
+    ),
+    "zip archive that swells": (
+        "/a.zip",
+        send(zip_archive({TRAIN: bytes(10**7)})),
+        "more than 1,000,000 bytes",
+    ),
     "archive that swells": ("/a.tgz", send(archive(member("data/zeros", bytes(10**7)))), "more than 1,000,000 bytes"),
     "archive with a name that swells": (
         "/a.tgz",
@@ -260,7 +337,8 @@ def test_a_fault_of_a_server_moves_on_to_the_next_source(
     respond: Respond,
     reason: str,
 ) -> None:
-    monkeypatch.setattr(download, "MAX_BYTES", 10**6)
+    for module in (archives, download):
+        monkeypatch.setattr(module, "MAX_BYTES", 10**6)
     check_that_it_moves_on(serve(respond) + ending, folder("by_hand"), reason, capsys)
 
 
@@ -369,3 +447,12 @@ def test_the_stage_tells_the_source_and_the_sizes(
     sizes = {split: Path(f"data/sample/sample.{split}.txt").stat().st_size for split in SPLITS}
     told = ", ".join(f"{split} {size:,}" for split, size in sizes.items())
     assert capsys.readouterr().out == f"data/raw: {told} bytes from data/sample\n"
+
+
+def test_settings_edited_while_it_runs_are_not_taken_for_those_it_ran_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    PARAMS.write_text(recipe_text("demo"))
+    monkeypatch.setattr(sys, "argv", ["download"])
+    edited = PARAMS.read_text().replace('"timeout_seconds": 30', '"timeout_seconds": 31')
+    monkeypatch.setattr(download, "fetch", lambda _: (PARAMS.write_text(edited), {}))
+    with pytest.raises(UserError, match=r"^download: params\.yaml edited while this ran"):
+        download.main()

@@ -27,6 +27,8 @@ from pipeline.tracking.deadline import within
 from pipeline.tracking.faults import REMEDY, explain, fault_message
 from pipeline.tracking.finished import publish
 from pipeline.tracking.location import public_address
+from pipeline.tracking.registry import register
+from pipeline.tracking.sweeps import close_sweep, open_sweep
 from tests.small import ROOT
 from tests.test_tracking import FACTS, epochs
 
@@ -148,6 +150,14 @@ def test_a_database_that_must_not_be_written_is_called_that(here: Path) -> None:
     assert "mlflow.db cannot be written (attempt to write a readonly database): mend the perm" in fault_message(wrapped)
 
 
+def test_a_database_that_has_no_room_is_called_that(here: Path) -> None:
+    with closing(sqlite3.connect(here)) as writer:
+        writer.execute("pragma max_page_count = 1")
+        with pytest.raises(sqlite3.OperationalError) as full:
+            writer.execute("create table more as select randomblob(1000000)")
+    assert fault_message(full.value).startswith("MLflow is behind: no space is left for mlflow.db: free some; ")
+
+
 def test_a_folder_in_the_place_of_the_database_is_one_line() -> None:
     Path("mlflow.db").mkdir()
     Path("mlflow.db/file").touch()
@@ -189,16 +199,21 @@ def dripping(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             server.shutdown(socket.SHUT_RDWR)
 
 
-def test_a_server_that_drips_holds_neither_evaluation_nor_restoration(
+def test_a_server_that_drips_holds_neither_evaluation_nor_restoration_nor_a_sweep(
     dripping: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(deadline, "DEADLINE_SECONDS", 3.0)
+    monkeypatch.setattr(deadline, "DEADLINE_SECONDS", 1.5)
     beginning = time.monotonic()
     assert publish(FACTS, epochs(2), [], {"test_perplexity": 140.5}) is None
     assert capsys.readouterr().out == (
-        f"warning: MLflow is behind: {dripping} did not take all in 3 seconds: {REMEDY}\n"
+        f"warning: MLflow is behind: {dripping} did not take all in 1.5 seconds: {REMEDY}\n"
     )
-    assert "did not take all in 3 seconds: then the same command writes what it lacks" in message()
+    assert "did not take all in 1.5 seconds: then the same command writes what it lacks" in message()
+    register(FACTS, "a run", Path("model.safetensors"), 100.0)
+    assert f"lstm is not registered: {dripping} did not take all in 1.5 seconds" in capsys.readouterr().err
+    assert open_sweep("study", "small") is None
+    close_sweep("study", "small", [], [], {})
+    assert capsys.readouterr().out.count(f"{dripping} did not take all in 1.5 seconds: `python -m pipeline.sweep") == 2
     assert time.monotonic() - beginning < 60
 
 
@@ -262,6 +277,20 @@ def test_no_part_of_a_secret_in_an_address_comes_out(secret: str, shape: str, te
             assert not any(part in said for part in ("xq", "qz", "zx", "qx", "zq", "xz")), said
 
 
+def test_a_secret_does_not_come_out_in_another_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:%58%51%5A%30@host")
+    assert "XQZ0" not in explain(MlflowException("refused: XQZ0"))
+
+
+@pytest.mark.parametrize("address", ["", "sqlite:///other.db", "http://host:5000"])
+@pytest.mark.parametrize("variable", ["MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"])
+def test_no_secret_beside_the_address_comes_out(variable: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    monkeypatch.setenv(variable, "x7Zq secret")
+    assert "Zq" not in explain(MlflowException("refused: Authorization x7Zq%20secret"))
+    assert explain(MlflowException("refused: no such user")) == "refused: no such user"
+
+
 @pytest.mark.parametrize(
     ("address", "shown"),
     [
@@ -275,6 +304,8 @@ def test_no_part_of_a_secret_in_an_address_comes_out(secret: str, shape: str, te
         ("http://user:p@ss@host", None),
         ("http://user:pa?ss@host", None),
         ("http://user:pass", None),
+        ("http://user&pass:80", None),
+        ("http://", None),
         ("user:pass@host:5000", None),
     ],
 )

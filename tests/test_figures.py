@@ -117,7 +117,9 @@ TRIALS = {
 
 
 def draw_trials(columns: Mapping[str, list], perplexities: list[float], complete: list[bool]) -> bytes:
-    parallel_coordinates.parallel_coordinates(columns, {"learning_rate"}, perplexities, complete, Path("trials.svg"))
+    parallel_coordinates.parallel_coordinates(
+        columns, {"learning_rate": True}, perplexities, complete, Path("trials.svg")
+    )
     return Path("trials.svg").read_bytes()
 
 
@@ -126,6 +128,11 @@ def test_a_sweep_is_drawn_with_every_setting_and_value_that_has_a_name() -> None
     assert texts(svg) >= {*TRIALS, "valid perplexity", "lstm", "gru", "0.8", "none", "worse", "best", "complete"}
     assert svg == draw_trials(TRIALS, [100.0, 120.0, 150.0, math.inf], [True, True, False, False])
     assert svg != draw_trials(TRIALS, [100.0, 120.0, 151.0, math.inf], [True, True, False, False])
+
+
+def test_a_range_keeps_its_scale_however_few_trials_there_are() -> None:
+    svg = draw_trials(TRIALS, [100.0, 120.0, 150.0, 90.0], [True] * 4)
+    assert texts(svg) >= {"0.01", "0.1", "1", "10"}
 
 
 @given(st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=12), st.booleans())

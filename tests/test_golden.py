@@ -16,7 +16,7 @@ import torch
 from pipeline.artifacts.weights import load_weights, save_weights
 from pipeline.corpus.ids import Corpus, load_corpus, write_corpus
 from pipeline.corpus.sample import write
-from pipeline.corpus.vocabulary import build_vocabulary
+from pipeline.corpus.vocabulary import build_vocabulary, count_words
 from pipeline.corpus.words import read_lines
 from pipeline.inference.dynamic_evaluation import dynamic_losses
 from pipeline.lm.batching import Batches
@@ -75,8 +75,9 @@ def sample_corpus(folder: Path) -> Corpus:
     """The sample corpus, from its text through its ids on disk."""
     write(folder)
     texts = {split: folder / f"sample.{split}.txt" for split in ("train", "valid", "test")}
-    vocabulary = build_vocabulary(read_lines(texts["train"], remedy=""))
-    write_corpus({split: encode(path, vocabulary) for split, path in texts.items()}, vocabulary, folder)
+    vocabulary = build_vocabulary(count_words(read_lines(texts["train"], remedy="")))
+    ids = {split: encode(path, read_lines(path, remedy=""), vocabulary) for split, path in texts.items()}
+    write_corpus(ids, vocabulary, folder)
     return load_corpus(folder)
 
 

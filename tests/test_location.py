@@ -7,6 +7,8 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
 from filelock import FileLock
@@ -16,6 +18,7 @@ from mlflow import MlflowClient
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from sqlalchemy import make_url
 
+from pipeline.project.files import clear_partial_files
 from pipeline.tracking import finished, store
 from pipeline.tracking.database import prepare_database
 from pipeline.tracking.facts import RunFacts
@@ -103,6 +106,7 @@ def test_an_experiment_in_a_throw_away_copy_registers_its_model_in_the_real_stor
     client = MlflowClient(file_address(tmp_path / "project" / (uri.rpartition("/")[2] or "mlflow.db")))
     version = client.get_model_version_by_alias("ptb-lstm", "champion")
     assert version.run_id == run_id
+    assert str(copy) not in client.get_experiment("0").artifact_location
     (tmp_path / "model").mkdir()
     assert list(Path(client.download_artifacts(run_id, "", str(tmp_path / "model"))).rglob("note.txt"))
     source = Path(client.get_model_version_download_uri("ptb-lstm", version.version).removeprefix("file://"))
@@ -164,6 +168,24 @@ def test_a_moved_project_takes_its_artifacts_along(
     assert note.read_text() == "other text"
 
 
+def test_a_moved_project_takes_its_registered_models_along(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = tmp_path / "old", tmp_path / AWKWARD
+    shutil.copytree(published, old)
+    monkeypatch.chdir(old)
+    weights, settings = save_small_model("lstm", VOCABULARY)
+    register(RunFacts("lstm", "f1a9", settings, CORPUS), publish("first", 100.0), weights, 100.0)
+    old.rename(new)
+    monkeypatch.chdir(new)
+    client, experiment = store.connect()
+    version = client.get_model_version_by_alias("ptb-lstm", "champion")
+    (logged,) = client.search_logged_models([experiment])
+    stored = client.get_model_version_download_uri("ptb-lstm", version.version)
+    for place in (version.source, stored, logged.artifact_location):
+        assert Path(url2pathname(urlsplit(place).path), "artifacts/model.safetensors").is_file(), place
+
+
 def test_a_place_that_somebody_chose_for_artifacts_is_left_alone(
     published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +213,24 @@ def test_a_fresh_database_that_is_named_is_made_under_a_lock(tmp_path: Path, mon
         assert not location.database.exists()
 
 
+def test_a_fresh_database_is_left_alone_by_a_command_that_starts_while_it_is_made(
+    mlflow_tables: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Client:
+        """MLflow's, which takes seconds to make its tables."""
+
+        def __init__(self, address: str) -> None:
+            self.path = make_url(address).database
+
+        def search_experiments(self, **_: object) -> None:
+            shutil.copy(mlflow_tables, self.path)
+            clear_partial_files(Path())  # with which every command starts
+
+    monkeypatch.setattr("mlflow.MlflowClient", Client)
+    prepare_database(locate())
+    assert Path("mlflow.db").exists()
+
+
 @pytest.mark.long
 def test_several_processes_may_meet_at_a_fresh_database_that_is_named(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from pipeline.tracking.store import connect; print(connect()[1])"]
@@ -203,8 +243,18 @@ def test_several_processes_may_meet_at_a_fresh_database_that_is_named(tmp_path: 
         assert output == "1\n"
 
 
-def test_a_journal_without_its_database_spoils_no_new_one(tmp_path: Path) -> None:
+def test_a_journal_without_its_database_spoils_no_new_one() -> None:
     """Whoever moves a damaged mlflow.db away may leave its journal, which SQLite would play into the new file."""
-    Path("mlflow.db-journal").write_bytes(b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + b"\0" * 600)
+    path, journal = Path("mlflow.db"), Path("mlflow.db-journal")
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        for statement in ("pragma cache_size = 1", "create table songs (title)", "begin"):
+            database.execute(statement)
+        for _ in range(20):
+            database.execute("insert into songs values (randomblob(10000))")
+        left = journal.read_bytes()
+    path.unlink()
+    journal.write_bytes(left)
     prepare_database(locate())
-    assert not Path("mlflow.db-journal").exists()
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("pragma integrity_check").fetchone() == ("ok",)
+        assert database.execute("select count(*) from experiments").fetchone() == (1,)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,22 @@ from mlflow.entities import Run
 from ruamel.yaml import YAML
 
 from pipeline import evaluate
-from pipeline.artifacts.checkpoint import load_checkpoint, release, save_checkpoint
+from pipeline.artifacts.checkpoint import load_checkpoint, release, save_checkpoint, training_id
 from pipeline.artifacts.history import history_path, read_history
 from pipeline.artifacts.resumable import ResumableTraining, resumable
 from pipeline.artifacts.weights import load_weights, weights_path
 from pipeline.corpus.ids import Corpus, load_corpus, write_corpus
 from pipeline.demo import workspace_environment
-from pipeline.evaluate import evaluate_model
+from pipeline.evaluate import evaluate_model, evaluation_inputs
 from pipeline.lm.step import train_step
 from pipeline.project.console import UserError
 from pipeline.project.files import SPLITS, sha256
+from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.params import load_params
-from pipeline.reporting import curves
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.finished import publish
 from pipeline.tracking.live import live_run
-from pipeline.train import train
+from pipeline.train import train, training_inputs
 from tests.histories import history
 from tests.small import ROOT, save_small_model, small_settings
 from tests.workspaces import workspace
@@ -52,7 +53,7 @@ def edit_params(**overrides: Any) -> None:
 
 
 @pytest.fixture
-def project() -> None:
+def project(empty_store: None) -> None:
     """Small settings of one model, and a corpus of three words, in the working folder."""
     params = yaml.load((ROOT / "params.yaml").read_text())
     params["train"] = small_settings(epochs=2, hidden_size=4, embedding_size=4).model_dump()
@@ -123,6 +124,16 @@ def test_no_flipped_bit_goes_unnoticed(write: Callable[[], Path], load: Callable
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("before", "after"), [(rb"\"a\"", rb"\"c\""), (rb"\"seed\": 1", rb"\"seed\": 2")])
+def test_another_word_or_setting_in_the_place_of_that_of_the_weights_is_noticed(before: bytes, after: bytes) -> None:
+    path = some_weights()
+    content = path.read_bytes()
+    assert content.count(before) == 1
+    path.write_bytes(content.replace(before, after))
+    with pytest.raises(UserError, match="its SHA-256 is another"):
+        load_weights(path)
+
+
 @pytest.mark.usefixtures("project")
 def test_a_finished_training_whose_results_are_gone_gives_them_again_without_training(
     monkeypatch: pytest.MonkeyPatch,
@@ -139,23 +150,30 @@ def test_a_finished_training_whose_results_are_gone_gives_them_again_without_tra
     assert run.info.status == "FINISHED"
 
 
+def record(model: str, files: list[Path]) -> None:
+    """Write dvc.lock as if DVC had recorded these results of a training."""
+    outs = [{"path": path.as_posix(), "md5": hashlib.md5(path.read_bytes()).hexdigest()} for path in files]
+    with open("dvc.lock", "w") as file:
+        yaml.dump({"schema": "2.0", "stages": {f"train@{model}": {"outs": outs}}}, file)
+
+
 @pytest.mark.usefixtures("project")
 def test_a_checkpoint_stays_until_dvc_has_recorded_the_results() -> None:
     train("lstm")
     release("lstm")
     assert checkpoints()
-    outs = [
-        {"path": path.as_posix(), "md5": hashlib.md5(path.read_bytes()).hexdigest()}
-        for path in (weights_path("lstm"), history_path("lstm"))
-    ]
-    with open("dvc.lock", "w") as file:
-        yaml.dump({"schema": "2.0", "stages": {"train@lstm": {"outs": outs}}}, file)
+    weights, records = weights_path("lstm"), history_path("lstm")
+    for recorded in ([weights], [records]):
+        record("lstm", recorded)
+        release("lstm")
+        assert checkpoints()
+    record("lstm", [weights, records])
     evaluate_model("lstm")
     assert not checkpoints()
     assert len(runs()) == 1
 
 
-@pytest.mark.usefixtures("empty_store", "project")
+@pytest.mark.usefixtures("project")
 def test_an_interrupt_in_the_middle_of_a_step_waits_for_its_end_and_loses_none(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -259,18 +277,72 @@ def test_an_edit_right_after_the_settings_were_read_is_noticed(monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("project")
-@pytest.mark.parametrize("place", ["results/models/lstm/history.csv", "pipeline/inference/dynamic_evaluation.py"])
-def test_what_is_edited_while_a_model_is_evaluated_is_noticed(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_edited_while_a_model_is_evaluated_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     train("lstm")
-
-    def edited_meanwhile(*_: object) -> None:
-        Path(place).parent.mkdir(parents=True, exist_ok=True)
-        Path(place).write_text("edited")
-
-    monkeypatch.setattr("pipeline.evaluate.register", edited_meanwhile)
+    monkeypatch.setattr("pipeline.evaluate.register", lambda *_: history_path("lstm").write_text("edited"))
     monkeypatch.setattr(sys, "argv", ["evaluate", "lstm"])
-    with pytest.raises(UserError, match=f"^evaluate lstm: {re.escape(place)} edited while this ran"):
+    with pytest.raises(UserError, match=r"^evaluate lstm: results/models/lstm/history\.csv edited while this ran"):
         evaluate.main()
+
+
+def write(path: str, text: str = "edited = True") -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text)
+
+
+def evaluate_dynamically() -> None:
+    params = yaml.load(Path("params.yaml").read_text())
+    params["evaluate"]["dynamic"] = {"lstm": {"learning_rate": 0.1, "decay": 0.1, "epsilon": 0.1, "bptt": 5}}
+    with open("params.yaml", "w") as file:
+        yaml.dump(params, file)
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(
+    ("inputs", "edit", "place"),
+    [
+        *(
+            (inputs, edit, place)
+            for inputs in (training_inputs, evaluation_inputs)
+            for edit, place in [
+                (partial(edit_params, dropout=0.5), "params.yaml"),
+                (some_ids, "data/processed"),
+                (partial(write, "code/model.py"), "pipeline/lm"),
+                # which can no longer be read
+                (partial(edit_params, dropuot=0.5), "an input (params.yaml: models.lstm.dropuot: no such setting"),
+                (partial(write, "code/model.py", "def half"), "an input ("),
+                (Path("data/processed/train.npy").unlink, "an input (data/processed/train.npy not found"),
+            ]
+        ),
+        (evaluation_inputs, evaluate_dynamically, "params.yaml"),
+        *(
+            (evaluation_inputs, partial(write, place), place)
+            for place in (
+                "results/models/lstm/model.safetensors",
+                "results/models/lstm/history.csv",
+                "pipeline/inference/dynamic_evaluation.py",
+            )
+        ),
+    ],
+)
+def test_every_input_of_a_stage_is_watched(
+    inputs: Callable[[str], Inputs], edit: Callable[[], object], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stage in ("train", "evaluate"):
+        monkeypatch.setattr(f"pipeline.{stage}.CODE", Path("code"))
+    with FixedInputs("stage", partial(inputs, "lstm")):
+        pass
+    with pytest.raises(UserError, match=rf"^stage: {re.escape(place)}.* edited while this ran"):  # noqa: SIM117
+        with FixedInputs("stage", partial(inputs, "lstm")):
+            edit()
+
+
+@pytest.mark.usefixtures("project")
+def test_weights_of_another_corpus_are_not_evaluated() -> None:
+    train("lstm")
+    write_corpus(dict.fromkeys(SPLITS, np.array([1, 2, 0], np.uint16)), ["<eos>", "a", "c"])
+    with pytest.raises(UserError, match=r"was trained on another corpus: run `dvc repro train@lstm`"):
+        evaluate_model("lstm")
 
 
 @pytest.mark.usefixtures("project")
@@ -287,19 +359,21 @@ def test_a_corpus_that_changes_while_a_model_trains_is_noticed(monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("refused", ["pipeline.reporting.curves.curve", "pipeline.train.TemporaryDirectory"])
 def test_a_picture_that_cannot_be_drawn_costs_no_result(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    refused: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(curves, "curve", full)
+    monkeypatch.setattr(refused, full)
     train("lstm")
     assert "no picture of this training run: [Errno 28]" in capsys.readouterr().err
     (run,) = runs()
     assert run.info.status == "FINISHED"
 
 
+@pytest.mark.usefixtures("empty_store")
 def test_two_trainings_of_the_same_settings_at_the_same_time_are_two_runs() -> None:
     first, second = (RunFacts("lstm", "f1a9", small_settings(), training_id=name) for name in ("a", "b"))
     ours, theirs = history([300.0, 200.0]), history([310.0, 210.0])
@@ -315,6 +389,28 @@ def test_two_trainings_of_the_same_settings_at_the_same_time_are_two_runs() -> N
     client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
     points = [client.get_metric_history(run.info.run_id, "perplexity/valid") for run in runs()]
     assert sorted([point.value for point in series] for series in points) == [[300.0, 200.0], [310.0, 210.0]]
+
+
+def test_every_training_draws_an_id_and_keeps_it() -> None:
+    here, there = (Path(clone) / "lstm-f1a9.pt" for clone in ("here", "there"))  # of the same settings
+    assert training_id(here) is None
+    drawn = training_id(here, make=True)
+    assert training_id(there, make=True) != drawn
+    assert training_id(here, make=True) == training_id(here) == drawn
+
+
+@pytest.mark.usefixtures("project")
+def test_a_training_interrupted_in_its_first_epoch_goes_on_in_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ResumableTraining, "run_epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train("lstm")
+    train("lstm")
+    (run,) = runs()
+    assert run.info.status == "FINISHED"
 
 
 @pytest.mark.timeout(400)

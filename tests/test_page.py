@@ -36,7 +36,7 @@ RESULTS = [result("lstm", [150.0 + abs(epoch - 15) for epoch in range(40)]), res
 
 def write_page(results: list[Result] = RESULTS) -> Path:
     path = Path("index.html")
-    path.write_text(page(render(results, CORPUS, PUBLISHED), results, PUBLISHED))
+    path.write_text(page(render(results, "ptb", CORPUS, PUBLISHED), results, PUBLISHED))
     return path
 
 

@@ -140,6 +140,26 @@ def test_a_wrong_value_is_named_with_what_is_allowed(key: str, value: Any, allow
     assert allowed in message
 
 
+DYNAMIC = {"learning_rate": 0.1, "decay": 0.1, "epsilon": 0.1, "bptt": 5}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            "evaluate.dynamic",
+            {"lstm": DYNAMIC | {"epsilon": 1e-45}},
+            "dynamic.lstm.epsilon = 1e-45: input should be gr",
+        ),
+        ("evaluate.dynamic", {"lstm": DYNAMIC | {"decay": 1e300}}, "dynamic.lstm.decay = 1e+300: input should be less"),
+        ("download.files.test.name", "a" * 201, "at most 200 characters"),
+        ("download.sources", ["a" * 5000], "at most 4096 characters"),
+    ],
+)
+def test_what_is_within_a_value_has_its_bounds_too(key: str, value: Any, message: str) -> None:
+    assert message in complaint(with_value(key, value))
+
+
 @pytest.mark.parametrize(("key", "hint"), UNKNOWN_KEYS)
 def test_an_unknown_key_is_named_with_the_likely_one(key: str, hint: str) -> None:
     message = complaint(with_value(key, 1))
@@ -177,6 +197,7 @@ def test_a_document_that_is_no_mapping_is_refused(document: Any) -> None:
         ("a: 1\n---\nb: 2", "another document"),
         ("!!python/object/apply:os.system [id]", "not valid YAML"),
         (b"\xff\xfe\x00", "not text in UTF-8"),
+        ("[" * 3000, "groups within groups without end"),
         ("", "expected the sections"),
     ],
 )

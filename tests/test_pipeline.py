@@ -56,6 +56,12 @@ class Repository:
     def dvc(self, *arguments: str) -> str:
         return self.run(sys.executable, "-m", "dvc", *arguments)
 
+    def md5(self, stage: str, path: str) -> str:
+        """The digest that dvc.lock has of an input or output of a stage."""
+        locked = yaml.load((self.path / "dvc.lock").read_text())["stages"][stage]
+        (digest,) = [file["md5"] for file in locked["deps"] + locked["outs"] if file["path"] == path]
+        return digest
+
     def restore(self) -> str:
         return self.run(sys.executable, "-m", "pipeline.restore")
 
@@ -156,10 +162,17 @@ def test_mlflow_has_a_finished_run_of_every_model_with_every_epoch(repository: R
             (int(line.split(",")[0]), float(line.split(",")[3])) for line in history
         ]
         assert run.info.status == "FINISHED"
-        assert run.data.metrics["final/test_perplexity"] == repository.metrics(model)["test_perplexity"]
+        assert run.data.metrics["test_perplexity"] == repository.metrics(model)["test_perplexity"]
         assert run.data.tags["dvc_stage"] == f"train@{model}"
         files = {file.path for file in client.list_artifacts(run.info.run_id)}
-        assert files == {"params.yaml", "history.csv", "model.safetensors", "curve.png", "metrics.json"}
+        results = {"history.csv", "model.safetensors", "curve.png", "metrics.json"}
+        assert files == results | {"params.yaml", "packages.txt"}
+        for tag, stage, path in (
+            ("dvc_md5_corpus", "preprocess", "data/raw"),
+            ("dvc_md5_ids", f"train@{model}", "data/processed"),
+            ("dvc_md5_weights", f"train@{model}", f"results/models/{model}/model.safetensors"),
+        ):
+            assert run.data.tags[tag] == repository.md5(stage, path)
 
 
 def test_a_fresh_clone_fills_mlflow_from_committed_files_and_completes_it_when_the_weights_come(
@@ -176,14 +189,23 @@ def test_a_fresh_clone_fills_mlflow_from_committed_files_and_completes_it_when_t
         assert clone.points(run) == repository.points(original)
         assert run.data.params == original.data.params
         assert run.data.tags["restored"] == "true"
-        final = {name: value for name, value in original.data.metrics.items() if name.startswith("final/")}
-        assert final.items() <= run.data.metrics.items()
+        same = {"dvc_md5_corpus", "dvc_md5_ids", "dvc_md5_weights", "mlflow.runColor", "recipe"}
+        assert {tag: run.data.tags[tag] for tag in same} == {tag: original.data.tags[tag] for tag in same}
+        assert run.data.tags["mlflow.source.git.commit"] == clone.git("rev-parse", "HEAD").strip()
+        assert run.inputs.dataset_inputs[0].dataset.digest == original.inputs.dataset_inputs[0].dataset.digest
+        final = {name: value for name, value in original.data.metrics.items() if "system/" not in name}
+        assert final == {name: value for name, value in run.data.metrics.items() if "system/" not in name}
         assert abs(run.info.end_time - original.info.end_time) < 60_000  # the training's, not the restoration's
 
     clone.share_cache_of(repository)
     clone.dvc("checkout")
     assert clone.restore() == "MLflow: restored gru, lstm\n"
+    assert clone.restore() == "MLflow: nothing to restore\n"
     assert len(clone.runs()) == len(MODELS)
+    versions = MlflowClient(f"sqlite:///{clone.path / 'mlflow.db'}").search_model_versions()
+    assert {(one.name, one.run_id) for one in versions} == {
+        (f"ptb-{model}", run.info.run_id) for model, run in runs.items()
+    }
 
 
 def test_a_second_repro_runs_nothing(repository: Repository) -> None:
@@ -232,7 +254,7 @@ def test_what_dvc_restores_from_a_run_cache_that_is_shared_reaches_mlflow(
     assert clone.stages_run(clone.dvc("repro")) == {"report"}
     assert clone.restore() == "MLflow: restored gru, lstm, small\n"
     assert {run.info.run_name: run.data.params["bptt"] for run in clone.runs()} == {
-        "gru": "30",
+        "gru · epochs 2, bptt 30": "30",
         "lstm": "25",
         "small": "25",
     }

@@ -11,18 +11,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ruamel.yaml import YAML
 
 from pipeline import preprocess
 from pipeline.corpus.ids import Corpus, id_dtype, load_corpus, write_corpus
-from pipeline.corpus.vocabulary import build_vocabulary
+from pipeline.corpus.vocabulary import build_vocabulary, count_words
 from pipeline.corpus.words import EOS, UNK, read_lines
-from pipeline.demo import workspace_environment
 from pipeline.project.console import UserError
 from pipeline.project.files import CORPUS_METRICS, PROCESSED, RAW, SPLITS, sha256
 from pipeline.project.params import load_params, parse_yaml, read_yaml
 from pipeline.project.schema import CorpusSizes
-from tests.workspaces import workspace
 
 ROOT = Path(__file__).parents[1]
 WORDS = st.text(min_size=1, max_size=6).filter(lambda word: word.split() == [word] and "\0" not in word and word != EOS)
@@ -37,19 +34,30 @@ def put(split: str, text: str | bytes) -> Path:
 
 
 def vocabulary_of(path: Path) -> list[str]:
-    return build_vocabulary(read_lines(path, "get it"))
+    return build_vocabulary(count_words(read_lines(path, "get it")))
 
 
 def words_of(path: Path, vocabulary: list[str]) -> list[str]:
-    return [vocabulary[number] for number in preprocess.encode(path, vocabulary)]
+    parts = preprocess.encode(path, read_lines(path, "get it"), vocabulary)
+    return [vocabulary[number] for part in parts for number in part]
+
+
+def expect(sizes: str, vocabulary: str = "{}") -> None:
+    given = {"expected": parse_yaml(sizes, Path()), "vocabulary": parse_yaml(vocabulary, Path())}
+    Path("params.yaml").write_text(json.dumps(read_yaml(ROOT / "params.yaml") | {"preprocess": given}))
 
 
 def run_stage(
-    monkeypatch: pytest.MonkeyPatch, train: str | bytes, valid: str = "a\n", test: str = "a\n", expected: str = "null"
+    monkeypatch: pytest.MonkeyPatch,
+    train: str | bytes,
+    valid: str = "a\n",
+    test: str = "a\n",
+    *,
+    expected: str = "null",
+    vocabulary: str = "{}",
 ) -> Corpus:
     """Run the whole stage on three texts -> the corpus that later stages load."""
-    params = read_yaml(ROOT / "params.yaml") | {"preprocess": {"expected": parse_yaml(expected, Path())}}
-    Path("params.yaml").write_text(json.dumps(params))
+    expect(expected, vocabulary)
     for split, text in zip(SPLITS, (train, valid, test), strict=True):
         put(split, text)
     monkeypatch.setattr(sys, "argv", ["preprocess"])
@@ -101,7 +109,7 @@ def test_only_the_train_split_gives_words_and_other_words_become_unk(monkeypatch
 def test_an_unknown_word_without_unk_is_named_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"valid\.txt, line 2: .*'new'"):
         run_stage(monkeypatch, "a b\n", "a\na new\n")
-    assert not PROCESSED.exists()
+    assert not list(PROCESSED.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -123,32 +131,75 @@ def test_a_text_that_cannot_be_used_is_refused_in_one_line(
     assert not PROCESSED.exists()
 
 
-@pytest.mark.slow
-def test_the_advice_on_a_missing_unk_works(tmp_path: Path) -> None:
-    folder = workspace(tmp_path / "project", epochs=1)
-    params, source = folder / "params.yaml", folder / "data/sample/sample.train.txt"
+@pytest.mark.parametrize(
+    ("edit", "place"),
+    [
+        (lambda: put("test", "b\n"), "data/raw"),
+        (lambda: Path("code/words.py").write_text("edited = True"), "pipeline/corpus"),
+        (lambda: expect("{train_tokens: 3, valid_tokens: 2, test_tokens: 2, vocabulary_size: 3}"), r"params\.yaml"),
+    ],
+)
+def test_what_is_edited_while_it_runs_is_noticed(
+    edit: Callable[[], object], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("code").mkdir()
+    monkeypatch.setattr(preprocess, "CODE", Path("code"))
+    monkeypatch.setattr(preprocess, "write_corpus_sizes", lambda _: edit())
+    with pytest.raises(UserError, match=f"^preprocess: {place}.* edited while this ran"):
+        run_stage(monkeypatch, "a b\n")
 
-    def reproduce() -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "dvc", "repro", "preprocess"]
-        return subprocess.run(
-            command, cwd=folder, env=workspace_environment(), capture_output=True, text=True, check=False
-        )
 
-    def lay_out(text: str) -> None:
-        before = sha256(source)
-        source.write_text(text)
-        params.write_text(params.read_text().replace(before, sha256(source)))
+def test_the_advice_on_a_missing_unk_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ("a b a\n", "a\na new\n")
+    with pytest.raises(UserError, match=r"set preprocess\.vocabulary of params\.yaml to \{min_count: 2\}"):
+        run_stage(monkeypatch, *texts)
+    corpus = run_stage(monkeypatch, *texts, vocabulary="{min_count: 2}")
+    assert corpus.vocabulary == ("a", EOS, UNK)
+    assert [corpus.vocabulary[number] for number in corpus.valid] == ["a", EOS, "a", UNK, EOS]
 
-    document = YAML(typ="safe", pure=True).load(params)
-    document["preprocess"]["expected"] = None
-    with params.open("w") as file:
-        YAML().dump(document, file)
-    text = source.read_text()
-    lay_out("".join(text.replace("<unk>", "").splitlines(keepends=True)[:3]))
-    refused = reproduce()
-    assert "write <unk> for rare words in the source's text for train, and its SHA-256 then" in refused.stderr
-    lay_out(text)
-    assert reproduce().returncode == 0
+
+@given(lines=LINES, max_size=st.none() | st.integers(3, 9), min_count=st.integers(1, 3))
+def test_a_bounded_vocabulary_is_that_of_the_text_with_unk_written_into_it(
+    lines: list[list[str]], max_size: int | None, min_count: int
+) -> None:
+    counts = count_words(lines)
+    vocabulary = build_vocabulary(counts, max_size, min_count)
+    assert len(vocabulary) <= (max_size or len(counts) + 1)
+    assert all(counts[word] >= min_count for word in set(vocabulary) - {EOS, UNK})
+    written = [[word if word in vocabulary else UNK for word in words] for words in lines]
+    assert [word for word in vocabulary if word in count_words(written)] == build_vocabulary(count_words(written))
+    frequencies = [counts[word] for word in set(vocabulary) - {EOS, UNK}]
+    if max_size is None:
+        assert {word for word in counts if counts[word] >= min_count} <= set(vocabulary)
+    elif len(vocabulary) == max_size and frequencies:
+        assert all(counts[word] <= min(frequencies) for word in counts.keys() - set(vocabulary))
+
+
+def test_words_are_turned_into_lower_case_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = run_stage(monkeypatch, "The cat\nthe \u00c9t\u00e9\n", "CAT\n", "THE\n", vocabulary="{lower_case: true}")
+    assert corpus.vocabulary == (EOS, "the", "cat", "\u00e9t\u00e9")
+    assert [corpus.vocabulary[number] for number in corpus.valid] == ["cat", EOS]
+    assert corpus.lower_case
+    assert not run_stage(monkeypatch, "a\n").lower_case
+    with pytest.raises(UserError, match="has the word <eos>"):
+        run_stage(monkeypatch, "a <EOS>\n", vocabulary="{lower_case: true}")
+
+
+@given(st.text())
+def test_a_lines_lower_case_is_that_of_its_words(text: str) -> None:
+    assert text.lower().split() == [word.lower() for word in text.split()]
+    assert text.lower().lower() == text.lower()
+
+
+def test_ids_are_written_part_by_part_as_numpy_writes_them_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put("train", "a b a\n" * 50)
+    words = vocabulary_of(path)
+    monkeypatch.setattr(preprocess, "PART_TOKENS", 10)
+    parts = list(preprocess.encode(path, read_lines(path, ""), words))
+    assert {len(part) for part in parts[:-1]} == {12}
+    write_corpus(dict.fromkeys(SPLITS, parts), words)
+    np.save("whole.npy", np.concatenate(parts))
+    assert {(PROCESSED / f"{split}.npy").read_bytes() for split in SPLITS} == {Path("whole.npy").read_bytes()}
 
 
 def test_a_missing_text_is_named() -> None:
@@ -237,6 +288,6 @@ def test_penn_treebank_has_the_sizes_that_params_expects() -> None:
     assert folder
     texts = {split: folder / getattr(params.download.files, split).name for split in SPLITS}
     vocabulary = vocabulary_of(texts["train"])
-    tokens = {f"{split}_tokens": len(preprocess.encode(path, vocabulary)) for split, path in texts.items()}
+    tokens = {f"{split}_tokens": count_words(read_lines(path, "")).total() for split, path in texts.items()}
     assert CorpusSizes(**tokens, vocabulary_size=len(vocabulary)) == params.preprocess.expected
     assert vocabulary[:3] == ["the", UNK, EOS]

@@ -316,14 +316,17 @@ def test_without_a_name_every_recipe_is_listed(
     run(monkeypatch)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == sorted([*RECIPES, "mine"])
-    assert "best     The lowest perplexities we have found with 2 layers of 200 units." in lines
+    assert "best       The lowest perplexities we have found with 2 layers of 200 units." in lines
+    Path("recipes/mine.yaml").write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"recipes/mine\.yaml is not text in UTF-8"):
+        run(monkeypatch)
     shutil.rmtree("recipes")
     with pytest.raises(UserError, match="no recipes here"):
         run(monkeypatch)
 
 
 def test_an_unknown_recipe_lists_those_there_are(repository: None) -> None:
-    with pytest.raises(UserError, match="no recipe 'bset' in recipes: there are best, demo, fast, zaremba"):
+    with pytest.raises(UserError, match="no recipe 'bset' in recipes: there are best, demo, fast, wikitext2, zaremba"):
         use_recipe("bset")
 
 

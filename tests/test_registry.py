@@ -34,10 +34,10 @@ CORPUS = Corpus(torch.arange(5), torch.arange(3), torch.arange(4), VOCABULARY)
 TEXT = ["the cat sat", "", "the  dog sat on the cat", "<unk>", "the cat " * 60]
 
 
-def evaluated(valid: float, corpus: Corpus = CORPUS) -> None:
+def evaluated(valid: float, corpus: Corpus = CORPUS, corpus_name: str = "ptb") -> None:
     """What `evaluate` does at its end, for a training that came to this validation perplexity."""
     weights, settings = save_small_model("lstm", corpus.vocabulary)
-    facts = RunFacts("lstm", "f1a9", settings, corpus)
+    facts = RunFacts("lstm", "f1a9", settings, corpus, corpus_name=corpus_name)
     run_id = publish(facts, history([valid]), [], {"valid_perplexity": valid})
     assert run_id
     register(facts, run_id, weights, valid)
@@ -62,6 +62,16 @@ def test_every_training_is_a_version_and_the_best_of_its_corpus_is_champion() ->
     assert champion() == (2, 90.0)
     evaluated(120.0, replace(CORPUS, train=torch.arange(4)))  # perplexities of two corpora do not compare
     assert champion() == (4, 120.0)
+
+
+def test_run_dataset_and_registered_model_have_the_name_of_the_corpus() -> None:
+    evaluated(100.0, corpus_name="mine")
+    client = MlflowClient(store())
+    (registered,) = client.search_registered_models()
+    assert registered.name == "mine-lstm"
+    run = client.get_run(client.get_model_version("mine-lstm", "1").run_id)
+    assert run.data.tags["corpus"] == "mine"
+    assert [given.dataset.name for given in run.inputs.dataset_inputs] == ["mine"]
 
 
 def test_a_training_is_registered_once() -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from pipeline.artifacts.history import write_history
 from pipeline.artifacts.metrics import read_corpus_sizes
 from pipeline.project.console import UserError
 from pipeline.project.params import load_params
-from pipeline.report import clock, render, write_report
+from pipeline.report import clock, main, render, write_report
 from pipeline.reporting.results import read_results
 from tests.histories import history
 from tests.small import ROOT, small_settings
+from tests.test_spread import study
 
 SETTINGS = small_settings(hidden_size=200, embedding_size=200).model_dump()
 FOUR = {
@@ -31,7 +32,9 @@ TESTS = {"lstm_dropout": 91.9, "lstm": 115.0, "gru_dropout": 97.5, "gru": 118.0}
 PUBLISHED = {"lstm_dropout": {"train": 49.85, "valid": 113.83, "test": 106.74}}
 
 
-def params(models: Mapping[str, dict[str, Any]] = FOUR, published: dict[str, Any] | None = PUBLISHED) -> None:
+def params(
+    models: Mapping[str, dict[str, Any]] = FOUR, published: dict[str, Any] | None = PUBLISHED, corpus: str = "ptb"
+) -> None:
     """Write a params.yaml; JSON is YAML too."""
     source = {"name": "x.txt", "sha256": "0" * 64}
     document = {
@@ -42,7 +45,7 @@ def params(models: Mapping[str, dict[str, Any]] = FOUR, published: dict[str, Any
             "sources": ["x"],
             "files": dict.fromkeys(["train", "valid", "test"], source),
         },
-        "preprocess": {"expected": None},
+        "preprocess": {"corpus": corpus, "expected": None},
         "train": SETTINGS,
         "models": models,
         "evaluate": {"dynamic": None},
@@ -72,7 +75,15 @@ def four_models() -> None:
 def report() -> str:
     """The report's text, without its figures, which take longer."""
     params = load_params()
-    return render(read_results(params.models), read_corpus_sizes(), params.report.published or {})
+    return render(
+        read_results(params.models), params.preprocess.corpus, read_corpus_sizes(), params.report.published or {}
+    )
+
+
+def test_the_heading_names_the_corpus() -> None:
+    assert report().startswith("# Language models on `ptb`, side by side\n")
+    params(corpus="mine")
+    assert report().startswith("# Language models on `mine`, side by side\n")
 
 
 def row(text: str, name: str) -> list[str]:
@@ -128,26 +139,38 @@ def test_every_figure_of_the_text_exists() -> None:
 
 def test_the_published_conclusions_are_confirmed_with_the_numbers() -> None:
     text = report()
-    assert "- An LSTM beats a GRU: **confirmed**." in text
+    assert "- An LSTM beats a GRU: **confirmed** by one run a model." in text
     assert "91.90 of `lstm_dropout` against 97.50 of `gru_dropout` (-5.60)" in text
     assert "115.00 of `lstm` against 118.00 of `gru` (-3.00)" in text
-    assert "- Dropout beats none: **confirmed**." in text
+    assert "- Dropout beats none: **confirmed** by one run a model." in text
     assert "97.50 of `gru_dropout` against 118.00 of `gru` (-20.50)" in text
-    assert "both over-fit: **confirmed**." in text
+    assert "both over-fit: **confirmed** by one run a model." in text
     assert "`lstm`: from epoch 2, the best, to 3, the last, valid perplexity goes from 120.00 to 130.00" in text
     assert "should have been tried: **open**." in text
 
 
+def test_a_whole_study_of_seeds_judges_the_conclusions_too() -> None:
+    params, whole = load_params(), study()
+    results, corpus = read_results(params.models), read_corpus_sizes()
+    text = render(results, "ptb", corpus, {}, whole)
+    assert "- Dropout beats none: **confirmed** by one run a model; **confirmed** over 3 seeds of 2 epochs.\n" in text
+    assert "  - `lstm_dropout` beats `gru_dropout` by 5.97 ± 0.14 in test perplexity over 3 seeds.\n" in text
+    assert "is measured on shorter runs of 2 epochs" in text
+    elsewhere = whole.model_copy(update={"corpus": corpus.model_copy(update={"vocabulary_size": 9})})
+    for other in (study(trials=13), elsewhere, None):
+        assert render(results, "ptb", corpus, {}, other) == render(results, "ptb", corpus, {})
+
+
 def test_conclusions_turn_when_the_numbers_do() -> None:
     model("gru_dropout", 90.0)
-    assert "An LSTM beats a GRU: **confirmed in 1 of 2 cases**." in report()
+    assert "An LSTM beats a GRU: **confirmed in 1 of 2 cases** by one run a model." in report()
     model("gru", 100.0)
-    assert "An LSTM beats a GRU: **contradicted**." in report()
+    assert "An LSTM beats a GRU: **contradicted** by one run a model." in report()
     model("lstm", 91.9, FALLING)
     text = report()
-    assert "Dropout beats none: **confirmed in 1 of 2 cases**." in text
+    assert "Dropout beats none: **confirmed in 1 of 2 cases** by one run a model." in text
     assert "91.90 of `lstm_dropout` against 91.90 of `lstm` (+0.00)" in text
-    assert "both over-fit: **contradicted**." in text
+    assert "both over-fit: **contradicted** by one run a model." in text
     assert "`lstm`: valid perplexity is lowest at the last epoch, 3: 110.00." in text
 
 
@@ -288,6 +311,19 @@ def test_the_command_prints_the_short_table_and_the_next_steps() -> None:
     assert "gru_dropout   valid  110.00  test   97.50" in done.stdout
     for expected in ("results/report/index.html", "pipeline.ui", "dvc plots show"):
         assert expected in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("edit", "place"),
+    [(lambda: params(published=None), r"params\.yaml"), (lambda: model("gru", 99.0), "results/models")],
+)
+def test_what_is_edited_while_it_runs_is_noticed(
+    edit: Callable[[], None], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.report.write_report", edit)
+    monkeypatch.setattr(sys, "argv", ["report"])
+    with pytest.raises(UserError, match=f"^report: {place} edited while this ran"):
+        main()
 
 
 def test_the_command_ends_with_one_line_when_a_file_is_missing() -> None:

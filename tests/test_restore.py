@@ -79,21 +79,21 @@ def test_a_training_that_mlflow_never_saw_is_restored_whole_and_once() -> None:
     assert run.data.tags["restored"] == "true"
     assert "fingerprint" not in run.data.tags
     assert points(run, "perplexity/valid") == [(1, 90.0), (2, 80.0), (3, 85.0)]
-    assert points(run, "final/test_perplexity") == [(0, 81.5)]
-    assert artifacts(run) == {"history.csv", "metrics.json"}
+    assert points(run, "test_perplexity") == [(0, 81.5)]
+    assert artifacts(run) == {"history.csv", "metrics.json", "params.yaml", "curve.png"}
     assert run.data.params["hidden_size"] == "16"
 
 
 def test_what_arrives_later_completes_the_same_run(trained_model: Path) -> None:
     (trained_model / "metrics.json").unlink()
     assert restore() == ["gru"]
-    assert "final/test_perplexity" not in only_run().data.metrics
+    assert "test_perplexity" not in only_run().data.metrics
     write_metrics(trained_model)
     write_weights(trained_model)
     assert restore() == ["gru"]
     assert restore() == []
-    assert artifacts(only_run()) == {"history.csv", "metrics.json", "model.safetensors"}
-    assert only_run().data.metrics["final/test_perplexity"] == 81.5
+    assert {"history.csv", "metrics.json", "model.safetensors"} <= artifacts(only_run())
+    assert only_run().data.metrics["test_perplexity"] == 81.5
 
 
 def test_a_file_that_arrived_in_part_is_sent_again(trained_model: Path) -> None:
@@ -120,13 +120,25 @@ def test_settings_that_dvc_knows_come_before_all_others(trained_model: Path) -> 
     run = only_run()
     assert run.data.params["dropout"] == "0.4"
     assert "fingerprint" not in run.data.tags
-    assert artifacts(run) == {"history.csv", "metrics.json"}
+    assert artifacts(run) == {"history.csv", "metrics.json", "curve.png"}
+
+
+def test_a_checkpoint_is_released_once_dvc_has_recorded_its_training(trained_model: Path) -> None:
+    write_weights(trained_model)
+    checkpoint = Path(".checkpoints/gru-f1a9.pt")
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    restore()
+    assert checkpoint.exists()
+    lock(trained_model)
+    restore()
+    assert not checkpoint.exists()
 
 
 def test_final_figures_of_a_training_before_this_one_are_left_out(trained_model: Path) -> None:
     write_metrics(trained_model, valid=79.0)
     restore()
-    assert "final/test_perplexity" not in only_run().data.metrics
+    assert "test_perplexity" not in only_run().data.metrics
 
 
 def test_an_unfinished_training_is_left_for_its_resumption(trained_model: Path) -> None:

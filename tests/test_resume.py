@@ -88,7 +88,7 @@ def test_a_training_killed_at_random_moments_ends_as_if_it_never_was(
     experiment = client.get_experiment_by_name("recurrent-lm")
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
-    for metric, column in (("optimization/learning_rate", 1), ("perplexity/train", 2), ("perplexity/valid", 3)):
+    for metric, column in (("training/learning_rate", 1), ("perplexity/train", 2), ("perplexity/valid", 3)):
         points = client.get_metric_history(run.info.run_id, metric)
         assert [(point.step, point.value) for point in points] == [
             (row[0], row[column]) for row in result(disturbed, model)[1]

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import score
+from pipeline.artifacts.weights import load_weights, save_weights
 from pipeline.corpus import words
 from pipeline.corpus.ids import write_corpus
 from pipeline.inference.scoring import MAX_TOKENS, token_losses
@@ -224,6 +225,22 @@ def test_a_model_of_another_corpus_is_refused(run_score: Callable[..., tuple[str
     run_score("lstm", stdin=b"the cat\n")
     with pytest.raises(UserError, match=f"old/model.safetensors was trained on another corpus than {PROCESSED}"):
         run_score("old", stdin=b"the cat\n")
+
+
+def test_a_model_of_a_text_in_lower_case_reads_capitals_as_small_letters(
+    run_score: Callable[..., tuple[str, str]],
+) -> None:
+    path, settings = save_small_model("lstm", VOCABULARY)
+    as_written = json.loads(run_score("lstm", "--json", stdin=b"The CAT sat\n")[0])
+    weights = load_weights(path).model.state_dict()
+    save_weights(path, weights, settings, VOCABULARY, "f1a9", lower_case=True)
+    capitals, small = (
+        json.loads(run_score("lstm", "--json", stdin=text)[0]) for text in (b"The CAT sat\n", b"the cat sat\n")
+    )
+    assert (as_written["unknown_words"], capitals["unknown_words"]) == (2, 0)
+    assert capitals == small
+    with pytest.raises(UserError, match="line 1: has the word <eos>"):
+        run_score("lstm", stdin=b"the <EOS>\n")
 
 
 def test_a_word_that_nothing_can_stand_for_is_named(run_score: Callable[..., tuple[str, str]]) -> None:

@@ -175,7 +175,7 @@ def test_a_server_that_is_back_only_after_the_training_gets_the_rest_from_the_ev
     assert "restored" not in run.data.tags
     assert server.steps(run) == list(range(1, EPOCHS + 1))
     assert run.info.status == "FINISHED"
-    assert {"final/valid_perplexity", "final/test_perplexity"} <= set(run.data.metrics)
+    assert {"valid_perplexity", "test_perplexity"} <= set(run.data.metrics)
 
 
 def test_a_server_down_from_the_start_gets_all_from_the_restoration(server: Server, project: Path) -> None:
@@ -212,7 +212,7 @@ def test_no_secret_reaches_a_server(server: Server, project: Path) -> None:
     output_of(start(project, "evaluate", MODEL, uri=server.uri))
     server.stop()
     stored = contents([server.folder / "store.db", *(server.folder / "artifacts").rglob("*")])
-    assert b"final/test_perplexity" in stored
+    assert b"test_perplexity" in stored
     assert PASSWORD.encode() not in stored
     assert_nothing_leaked(stored)
 

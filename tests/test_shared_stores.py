@@ -103,9 +103,9 @@ def test_every_run_and_artifact_of_both_machines_arrives_once(
         assert {"history.csv", "model.safetensors", "metrics.json"} <= files  # the rest, if the server was not too slow
         weights = Path(client.download_artifacts(run.info.run_id, "model.safetensors", str(tmp_path)))
         assert weights.read_bytes() == (folder / "model.safetensors").read_bytes()
-        (version,) = client.search_model_versions(f"name = 'ptb-{model}'")
+        (version,) = client.search_model_versions(f"name = 'sample-{model}'")
         assert version.run_id == run.info.run_id
-        assert client.get_model_version_by_alias(f"ptb-{model}", "champion").version == version.version
+        assert client.get_model_version_by_alias(f"sample-{model}", "champion").version == version.version
 
 
 def test_a_third_machine_gets_the_results_without_training(

@@ -1,7 +1,9 @@
 """Sweeps: what a file may ask for, and a budget that is met exactly, whatever happens to the workers."""
 
 import csv
+import math
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
@@ -22,17 +25,23 @@ from mlflow.entities import Run
 from ruamel.yaml import YAML
 
 from pipeline import sweep as command
+from pipeline.artifacts.trials import EndedTrial, KeptStudy, read_study, write_study
+from pipeline.corpus.ids import Corpus
 from pipeline.demo import workspace_environment
 from pipeline.lm.training import Training
 from pipeline.project.console import UserError
 from pipeline.project.params import parse_params, parse_yaml
 from pipeline.project.recipes import lay_over
+from pipeline.project.schema import CorpusSizes
+from pipeline.search.ended import importance
+from pipeline.search.identity import identity
+from pipeline.search.report import write_files
 from pipeline.search.space import MOST_COMBINATIONS, Choice, OneOf, Range, combinations, overrides
 from pipeline.search.study import Study
-from pipeline.search.sweep_file import Sweep, load_sweep
+from pipeline.search.sweep_file import Sampler, Sweep, load_sweep
 from pipeline.search.trial import TakenOverError, Trial
 from tests.histories import history
-from tests.small import ROOT, recipe_text
+from tests.small import ROOT, recipe_text, small_settings
 from tests.workspaces import workspace
 
 UPDATE = {
@@ -56,10 +65,14 @@ SWEEP = {
 }
 
 
+GRID = {"name": "grid"}
+
+
 def write_sweep(folder: Path = Path(), name: str = "small", **changes: Any) -> Path:
     path = folder / f"{name}.yaml"
     with path.open("w") as file:
-        YAML(typ="safe", pure=True).dump(SWEEP | changes, file)
+        document = {name: value for name, value in (SWEEP | changes).items() if value is not None}
+        YAML(typ="safe", pure=True).dump(document, file)
     return path
 
 
@@ -96,7 +109,15 @@ def study(sweep: Sweep) -> Study:
         ),
         ({"trials": 0}, "trials = 0: input should be greater than or equal to 1"),
         ({"budget": 3}, "budget: no such setting; known here: params, model, trials"),
-        ({"sampler": {"name": "grid", "seed": 1}}, "sampler.name = 'grid': input should be 'tpe' or 'random'"),
+        ({"sampler": {"name": "bayes"}}, "sampler.name = 'bayes': input should be one of 'tpe', 'random', 'grid'"),
+        ({"sampler": {"name": "grid", "seed": 1}}, "sampler.seed: no such setting; known here: name"),
+        ({"sampler": GRID}, "settings.learning_rate: a grid is of choices: give a [list] instead of a range"),
+        ({"sampler": GRID, "settings": {"seed": [1, 2]}}, "trials = 4: this grid has 2 combinations: leave it out"),
+        (
+            {"sampler": GRID, "settings": {f"optimizer.{n}": [*range(9)] for n in "abcdefghijkl"}},
+            "a grid of 282429536481 combinations: 100,000 at most",
+        ),
+        ({"trials": None}, "trials is missing"),
         ({"settings": {"epochs": 3}}, "settings: nothing to search"),
         ({"settings": {"droput": [0.1, 0.2]}}, "settings.droput: no such setting; did you mean dropout?"),
         ({"settings": {"cell": ["lstm", "rnn"]}}, "settings.cell = 'rnn': input should be 'lstm', 'gru'"),
@@ -125,9 +146,32 @@ def study(sweep: Sweep) -> Study:
 def test_a_mistake_is_one_line_before_anything_is_trained(changes: dict, message: str, params: None) -> None:
     with pytest.raises(UserError) as fault:
         load_sweep(write_sweep(**changes))
-    assert str(fault.value).startswith("small.yaml: ")
-    assert message in str(fault.value)
-    assert "\n" not in str(fault.value)
+    line = next(line for line in str(fault.value).splitlines() if message in line)
+    assert line.removeprefix("error: ").startswith("small.yaml: ")
+
+
+def test_all_mistakes_of_a_file_are_told_at_once(params: None) -> None:
+    update = {"one_of": {"one": {"learning_rate": [0.1]}, "other": {"bptt": {"low": 2, "high": 1}}}}
+    with pytest.raises(UserError) as fault:
+        load_sweep(write_sweep(model="lsmt", trials=0, grace_seconds=1, settings=SETTINGS | {"update": update}))
+    told = [line.removeprefix("error: ").removeprefix("small.yaml: ") for line in str(fault.value).splitlines()]
+    assert [line.split(" = ")[0] for line in told] == [
+        "trials",
+        "grace_seconds",
+        "settings.update.one.learning_rate",
+        "settings.update.other.bptt.high",
+        "model",
+    ]
+    with pytest.raises(UserError) as fault:
+        load_sweep(write_sweep(trials=0, settings={"dropout": [0.1, 1.5], "epochs": [1, 0]}))
+    told = [line.removeprefix("error: ").removeprefix("small.yaml: ") for line in str(fault.value).splitlines()]
+    assert [line.split(":")[0] for line in told] == ["trials = 0", "settings.epochs = 0", "settings.dropout = 1.5"]
+
+
+def test_little_has_to_be_said(params: None) -> None:
+    Path("little.yaml").write_text("{params: params.yaml, model: lstm, trials: 3, settings: {dropout: [0.1, 0.2]}}")
+    sweep = load_sweep(Path("little.yaml"))
+    assert (sweep.sampler, sweep.pruner, sweep.grace_seconds) == (Sampler(name="tpe", seed=1), None, 120)
 
 
 def test_a_space_of_endless_combinations_is_checked_at_each_of_its_values(params: None) -> None:
@@ -161,6 +205,30 @@ def test_the_study_that_is_delivered_is_valid(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(ROOT)
     for path in Path("sweeps").glob("*.yaml"):
         assert load_sweep(path).trials > 0
+
+
+CELL = {"one_of": {"gru": {"cell": "gru"}, "lstm": {"cell": "lstm", "learning_rate": [1.0, 2.0]}}}
+
+
+def test_a_grid_is_of_every_combination_once_and_the_seed_varies_slowest(params: None) -> None:
+    settings = {"bptt": [10, 20], "cell": CELL, "seed": [1, 2, 3], "epochs": 1}
+    sweep = load_sweep(write_sweep(sampler=GRID, trials=None, settings=settings))
+    tried = [sweep.tried(lambda place, _, picks=picks: picks[place]) for picks in sweep.grid]
+    assert sweep.trials == len({*map(str, tried)}) == 2 * 3 * 3
+    assert [values["seed"] for values in tried] == [1] * 6 + [2] * 6 + [3] * 6
+    assert [(values["cell"], values["learning_rate"]) for values in tried[:3]] == [
+        ("gru", 1.0),
+        ("lstm", 1.0),
+        ("lstm", 2.0),
+    ]
+    assert {values["bptt"] for values in tried[:3]} == {10}
+
+    study = Study(sweep, "small")
+    with pytest.raises(KeyboardInterrupt), claim(study):
+        raise KeyboardInterrupt  # before it has picked anything
+    while trial := study.claim():
+        finish(trial, sweep, [100.0])
+    assert [sweep.tried(trial.pick) for trial in study.ended()] == tried
 
 
 def test_the_ends_of_a_space_are_all_its_combinations(sweep: Sweep) -> None:
@@ -342,12 +410,86 @@ def test_a_trial_worse_than_the_median_is_pruned_and_one_that_diverges_is_done_w
 def test_the_importance_is_of_what_made_the_difference(sweep: Sweep) -> None:
     sweep = replace(sweep, trials=16, sampler=sweep.sampler.model_copy(update={"name": "random"}))
     study = Study(sweep, "small")
-    assert study.importance() == {}
+    assert importance(sweep, study.ended()) == {}
     while trial := study.claim():
         finish(trial, sweep, [100.0 if sweep.settings(trial.pick).cell == "lstm" else 50.0])
-    importance = study.importance()
-    assert next(iter(importance)) == "cell"
-    assert sum(importance.values()) == pytest.approx(1)
+    shares = importance(sweep, study.ended())
+    assert next(iter(shares)) == "cell"
+    assert sum(shares.values()) == pytest.approx(1)
+
+
+# Elsewhere
+
+
+def kept(sweep: Sweep, ended: list[EndedTrial]) -> KeptStudy:
+    sizes = CorpusSizes(train_tokens=1, valid_tokens=1, test_tokens=1, vocabulary_size=1)
+    name = sweep.study_name("corpus")
+    return KeptStudy(name=name, data_sha256="corpus", corpus=sizes, trials=sweep.trials, ended=ended)
+
+
+def test_a_study_goes_on_elsewhere_from_what_was_kept(study: Study, sweep: Sweep) -> None:
+    finish(claim(study), sweep, [100.0, 90.0])
+    with claim(study) as diverged:
+        sweep.settings(diverged.pick)
+        diverged.end("diverged", [], "the loss is nan at step 3 of epoch 1")
+    with claim(study) as third:
+        sweep.settings(third.pick)
+        third.report(history([80.0]))
+        third.end("complete", history([80.0]), test_perplexity=79.0)
+    write_study(Path("trials.jsonl"), kept(sweep, study.ended()))
+    read = read_study(Path("trials.jsonl"))
+    assert read is not None
+    assert read.ended == study.ended()
+
+    other = Study(sweep, "small", "sqlite:///other.db")
+    with claim(other) as running:  # its second trial waits: the one that ended takes its place
+        assert other.take_in(read.ended) == 2
+        assert other.take_in(read.ended) == 0
+        assert [trial.number for trial in other.ended()] == [2, 3]
+        assert other.ended() == read.ended[1:]
+        sweep.settings(running.pick)
+        running.report(history([70.0]))
+        running.end("complete", history([70.0]))
+    finish(claim(other), sweep, [60.0])
+    assert [trial.valid_perplexity for trial in other.ended()] == [70.0, math.inf, 80.0, 60.0]
+    assert other.claim() is None
+    assert other.is_finished()
+
+
+def test_what_was_kept_of_another_study_is_left_alone(sweep: Sweep) -> None:
+    mine = kept(sweep, [])
+    assert identity(sweep, mine, None) == mine
+    edited = load_sweep(write_sweep(settings=SETTINGS | {"epochs": 3}))
+    with pytest.raises(UserError, match=r"trials\.jsonl is of another study than small\.yaml, small-") as fault:
+        identity(edited, mine, None)
+    assert "\n" not in str(fault.value)
+
+
+def test_a_committed_study_gives_its_committed_files_to_the_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for study in (ROOT / "results/sweeps").glob("*/trials.jsonl"):
+        name, before = study.parent.name, {path.name: path.read_bytes() for path in study.parent.iterdir()}
+        monkeypatch.chdir(ROOT)
+        sweep, committed = load_sweep(Path(f"sweeps/{name}.yaml")), read_study(study)
+        assert committed
+        facts = identity(sweep, committed, None)
+        monkeypatch.chdir(tmp_path)
+        files = write_files(sweep, facts.model_copy(update={"ended": committed.ended}))
+        assert {path.name: path.read_bytes() for path in files} == before
+
+
+def test_the_best_weights_are_tested() -> None:
+    ids = torch.arange(60) % 7
+    settings = small_settings(epochs=2)
+    training = Training(settings, ids, ids, vocabulary_size=7)
+    while not training.finished:
+        training.run_epoch()
+    with torch.no_grad():
+        for weight in training.model.parameters():
+            weight.zero_()
+    corpus = Corpus(train=ids, valid=ids, test=ids, vocabulary=tuple("abcdefg"))
+    assert command.test_perplexity(training, corpus) == min(record.valid_perplexity for record in training.history)
 
 
 # The database
@@ -412,8 +554,8 @@ def assert_complete(folder: Path, trials: int) -> None:
     assert all(run.info.status == "KILLED" for run in runs if run not in ended)
     for row in rows:
         run = ended[int(row["trial"]) - 1]
-        assert run.data.params["cell"] == row["cell"]
-        assert float(run.data.params["learning_rate"]) == pytest.approx(float(row["learning_rate"]))
+        assert run.data.params["cell"] == row.get("cell", row.get("model"))
+        assert float(run.data.params["learning_rate"]) == pytest.approx(float(row.get("learning_rate", 1)))
     assert not list((folder / ".checkpoints").glob("*"))
 
 
@@ -460,7 +602,7 @@ def test_a_sweep_goes_on_after_an_interrupt_and_ends_once(
     assert len(runs_of(folder)[1]) == 4
     parent, _ = runs_of(folder)
     files = {file.path for file in MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").list_artifacts(parent.info.run_id)}
-    assert files == {"trials.csv", "importance.csv", "parallel_coordinates.svg", "small.yaml"}
+    assert files == {"trials.jsonl", "trials.csv", "importance.csv", "parallel_coordinates.svg", "small.yaml"}
 
     monkeypatch.setattr(Training, "run_epoch", None)
     again = run_sweep("small.yaml")
@@ -474,7 +616,21 @@ def test_a_sweep_goes_on_after_an_interrupt_and_ends_once(
     assert best.recipe == "small"
     run = runs_of(folder)[1][int(winner[0]) - 1]
     assert {name: str(value) for name, value in best.model("best").flat().items()} == run.data.params
-    assert f"{parent.data.metrics['final/valid_perplexity']:.2f}" == winner[1]
+    assert f"{parent.data.metrics['valid_perplexity']:.2f}" == winner[1]
+
+
+def assert_report_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch, run_sweep: Callable[..., str]) -> None:
+    """From trials.jsonl alone, without database, corpus and MLflow's store, to the byte."""
+    monkeypatch.chdir(folder)
+    results = Path("results/sweeps/small")
+    before = {path.name: path.read_bytes() for path in results.iterdir()}
+    Path("sweeps.db").unlink()
+    shutil.rmtree("data")
+    for path in results.iterdir():
+        if path.name != "trials.jsonl":
+            path.unlink()
+    run_sweep("small.yaml", "--report")
+    assert {path.name: path.read_bytes() for path in results.iterdir()} == before
 
 
 @pytest.mark.slow
@@ -483,13 +639,21 @@ def test_what_mlflow_missed_is_written_by_the_report(
 ) -> None:
     folder = workspace(tmp_path / "workspace", epochs=1)
     monkeypatch.chdir(folder)
-    write_sweep(trials=2)
+    sizes = {"epochs": 1, "hidden_size": 16, "embedding_size": 16}
+    write_sweep(sampler=GRID, trials=None, evaluate=True, settings=sizes | {"cell": ["gru", "lstm"], "seed": [1, 2]})
     with monkeypatch.context() as down:
         down.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-        assert "`python -m pipeline.sweep ... --report` writes what it lacks" in run_sweep("small.yaml")
+        out = run_sweep("small.yaml")
+    assert "`python -m pipeline.sweep ... --report` writes what it lacks" in out
+    assert re.search(r"cell lstm +test +2 ", out)
     run_sweep("small.yaml", "--report")
-    assert_complete(folder, 2)
-    assert [run.data.metrics["perplexity/valid"] > 1 for run in runs_of(folder)[1]] == [True, True]
+    assert_complete(folder, 4)
+    parent, runs = runs_of(folder)
+    assert [run.data.tags["group"] for run in runs] == ["cell gru", "cell lstm"] * 2
+    tests = [run.data.metrics["final/test_perplexity"] for run in runs]
+    assert parent.data.metrics["mean_test_perplexity/cell lstm"] == pytest.approx((tests[1] + tests[3]) / 2, abs=1e-4)
+    assert_report_made_again(folder, monkeypatch, run_sweep)
+    assert len(runs_of(folder)[1]) == 4
 
 
 def start_worker(folder: Path, *arguments: str) -> subprocess.Popen:
@@ -512,8 +676,10 @@ def lines_until(worker: subprocess.Popen, pattern: str) -> Iterator[str]:
     raise AssertionError(f"no line matches {pattern}")
 
 
-def check_that_killing_a_worker_loses_no_trial(folder: Path, trials: int, *arguments: str) -> None:
-    write_sweep(folder, trials=trials, pruner=None, grace_seconds=20, settings=SETTINGS | {"epochs": 3})
+def check_that_killing_a_worker_loses_no_trial(folder: Path, *arguments: str, **changes: Any) -> None:
+    trials = 12
+    changes = {"trials": trials, "settings": SETTINGS | {"epochs": 3}} | changes
+    write_sweep(folder, **changes, pruner=None, grace_seconds=20)
     killed, survivor = start_worker(folder, *arguments), start_worker(folder, *arguments)
     seen = list(lines_until(killed, r"trial \d+/\d+: epoch 2"))
     killed.send_signal(signal.SIGKILL)
@@ -533,8 +699,14 @@ def check_that_killing_a_worker_loses_no_trial(folder: Path, trials: int, *argum
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-def test_killing_one_of_two_workers_loses_no_trial_and_runs_none_twice(tmp_path: Path) -> None:
-    check_that_killing_a_worker_loses_no_trial(workspace(tmp_path / "workspace", epochs=3), 6)
+def test_killing_one_of_two_workers_loses_no_trial_and_runs_none_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_sweep: Callable[..., str]
+) -> None:
+    folder = workspace(tmp_path / "workspace", epochs=3)
+    model = {"one_of": {"gru": {"cell": "gru", "dropout": [0.0, 0.2]}, "lstm": {"cell": "lstm", "dropout": [0.0, 0.2]}}}
+    settings = {"epochs": 3, "hidden_size": 16, "embedding_size": 16, "model": model, "seed": [1, 2, 3]}
+    check_that_killing_a_worker_loses_no_trial(folder, sampler=GRID, trials=None, evaluate=True, settings=settings)
+    assert_report_made_again(folder, monkeypatch, run_sweep)
 
 
 @pytest.mark.stores
@@ -544,7 +716,7 @@ def test_the_same_on_postgresql(tmp_path: Path) -> None:
 
     folder = workspace(tmp_path / "workspace", epochs=3)
     with postgresql() as url:
-        check_that_killing_a_worker_loses_no_trial(folder, 12, "--storage", url)
+        check_that_killing_a_worker_loses_no_trial(folder, "--storage", url)
         secret = url.split(":")[2].split("@")[0]
         assert not [path for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
     assert not (folder / "sweeps.db").exists()

@@ -1,6 +1,9 @@
 """MLflow's content, read back through its client from a real store."""
 
+import re
+import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,16 +13,21 @@ from mlflow.entities import Run
 
 from pipeline.corpus.ids import Corpus
 from pipeline.lm.record import EpochRecord
+from pipeline.project.params import load_params
+from pipeline.reporting.style import COLORS
+from pipeline.tracking.appearance import run_name
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.finished import publish
 from pipeline.tracking.live import live_run
 from pipeline.tracking.publisher import EPOCH_METRICS
-from tests.small import small_settings
+from tests.small import default_params, small_settings
 
 pytestmark = pytest.mark.usefixtures("empty_store")
 
 CORPUS = Corpus(torch.arange(9), torch.arange(5), torch.arange(4), tuple("abcdefghi"))
 FACTS = RunFacts("lstm", "f1a9", small_settings(), CORPUS, {"device": "cpu"}, training_id="5eed")
+
+AS_TESTER = ["-c", "user.name=Tester", "-c", "user.email=tester@example.com"]
 
 
 def epochs(number: int, hour: int = 12) -> list[EpochRecord]:
@@ -63,7 +71,7 @@ def test_a_training_is_one_run_with_a_point_an_epoch() -> None:
     assert run.data.params["hidden_size"] == "16"
     assert run.data.tags["fingerprint"] == "f1a9"
     assert run.data.tags["device"] == "cpu"
-    assert artifacts(run) == {"params.yaml"}
+    assert artifacts(run) == {"params.yaml", "packages.txt"}
     (dataset,) = [entry.dataset for entry in run.inputs.dataset_inputs]
     assert CORPUS.fingerprint.startswith(dataset.digest)
 
@@ -92,12 +100,66 @@ def test_a_training_that_stops_early_says_why_and_its_resumption_goes_on_in_the_
     assert "failure" not in run.data.tags
 
 
-def test_a_training_of_the_same_settings_done_again_is_a_run_of_its_own() -> None:
-    for hour in (12, 13):
+def test_a_training_that_died_is_finished_in_its_run_from_the_results_alone() -> None:
+    with pytest.raises(KeyboardInterrupt), live_run(FACTS) as tracked:  # noqa: PT012
+        tracked.publish(epochs(2))
+        raise KeyboardInterrupt
+    publish(replace(FACTS, training_id=None), epochs(3), [])
+    (run,) = runs()
+    assert run.info.status == "FINISHED"
+    assert [step for step, _ in points(run, "perplexity/valid")] == [1, 2, 3]
+
+
+def test_a_training_of_the_same_settings_done_again_is_a_run_of_its_own_in_a_shade_of_its_own() -> None:
+    Path("params.yaml").write_text(default_params())
+    for hour in (12, 13, 14):
         with live_run(FACTS) as tracked:
             tracked.publish(epochs(1, hour))
             tracked.end("FINISHED")
-    assert len(runs()) == 2
+    colors = [run.data.tags["mlflow.runColor"] for run in reversed(runs())]
+    assert colors[0] == COLORS[list(load_params().models).index("lstm")]
+    assert len({*colors, *COLORS}) == len(COLORS) + 2
+    for color in colors:
+        assert re.fullmatch("#[0-9a-f]{6}", color)
+
+
+def test_a_run_starts_with_its_training_however_late_mlflow_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(client: MlflowClient, *arguments: object) -> Run:
+        time.sleep(1)
+        return create_run(client, *arguments)
+
+    create_run = MlflowClient.create_run
+    monkeypatch.setattr(MlflowClient, "create_run", late)
+    before = time.time()
+    with live_run(FACTS) as tracked:
+        after = time.time()
+        tracked.end("FINISHED")
+    (run,) = runs()
+    assert before - 0.001 <= run.info.start_time / 1000 <= after + 0.001
+    assert run.info.end_time - run.info.start_time >= 1000
+
+
+def test_a_training_of_seconds_has_system_metrics() -> None:
+    with live_run(FACTS) as tracked:
+        tracked.publish(epochs(1))
+        tracked.end("FINISHED")
+    (run,) = runs()
+    assert points(run, "system/system_memory_usage_megabytes")[0][1] > 0
+
+
+def test_a_run_is_named_by_what_differs_from_params_yaml_as_committed() -> None:
+    Path("params.yaml").write_text(default_params())
+    committed = load_params().models["gru"]
+    changed = committed.model_copy(update={"epochs": 3, "dropout": 0.5})
+    many = changed.model_copy(update={"bptt": 7, "seed": 2, "batch_size": 3})
+    assert run_name("gru", changed, "default") == "gru"  # without git
+    for command in (["init", "-q"], ["add", "params.yaml"], [*AS_TESTER, "commit", "-qm", "params"]):
+        subprocess.run(["git", *command], check=True)
+    assert run_name("gru", committed, "default") == "gru"
+    assert run_name("gru", changed, "default") == "gru · dropout 0.5, epochs 3"
+    assert run_name("gru", changed, "best") == "gru · recipe best, dropout 0.5, epochs 3"
+    assert run_name("gru", many, None) == "gru · dropout 0.5, epochs 3, batch_size 3 and 2 more"
+    assert run_name("wide", changed, None) == "wide"
 
 
 def test_a_training_started_over_leaves_the_run_of_the_one_given_up_as_it_was() -> None:
@@ -129,7 +191,7 @@ def test_final_figures_join_the_run_of_their_training() -> None:
         tracked.end("FINISHED")
     publish(FACTS, epochs(2), [], {"test_perplexity": 140.5})
     (run,) = runs()
-    assert run.data.metrics["final/test_perplexity"] == 140.5
+    assert run.data.metrics["test_perplexity"] == 140.5
     assert "metrics.json" in artifacts(run)
 
 

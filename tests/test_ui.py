@@ -1,4 +1,4 @@
-"""`make ui`: the store that it opens, and what it says when it cannot."""
+"""`make ui`: the store that it opens, the pages that it names, and what it says when it cannot."""
 
 import os
 import socket
@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from sqlalchemy import make_url
 
 from pipeline.project.console import UserError
-from pipeline.tracking.location import locate
-from pipeline.ui import check_port, page_environment
+from pipeline.tracking.location import file_address, locate
+from pipeline.ui import chart_pages, check_port, page_environment, serve, show
 from tests.small import ROOT
 
 
@@ -19,34 +20,77 @@ from tests.small import ROOT
 def test_the_page_opens_the_store_of_the_pipeline_whatever_the_letters_of_its_path(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MLflow is replaced by a program that tells what it was given."""
     project = tmp_path / "q?m, per%41cent #ü"
-    package = project / "mlflow"
-    package.mkdir(parents=True)
-    program = "import os, sys; print(*sys.argv[1:]); print(*map(os.environ.get, ['MLFLOW_BACKEND_STORE_URI',"
-    program += " 'MLFLOW_DEFAULT_ARTIFACT_ROOT']), sep='\\n')"
-    (package / "__main__.py").write_text(program)
-    (package / "__init__.py").touch()
+    project.mkdir()
     monkeypatch.chdir(project)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "pipeline.ui", "--port", str(port), "--store", store]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([".", str(ROOT)])}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    page, arguments, address, artifacts = result.stdout.splitlines()
-    assert page == f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)"
-    assert arguments == f"ui --host 127.0.0.1 --port {port}"
-    assert make_url(address).database == str(project / (store or "mlflow.db"))
-    assert artifacts == ((project / (store or "mlflow.db")).parent / "mlruns").as_uri()
+    if store:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", file_address(Path(store)))
+    environment = page_environment(locate())
+    assert make_url(environment["MLFLOW_BACKEND_STORE_URI"]).database == str(project / (store or "mlflow.db"))
+    folder = (project / (store or "mlflow.db")).parent
+    assert environment["MLFLOW_DEFAULT_ARTIFACT_ROOT"] == (folder / "mlruns").as_uri()
+
+
+@pytest.mark.usefixtures("empty_store")
+def test_each_experiment_that_has_a_run_is_named_by_the_page_of_its_curves() -> None:
+    client = MlflowClient("sqlite:///mlflow.db")
+    charts = "runs?workflowType=machine_learning&compareRunsMode=CHART"
+    assert chart_pages(client, "http://here") == {"Default": f"http://here/#/experiments/0/{charts}"}
+    used = client.create_experiment("used")
+    client.create_experiment("unused")
+    client.create_run(used)
+    assert chart_pages(client, "http://here") == {"used": f"http://here/#/experiments/{used}/{charts}"}
+
+
+@pytest.mark.parametrize(
+    ("terminal", "variables", "opened"),
+    [
+        (True, {"DISPLAY": ":0"}, ["first"]),
+        (True, {"WAYLAND_DISPLAY": "wayland-0"}, ["first"]),
+        (True, {"DISPLAY": "localhost:10.0", "SSH_CONNECTION": "10.0.0.1 1 10.0.0.2 22"}, []),
+        (True, {}, []),
+        (False, {"DISPLAY": ":0"}, []),
+    ],
+)
+def test_a_page_opens_only_for_somebody_at_a_desktop(
+    terminal: bool, variables: dict, opened: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    asked: list[str] = []
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SSH_CONNECTION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    monkeypatch.setattr("webbrowser.open", asked.append)
+    show({"one": "first", "two": "second"}, "Ctrl-C ends it")
+    assert asked == opened
+    assert capsys.readouterr().out == "MLflow, one: first\nMLflow, two: second\nCtrl-C ends it\n"
+
+
+def test_a_server_that_does_not_start_is_one_line_without_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow is replaced by a program that fails."""
+    package = Path("mlflow")
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text("import sys; sys.exit('one\\nno postgresql://me:secret@host/runs')")
+    monkeypatch.setenv("PYTHONPATH", ".")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@host/runs")
+    with pytest.raises(UserError, match=r"^MLflow's server ended: postgresql://host: RuntimeError$"):
+        serve(locate(), 9, {})
 
 
 def test_a_password_is_not_among_the_arguments_that_all_users_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@host/runs")
     assert page_environment(locate())["MLFLOW_BACKEND_STORE_URI"] == "postgresql://me:secret@host/runs"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host:5000")
+
+
+def test_a_server_that_does_not_answer_is_one_line_without_a_password() -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "http://me:secret@127.0.0.1:9"}
     command = [sys.executable, "-m", "pipeline.ui"]
-    said = subprocess.check_output(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True)
-    assert said == "MLflow: http://host:5000, the server that MLFLOW_TRACKING_URI names\n"
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "error: http://127.0.0.1:9 does not answer\n"
 
 
 def test_a_taken_port_is_named_with_one_that_is_free() -> None:

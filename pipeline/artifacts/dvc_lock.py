@@ -1,6 +1,7 @@
 """dvc.lock: the inputs and outputs of DVC's stages, as far as they are read here, and the code that they ran."""
 
 import hashlib
+import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pipeline.project.params import parse_yaml, validate
 LOCK = Path("dvc.lock")
 
 
-class LockedOutput(BaseModel):
+class LockedFile(BaseModel):
     path: Path
     md5: str | None = None
 
@@ -24,11 +25,16 @@ class LockedStage(BaseModel):
     """A stage in dvc.lock: its inputs and outputs, as far as they matter here."""
 
     params: dict[str, dict[str, Any]] = {}
-    outs: list[LockedOutput] = []
+    deps: list[LockedFile] = []
+    outs: list[LockedFile] = []
 
     def made(self, path: Path) -> bool:
         """Whether a file is unchanged since the stage wrote it."""
-        return path.exists() and {out.path: out.md5 for out in self.outs}.get(path) == _md5(path)
+        return path.exists() and {out.path: out.md5 for out in self.outs}.get(path) == dvc_md5(path)
+
+    def md5(self, path: Path) -> str | None:
+        """The digest of an input or output when the stage ran."""
+        return {file.path: file.md5 for file in (*self.deps, *self.outs)}.get(path)
 
     def settings(self, model: str) -> Settings:
         """The settings that the stage trained a model with. Raises UserError."""
@@ -76,7 +82,11 @@ def renew_code(stages: Collection[str]) -> list[str]:
     return sorted(renewed)
 
 
-def _md5(path: Path) -> str:
-    """The digest by which DVC knows a file."""
+def dvc_md5(path: Path) -> str:
+    """The digest by which DVC knows a file or, by the list of its files, a folder."""
+    if path.is_dir():
+        files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
+        listing = [{"md5": dvc_md5(file), "relpath": name} for name, file in files]
+        return f"{hashlib.md5(json.dumps(listing).encode()).hexdigest()}.dir"
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()

@@ -22,12 +22,14 @@ if TYPE_CHECKING:  # torch takes seconds to import, and a description is read wi
 class Description(Strict):
     """What a file says about its weights.
 
+    lower_case: whether the model's text was turned into lower case
     sha256: of the description's other entries and of the weights; None in older files
     """
 
     settings: Settings
     vocabulary: list[str]
     fingerprint: str
+    lower_case: bool = False
     sha256: str | None = None
 
 
@@ -39,6 +41,7 @@ class TrainedModel:
     settings: Settings
     vocabulary: tuple[str, ...]
     fingerprint: str
+    lower_case: bool = False
 
 
 def weights_path(model: str) -> Path:
@@ -46,13 +49,25 @@ def weights_path(model: str) -> Path:
 
 
 def save_weights(
-    path: Path, weights: dict[str, "Tensor"], settings: Settings, vocabulary: tuple[str, ...], fingerprint: str
+    path: Path,
+    weights: dict[str, "Tensor"],
+    settings: Settings,
+    vocabulary: tuple[str, ...],
+    fingerprint: str,
+    *,
+    lower_case: bool = False,
 ) -> None:
     """Write a model's file; the same model gives the same bytes."""
     from safetensors.torch import save
 
     weights = {name: weight.cpu().contiguous() for name, weight in weights.items()}
-    description = {"settings": settings.essentials(), "vocabulary": vocabulary, "fingerprint": fingerprint}
+    description: dict[str, Any] = {
+        "settings": settings.essentials(),
+        "vocabulary": vocabulary,
+        "fingerprint": fingerprint,
+    }
+    if lower_case:
+        description["lower_case"] = True
     description["sha256"] = _sha256(description, weights)
     # One entry, because the format does not promise an order of several.
     data = save(weights, {"model": json.dumps(description, ensure_ascii=False)})
@@ -80,7 +95,9 @@ def load_weights(path: Path) -> TrainedModel:
         if lacks_memory(error):
             raise
         raise _damaged(path, error) from None
-    return TrainedModel(model, description.settings, tuple(description.vocabulary), description.fingerprint)
+    return TrainedModel(
+        model, description.settings, tuple(description.vocabulary), description.fingerprint, description.lower_case
+    )
 
 
 def read_description(path: Path) -> Description:

@@ -1,10 +1,12 @@
 """The corpus as token ids: how it lies in `data/processed`, written by `preprocess` and read by every later stage."""
 
 import hashlib
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:  # torch takes seconds to import and only `load_corpus` needs 
 
 VOCABULARY = "vocabulary.txt"
 FILES = (*(f"{split}.npy" for split in SPLITS), VOCABULARY)
+LOWER_CASE = "lower_case"  # an empty file, there if words were turned into lower case
 
 IDS_AT_A_TIME = 2**18
 
@@ -25,12 +28,16 @@ _REMEDY = "run `dvc checkout preprocess`, or `dvc repro --single-item --force pr
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """train, valid, test [length], ids of tokens of any integer type; vocabulary[id] is the word."""
+    """train, valid, test [length], ids of tokens of any integer type; vocabulary[id] is the word.
+
+    lower_case: the text was turned into lower case
+    """
 
     train: "Tensor"
     valid: "Tensor"
     test: "Tensor"
     vocabulary: tuple[str, ...]
+    lower_case: bool = False
 
     def splits(self) -> dict[str, "Tensor"]:
         """The ids of each split, by its name."""
@@ -48,19 +55,50 @@ class Corpus:
 
 
 def id_dtype(vocabulary_size: int) -> np.dtype:
-    """The smallest of the two types of id in use that holds every word's id."""
+    """The smaller of the two id types that holds every word's id."""
     return np.dtype(np.uint16 if vocabulary_size <= 2**16 else np.uint32)
 
 
-def write_corpus(ids: dict[str, np.ndarray], vocabulary: list[str], folder: Path = PROCESSED) -> None:
-    """Write each split's ids [length], uint16 or uint32, and the vocabulary, one word a line in the order of ids."""
-    for split in SPLITS:
-        with atomic_write(folder / f"{split}.npy", "wb") as file:
-            np.save(file, ids[split], allow_pickle=False)
-    with atomic_write(folder / VOCABULARY) as file:
-        file.writelines(f"{word}\n" for word in vocabulary)
+def write_corpus(
+    ids: Mapping[str, np.ndarray | Iterable[np.ndarray]],
+    vocabulary: list[str],
+    folder: Path = PROCESSED,
+    *,
+    lower_case: bool = False,
+) -> None:
+    """Write each split's ids [length], and the vocabulary, one word a line in the order of ids: all files, or none.
+
+    ids: of each split, whole or in successive parts, of which one at a time is in memory
+    lower_case: whether the text was turned into lower case
+    """
+    dtype = id_dtype(len(vocabulary))
+    with ExitStack() as stack:
+        for split in SPLITS:
+            whole = ids[split]
+            parts = [whole] if isinstance(whole, np.ndarray) else whole
+            _write_ids(stack.enter_context(atomic_write(folder / f"{split}.npy", "wb")), parts, dtype)
+        stack.enter_context(atomic_write(folder / VOCABULARY)).writelines(f"{word}\n" for word in vocabulary)
+    (folder / LOWER_CASE).unlink(missing_ok=True)
+    if lower_case:
+        (folder / LOWER_CASE).touch()
     with atomic_write(_digest_file(folder)) as file:
         file.write(corpus_digests(folder))
+
+
+def _write_ids(file: IO[bytes], parts: Iterable[np.ndarray], dtype: np.dtype) -> None:
+    """Write an .npy file as `np.save` does, without its whole array in memory."""
+
+    def write_header(length: int) -> None:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (length,)}
+        np.lib.format.write_array_header_1_0(file, header)
+
+    write_header(0)
+    length = 0
+    for part in parts:
+        file.write(np.asarray(part, dtype).data)
+        length += len(part)
+    file.seek(0)
+    write_header(length)  # of the same size: NumPy leaves room for the length to grow
 
 
 def load_corpus(folder: Path = PROCESSED) -> Corpus:
@@ -72,19 +110,20 @@ def load_corpus(folder: Path = PROCESSED) -> Corpus:
     digest_file = _digest_file(folder)  # a corpus of an earlier version has none
     if digest_file.exists() and digest_file.read_bytes() != corpus_digests(folder).encode():
         raise UserError(f"{folder} is damaged (its SHA-256 are not those in {digest_file}): {_REMEDY}")
-    return Corpus(**ids, vocabulary=vocabulary)
+    return Corpus(**ids, vocabulary=vocabulary, lower_case=(folder / LOWER_CASE).exists())
 
 
 def _digest_file(folder: Path) -> Path:
-    """Beside the folder, on whose own digest the trained models depend."""
+    """Next to the folder, because trained models depend on the digest of the folder itself."""
     return folder.with_name(f"{folder.name}.sha256")
 
 
 def corpus_digests(folder: Path = PROCESSED) -> str:
-    """The SHA-256 of the corpus's files, a line each, as `sha256sum --check` reads it. Raises UserError."""
+    """The SHA-256 of the corpus's files, one per line, as `sha256sum --check` reads it. Raises UserError."""
     if missing := [name for name in FILES if not (folder / name).exists()]:
         raise UserError(f"{folder / missing[0]} not found: {_REMEDY}")
-    return "".join(f"{sha256(folder / name)}  {folder.name}/{name}\n" for name in FILES)
+    names = [*FILES, *([LOWER_CASE] if (folder / LOWER_CASE).exists() else [])]
+    return "".join(f"{sha256(folder / name)}  {folder.name}/{name}\n" for name in names)
 
 
 def _load_vocabulary(path: Path) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
-"""A small corpus of invented words whose entropy is known exactly, to try the pipeline without Penn Treebank.
+"""A small corpus of invented words with exactly known entropy, to try the pipeline without Penn Treebank.
 
 A word depends only on the one before it (a Markov chain), so on a long text no language model can have a perplexity
-below `true_perplexity()`. The bytes are the same everywhere: all chance comes from `random.Random.random`, which gives
-the same numbers in every version of Python, and goes through basic arithmetic only, which every machine rounds alike.
+below `true_perplexity()`. The bytes are the same everywhere: all randomness comes from `random.Random.random`, which
+gives the same numbers in every version of Python, followed by basic arithmetic only, which every machine rounds alike.
 """
 
 import random
@@ -35,7 +35,7 @@ class MarkovSource:
     transitions: tuple[tuple[float, ...], ...]
 
     def draw(self, seed: int) -> Iterator[str]:
-        """Words without end, from the beginning of a sentence on."""
+        """An endless stream of words, starting with a sentence."""
         generator = random.Random(seed)
         word = 0
         while True:
@@ -43,20 +43,20 @@ class MarkovSource:
             yield self.words[word]
 
     def _successor(self, word: int, uniform: float) -> int:
-        """The word at which the cumulative probability passes a number drawn from [0, 1)."""
+        """The word at which the cumulative probability exceeds a number drawn from [0, 1)."""
         for successor, probability in enumerate(self.transitions[word]):
             uniform -= probability
             if uniform < 0:
                 return successor
-        return self._successor(word, 0.0)  # rounding left the row's sum a little below the number drawn
+        return self._successor(word, 0.0)  # rounding left the row's sum just below the number drawn
 
 
 @cache
 def source() -> MarkovSource:
     """The Markov chain behind the sample, a very simple grammar.
 
-    Words come in classes. A sentence goes on with the next class, half as often with some other one; within the class,
-    a word's probability falls as 1 / rank (Zipf's law).
+    Words come in classes. A sentence continues with the next class, or half as often with some other one; within a
+    class, a word's probability falls as 1 / rank (Zipf's law).
     """
     generator = random.Random(SOURCE_SEED)
     words = (EOS, UNK, *_invent_words(NUM_CLASSES * CLASS_SIZE - 1, generator))
@@ -67,7 +67,7 @@ def source() -> MarkovSource:
 
 
 def text(num_tokens: int, seed: int) -> str:
-    """Whole sentences, one a line: at least `num_tokens` tokens, where a line's end is a token too."""
+    """Whole sentences, one per line: at least `num_tokens` tokens, line ends included."""
     words = source().draw(seed)
     pieces: list[str] = []
     while len(pieces) < num_tokens or pieces[-1] != "\n":

@@ -44,7 +44,7 @@ def score_sentences(
 
     on_share: called now and then with the scored share of the sentences that have been taken but not yet yielded.
     """
-    encoder = Encoder(trained.vocabulary)
+    encoder = Encoder(trained.vocabulary, lower_case=trained.lower_case)
     encoded = (encoder.encode(words, f"line {number}") for number, words in enumerate(sentences, start=1))
     for chunk in _chunks(encoded, CHUNK_TOKENS):
         tokens = sum(len(sentence.ids) + 1 for sentence in chunk)

@@ -1,8 +1,8 @@
-"""What a CPU and a GPU do in different ways to the same end, and which of them does which.
+"""What a CPU and a GPU compute in different ways, with the same result.
 
-A CPU gains by what stays in its cache, a GPU by few operations, for each is a launch that costs more than what it
-computes. This table is the only place that chooses by device. The GPU's side is plain PyTorch, so it runs on a CPU as
-well, where the tests compare the two and count the launches.
+A CPU gains from data that stays in its cache; a GPU gains from few operations, because launching one costs more than
+what it computes. This table is the only place that chooses by device. The GPU's side is plain PyTorch, so the tests can
+run it on a CPU, compare the two, and count the launches.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,9 +23,9 @@ class Backend(NamedTuple):
     gru: layer, x [time, batch, input], state -> h [time, batch, hidden], state
     draw_masks: the masks of a window, in the order in which they are used
     drop_weights: layer, masks of its recurrent weights by name -> weights by name
-    set_rate: of an optimizer
-    clip_and_update: optimizer, largest norm -> the gradient's norm before
-    recorder: makes what records a step for replay; None where nothing is gained by it
+    set_rate: sets an optimizer's learning rate
+    clip_and_update: optimizer, largest norm -> the gradient's norm before clipping
+    recorder: makes a recorder of steps for replay; None where replaying gains nothing
     """
 
     linear_cross_entropy: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -59,5 +59,5 @@ BACKENDS = {"cpu": CPU, "cuda": GPU}
 
 
 def backend(device: torch.device) -> Backend:
-    """The ways of a device."""
+    """The implementations for a device."""
     return BACKENDS[device.type]

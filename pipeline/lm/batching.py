@@ -23,7 +23,7 @@ class Window(NamedTuple):
 
 
 class Batches:
-    """A text laid out in `batch_size` columns that are read side by side, each the continuation of its own past.
+    """A text laid out in `batch_size` columns that are read side by side, each continuing its own past.
 
     With the alphabet a to n as the text and two columns, every letter after the first is a target exactly once::
 
@@ -35,15 +35,15 @@ class Batches:
                  f m                g n
                  g .                h .      <- padding, ignored by the loss
 
-    A sequence of windows of at most `bptt` steps, the last one shorter, each made of the text as it is asked for: the
-    text itself stays where and as it is, on disk and in 16 bits a token if it is mapped from there. Of processes that
-    share a training, each has its columns; tokens are counted in all of them.
+    A sequence of windows of at most `bptt` steps; the last one is shorter. Each window is made on demand, and the text
+    stays as it is: on disk, with 16 bits per token, if it is memory-mapped. Processes that share a training run have
+    some of the columns each; tokens are counted in all of them.
     """
 
     def __init__(self, tokens: Tensor, batch_size: int, bptt: int, first: int | None = None) -> None:
         """tokens [length] of any integer type, at least two of them; first: steps of the first window, None for bptt.
 
-        Raises ValueError when there are fewer, and SharesError when the processes cannot share the columns evenly.
+        Raises ValueError if there are fewer, and SharesError if the processes cannot share the columns evenly.
         """
         if len(tokens) < 2:
             raise ValueError("a text needs at least two tokens: one to read and one to predict")
@@ -60,11 +60,11 @@ class Batches:
 
     @property
     def device(self) -> torch.device:
-        """Where the text is, and the windows are made."""
+        """Where the text is, and where the windows are made."""
         return self.tokens.device
 
     def cut_at(self, first: int) -> "Batches":
-        """The same columns, the first window having `first` steps, so that the cuts fall elsewhere."""
+        """The same columns with a first window of `first` steps, so that they are cut elsewhere."""
         return Batches(self.tokens, self.batch_size, self.bptt, first)
 
     def __len__(self) -> int:
@@ -75,7 +75,7 @@ class Batches:
         return map(self.__getitem__, range(len(self)))
 
     def __getitem__(self, number: int) -> Window:
-        """The window of a number, counted from 0."""
+        """The window with that number, counted from 0."""
         start, end = self._steps(number)
         places = self._places[: end - start + 1] + start
         padded = self._last_column + end > self.num_tokens
@@ -92,7 +92,7 @@ class Batches:
         return Window(inputs, targets, num_tokens)
 
     def _steps(self, number: int) -> tuple[int, int]:
-        """Where a window starts and ends in its columns."""
+        """The steps at which a window starts and ends."""
         if not 0 <= number < len(self):
             raise IndexError(number)
         end = self.first + number * self.bptt

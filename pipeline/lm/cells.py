@@ -1,4 +1,4 @@
-"""The recurrent layers to choose from. Each is called as `nn.LSTM` is, and stacked by the model."""
+"""The recurrent layers to choose from. Each is called like `nn.LSTM`; the model stacks them."""
 
 from torch import Tensor, nn
 
@@ -7,7 +7,7 @@ from pipeline.lm.gru_textbook import TextbookGRU
 
 
 class GRU(nn.GRU):
-    """One layer of `nn.GRU`: the same parameters and the same results, computed in the way that suits the device."""
+    """One layer of `nn.GRU`, with the same parameters and results, computed in the way that suits the device."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)

@@ -17,9 +17,9 @@ from pipeline.lm.settings import Settings
 
 
 def choose_device(wanted: str) -> torch.device:
-    """`auto` is CUDA where there is one, else the CPU; of processes that share a training, each has a GPU of its own.
+    """`auto` is CUDA if available, else the CPU; processes that share a training run get a GPU each.
 
-    Raises DeviceError when CUDA is asked for and missing, or has fewer GPUs than there are processes.
+    Raises DeviceError when CUDA is requested and not available, or has fewer GPUs than there are processes.
     """
     if wanted == "cuda" and not torch.cuda.is_available():
         raise DeviceError("device is cuda, but PyTorch finds no CUDA here; set device: auto or cpu")
@@ -35,9 +35,9 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def make_reproducible() -> None:
-    """Have two runs on one GPU end with the same weights, and float32 be float32 unless `precision` says otherwise.
+    """Make two runs on one GPU end with the same weights, and keep float32 exact unless `precision` says otherwise.
 
-    With a workspace of fixed size cuBLAS adds up in a fixed order; it reads the variable when it is first used.
+    With a workspace of fixed size cuBLAS sums in a fixed order; it reads the variable when it is first used.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
@@ -48,8 +48,8 @@ def make_reproducible() -> None:
 def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
     """The type of the matrix products; `auto` is bfloat16 where a CPU multiplies it in hardware, float32 on a GPU.
 
-    TF32 is float32 whose factors a GPU rounds as it multiplies: `chooses_tf32`. Raises DeviceError when bfloat16 is
-    asked for and the processor cannot do it, not even slowly, or TF32 and there is none.
+    TF32 is float32 whose factors a GPU rounds as it multiplies: `chooses_tf32`. Raises DeviceError when bfloat16 or
+    TF32 is requested and the device does not support it.
     """
     if wanted == "auto":
         return torch.bfloat16 if device.type == "cpu" and _multiplies_bfloat16() else torch.float32
@@ -64,9 +64,9 @@ def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
 
 
 def chooses_tf32(wanted: str, device: torch.device) -> bool:
-    """Whether float32 products are made from factors rounded to TF32; `auto` has them so on a GPU that can.
+    """Whether the factors of float32 products are rounded to TF32; `auto` does so on a GPU that supports it.
 
-    It rounds less than bfloat16, and no operation converts: at the default sizes a GPU spends its time on launches.
+    TF32 rounds less than bfloat16 and needs no conversions, each of which would be a launch.
     """
     if wanted not in ("auto", "tf32") or device.type != "cuda":
         return False
@@ -75,11 +75,11 @@ def chooses_tf32(wanted: str, device: torch.device) -> bool:
 
 @cache
 def trains_in_bfloat16() -> bool:
-    """Whether PyTorch trains an LSTM in bfloat16 on this processor, found by doing it.
+    """Whether PyTorch can train an LSTM in bfloat16 on this processor, found out by trying.
 
-    What PyTorch can be asked is about products one by one; those it does everywhere, where need be in float32.
+    PyTorch can only be asked about single products, and those it supports everywhere, by way of float32 if need be.
     """
-    lstm = nn.LSTM(1, 1, device="meta").to_empty(device="cpu")  # takes no random numbers, on which others count
+    lstm = nn.LSTM(1, 1, device="meta").to_empty(device="cpu")  # leaves the random generator alone
     try:
         with torch.autocast("cpu", torch.bfloat16):
             lstm(torch.zeros(1, 1, 1))[0].sum().backward()
@@ -108,19 +108,19 @@ def tf32_products(chosen: bool) -> Iterator[None]:
 def _round_float32_factors(how: Literal["ieee", "tf32"]) -> None:
     torch.backends.cuda.matmul.fp32_precision = how
     torch.backends.cudnn.rnn.fp32_precision = how  # type: ignore[attr-defined]
-    torch.backends.cudnn.conv.fp32_precision = how  # type: ignore[attr-defined]  # unused, but the two must agree
+    torch.backends.cudnn.conv.fp32_precision = how  # type: ignore[attr-defined]  # unused, but has to agree
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
-    """The type of the matrix products of `x` where this is called: autocast's inside `products_in`, else its own."""
+    """The type of matrix products with `x`: autocast's inside `products_in`, else its own."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep freed memory instead of handing it back and fetching it anew, page by page, every step.
+    """Make the C library keep freed memory instead of returning and requesting it again, page by page, in every step.
 
-    Without this a step on a CPU spends a sixth of its time in the kernel. For the GNU C library; no effect elsewhere.
+    Without this, a step on a CPU spends a sixth of its time in the kernel. GNU C library only; no effect elsewhere.
     """
     m_trim_threshold, m_mmap_threshold, m_arena_max = -1, -3, -8  # malloc.h
     try:
@@ -128,7 +128,7 @@ def keep_freed_memory() -> None:
     except (OSError, AttributeError, TypeError):
         return
     mallopt(m_arena_max, 1)  # backward runs in a thread of its own
-    mallopt(m_mmap_threshold, 2**25)  # the highest it takes
+    mallopt(m_mmap_threshold, 2**25)  # the highest value that it accepts
     mallopt(m_trim_threshold, 2**30)
 
 

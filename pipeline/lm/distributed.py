@@ -1,6 +1,6 @@
-"""One training shared by several processes: each has some of the batch's columns, and all make the same update.
+"""Several processes that share a training run: each has some of the batch's columns, and all make the same update.
 
-The processes are those of `torch.distributed`'s default group. A process on its own is the first of one.
+The processes are those of the default group of `torch.distributed`. A single process has rank 0 of 1.
 """
 
 import torch
@@ -12,17 +12,17 @@ from pipeline.lm.errors import SharesError
 
 
 def rank() -> int:
-    """Which of the processes this is, counted from 0."""
+    """The number of this process, counted from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes share the training."""
+    """How many processes share the training run."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def check_shares(batch_size: int, processes: int | None = None) -> None:
-    """Raise SharesError when the processes cannot share a batch evenly; None: those that have met already."""
+    """Raise SharesError if that many processes cannot share a batch evenly; None: the world size."""
     processes = processes or world_size()
     if batch_size % processes:
         divisors = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
@@ -33,9 +33,9 @@ def check_shares(batch_size: int, processes: int | None = None) -> None:
 
 
 def own_columns(x: Tensor) -> Tensor:
-    """What this process has of the whole batch: x [time, batch, ...] -> [time, batch / world_size, ...].
+    """This process's columns of the whole batch: x [time, batch, ...] -> [time, batch / world_size, ...].
 
-    Raises SharesError when the batch cannot be shared evenly.
+    Raises SharesError if the batch cannot be shared evenly.
     """
     check_shares(x.shape[1])
     return x.chunk(world_size(), dim=1)[rank()]
@@ -56,7 +56,7 @@ def in_any_process(wanted: bool) -> bool:
 
 
 def total(x: Tensor) -> Tensor:
-    """The sum over all processes, the same in each to the bit; x itself for a process on its own."""
+    """The sum over all processes, equal in each to the bit; `x` itself if there is only one."""
     if world_size() > 1:
         x = x.clone()
         dist.all_reduce(x)
@@ -64,7 +64,7 @@ def total(x: Tensor) -> Tensor:
 
 
 def data_parallel(model: nn.Module) -> nn.Module:
-    """The model, with gradients averaged over the processes in backward, and the first one's weights for all."""
+    """The model with gradients averaged over the processes in `backward`, all starting from the weights of rank 0."""
     if world_size() == 1:
         return model
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}

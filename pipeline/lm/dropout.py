@@ -1,4 +1,4 @@
-"""Dropout: the masks of a window are all drawn before it is read, for on a GPU each draw costs a launch."""
+"""Dropout. All masks of a window are drawn before it is read, because on a GPU each draw costs a launch."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ class Mask(NamedTuple):
 
 
 def draw_masks(wanted: Sequence[Mask], device: torch.device) -> list[Tensor]:
-    """Masks of float32, drawn by one call of the random generator for all that have a rate in common."""
+    """float32 masks; one call of the random generator draws all that have the same rate."""
     drawn: dict[int, Tensor] = {}
     for rate in dict.fromkeys(mask.rate for mask in wanted):
         places = [place for place, mask in enumerate(wanted) if mask.rate == rate]
@@ -29,35 +29,35 @@ def draw_masks(wanted: Sequence[Mask], device: torch.device) -> list[Tensor]:
 
 
 def draw_masks_in_turn(wanted: Sequence[Mask], device: torch.device) -> list[Tensor]:
-    """Masks of float32, four times as fast on a CPU: of 16 random bits a number, so the rate is met to 1/65,536."""
+    """float32 masks, drawn four times as fast on a CPU: 16 random bits each, so the rate is exact to 1/65,536."""
     return [dropout_mask(*mask, device) for mask in wanted]
 
 
 def dropout_mask(shape: torch.Size, rate: float, device: torch.device) -> Tensor:
-    """float32 of 0 with probability `rate`, else 1/(1 - rate)."""
+    """float32: 0 with probability `rate`, else 1/(1 - rate)."""
     keep = random_bits(shape, device) >= round(rate * 2**16) - 2**15
     return keep.to(torch.float32).div_(1 - rate)
 
 
 def random_bits(shape: torch.Size, device: torch.device) -> Tensor:
-    """Uniform int16 in the shape asked for; PyTorch draws 64 bits at a time, which are four of them."""
+    """Uniform int16 of the given shape; PyTorch draws 64 bits at a time, which make four of them."""
     count = math.prod(shape)
     draws = torch.empty(-(-count // 4), dtype=torch.int64, device=device).random_(-(2**63), None)
     return draws.view(torch.int16)[:count].view(shape)
 
 
 def recurrent_weights(layer: nn.Module) -> dict[str, Tensor]:
-    """The weights of the products with the state, which `weight_dropout` drops."""
+    """The weights that multiply the state, which `weight_dropout` drops."""
     return {name: weight for name, weight in layer.named_parameters() if name in RECURRENT}
 
 
 def dropped_weights(layer: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A layer's recurrent weights under their masks, which have the weights' names and shapes."""
+    """A layer's recurrent weights times their masks, which have the same names and shapes."""
     return {name: layer.get_parameter(name) * mask for name, mask in masks.items()}
 
 
 def dropped_weights_in_one_piece(layer: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same, and the layer's other weights beside them in one piece of memory, as cuDNN wants them."""
+    """The same, together with the layer's other weights in one contiguous piece of memory, as cuDNN needs them."""
     if not isinstance(layer, nn.RNNBase):
         return dropped_weights(layer, masks)
     names = [name for name, _ in layer.named_parameters()]
@@ -67,7 +67,7 @@ def dropped_weights_in_one_piece(layer: nn.Module, masks: Mapping[str, Tensor]) 
 
 
 class _OnePiece(torch.autograd.Function):
-    """Two launches forward and one backward; left to itself, cuDNN copies weight by weight."""
+    """Two launches forward and one backward; otherwise cuDNN copies weight by weight."""
 
     @staticmethod
     def forward(ctx: Any, mask: Tensor, place: int, *weights: Tensor) -> tuple[Tensor, ...]:

@@ -1,12 +1,12 @@
-"""What keeps a training run from starting or going on. Each text says why, and how to mend it."""
+"""What keeps a training run from starting or continuing. Each message says why, and what to do about it."""
 
 
 class TrainingError(Exception):
-    """A training run cannot start or go on."""
+    """A training run cannot start or continue."""
 
 
 class DeviceError(TrainingError):
-    """The device asked for is not there, or lacks what is asked of it."""
+    """The requested device is missing, or does not support what is requested of it."""
 
 
 class SharesError(TrainingError):
@@ -18,4 +18,4 @@ class DivergedError(TrainingError):
 
 
 class OutOfMemoryError(TrainingError):
-    """A training run takes more memory than there is."""
+    """A training run needs more memory than there is."""

@@ -13,15 +13,15 @@ from pipeline.lm.settings import Settings
 
 
 def batches_of(splits: Mapping[str, Tensor], settings: Settings, device: torch.device) -> dict[str, Batches]:
-    """The splits of a corpus, each [length], in the batches in which a model of these settings is evaluated."""
+    """The splits of a corpus, each [length], as batches for evaluating a model with these settings."""
     return {split: Batches(text.to(device), settings.batch_size, settings.bptt) for split, text in splits.items()}
 
 
 @torch.no_grad()
 def evaluate(model: nn.Module, batches: Batches, on_window: Callable[[], object] = lambda: None) -> float:
-    """The mean loss of a text in nats a token, each token after the first predicted once, dropout off, in float32.
+    """The mean loss of a text in nats per token: each token after the first predicted once, dropout off, in float32.
 
-    Losses are added up over tokens and divided once: a mean of window means would be another number.
+    Losses are summed over tokens and divided once: a mean of window means would be a different number.
     """
     model.eval()
     state = None
@@ -34,7 +34,7 @@ def evaluate(model: nn.Module, batches: Batches, on_window: Callable[[], object]
 
 
 def perplexity(loss: float) -> float:
-    """exp of a mean loss in nats a token; infinite where that is too large for a float."""
+    """exp of a mean loss in nats per token; infinite if too large for a float."""
     try:
         return math.exp(loss)
     except OverflowError:

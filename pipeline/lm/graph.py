@@ -1,4 +1,4 @@
-"""CUDA graphs: all launches of a function recorded once, then made by the GPU itself at one call."""
+"""CUDA graphs: the launches of a function are recorded once; from then on one call makes the GPU repeat them all."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager
@@ -10,20 +10,20 @@ T = TypeVar("T")
 
 
 class Recorder(Protocol):
-    """What records a function that reads and writes the same tensors at every call."""
+    """Records a function that reads and writes the same tensors at every call."""
 
     def aside(self) -> AbstractContextManager[None]:
-        """Where the function has to have run a few times before it is recorded."""
+        """A context in which the function has to run a few times before it is recorded."""
 
     def record(self, function: Callable[[], T]) -> Callable[[], T]:
-        """The same function; each call leaves its results in the same tensors. Recording runs nothing."""
+        """The function as recorded: each call leaves its results in the same tensors. Recording itself runs nothing."""
 
 
 class CudaGraphs:
-    """Recorded as https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs has it.
+    """See https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.
 
-    Random numbers go on from replay to replay, and from whatever `torch.manual_seed` sets in between: PyTorch hands the
-    generator's seed and place to each replay. Python numbers stay what they were when it was recorded.
+    Random numbers advance from replay to replay, and `torch.manual_seed` in between takes effect: PyTorch passes the
+    generator's seed and offset to each replay. Python numbers keep the values they had when it was recorded.
     """
 
     def __init__(self) -> None:
@@ -31,14 +31,14 @@ class CudaGraphs:
 
     @contextmanager
     def aside(self) -> Any:
-        """On the stream that is recorded, so that what libraries set up there is there already."""
+        """On the stream that will be recorded, so that libraries do their set-up there beforehand."""
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             yield
         torch.cuda.current_stream().wait_stream(self.stream)
 
     def record(self, function: Callable[[], T]) -> Callable[[], T]:
-        """Raises RuntimeError for what CUDA cannot record, such as a look at a number on the host."""
+        """Raises RuntimeError for what CUDA cannot record, such as copying a number to the host."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self.stream):
             results = function()

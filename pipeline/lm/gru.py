@@ -1,4 +1,4 @@
-"""A GRU that trains fast on a CPU, where PyTorch has a fused kernel for the LSTM only: forward and backward by hand."""
+"""A GRU that trains fast on a CPU, where PyTorch has a fused kernel for the LSTM only: a hand-written backward pass."""
 
 import torch
 from torch import Tensor, nn
@@ -7,11 +7,11 @@ from pipeline.lm.device import product_dtype
 
 
 def gru_written_out(layer: nn.GRU, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """What `layer(x, state)` is, one layer of `nn.GRU`, up to rounding.
+    """One layer of `nn.GRU`: equal to `layer(x, state)` up to rounding.
 
     x [time, batch, input], state [1, batch, hidden] or None for zeros -> h [time, batch, hidden], state. With r, z, n
     the reset gate, the update gate and the candidate (Cho et al. 2014, arXiv:1406.1078, the reset gate applied after
-    the recurrent product as in cuDNN), x the input and h' the state before::
+    the recurrent product as in cuDNN), x the input and h' the previous state::
 
         r = sigmoid(W_ir x + b_ir + W_hr h' + b_hr)
         z = sigmoid(W_iz x + b_iz + W_hz h' + b_hz)
@@ -25,9 +25,9 @@ def gru_written_out(layer: nn.GRU, x: Tensor, state: Tensor | None) -> tuple[Ten
 
 
 class _GRU(torch.autograd.Function):
-    """Step by step only the product with the state and what hangs on it; all else for all times at once.
+    """Only what depends on the previous state is computed step by step; everything else for all times at once.
 
-    The products for all times are in autocast's type. Those with one state are in float32: they are too small to gain.
+    The products for all times are in autocast's type. Those with a single state are in float32, too small to gain.
     """
 
     @staticmethod
@@ -59,7 +59,7 @@ class _GRU(torch.autograd.Function):
     def backward(ctx, d_out):  # type: ignore[no-untyped-def]
         x, w_input, w_state, gates, n_from_state, h = ctx.saved_tensors
         r, z, n = gates.chunk(3, dim=2)
-        # What turns the gradient of h into that of the sums in front of n, and of the products with h' for r, z, n.
+        # Factors from the gradient of h to those of n's pre-activation and of the products with h' for r, z, n.
         to_n = (1 - z) * (1 - n * n)
         to_from_state = torch.stack([to_n * n_from_state * r * (1 - r), (h[:-1] - n) * z * (1 - z), to_n * r], dim=2)
         d_from_state = torch.empty_like(to_from_state)  # [time, batch, 3, hidden]

@@ -5,14 +5,14 @@ from torch import Tensor, nn
 
 
 class TextbookGRU(nn.Module):
-    """One layer of the textbook's cell, called as `nn.GRU` is::
+    """One layer of the textbook cell, called like `nn.GRU`::
 
         z = sigmoid(Wxz x + Whz h' + bz)
         r = sigmoid(Wxr x + Whr h' + br)
         g = tanh(Wxg x + Whg (r * h') + bg)       nn.GRU: tanh(Wxg x + bg + r * (Whg h' + cg))
         h = z * h' + (1 - z) * g
 
-    The weights of `inputs` lie in the order z, r, g, those of `gates` in the order z, r. A loop over time in Python,
+    The weights of `inputs` are in the order z, r, g, those of `gates` in the order z, r. It is a Python loop over time,
     differentiated by autograd; docs/theory.md, section 5, says what that costs.
     """
 

@@ -1,4 +1,4 @@
-"""The softmax layer and its cross-entropy in one, where most of a training step's time goes."""
+"""The softmax layer and its cross-entropy in one function: most of a training step's time is spent here."""
 
 import torch
 import torch.nn.functional as F
@@ -7,11 +7,11 @@ from torch import Tensor
 from pipeline.lm.batching import IGNORED
 from pipeline.lm.device import product_dtype
 
-ROWS = 50  # tokens at a time: their logits stay in the processor's cache
+ROWS = 50  # tokens at a time, so that their logits stay in the processor's cache
 
 
 def linear_cross_entropy(features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-    """Summed loss in nats of logits `features @ weight.T + bias`, targets of IGNORED left out.
+    """The summed loss in nats of the logits `features @ weight.T + bias`, without targets that are IGNORED.
 
     features [tokens, hidden], weight [vocab, hidden], bias [vocab], targets [tokens] -> scalar. A few large operations,
     as suits a GPU, where each one costs a launch.
@@ -21,10 +21,10 @@ def linear_cross_entropy(features: Tensor, weight: Tensor, bias: Tensor, targets
 
 
 def linear_cross_entropy_by_rows(features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-    """The same number from the same arguments, a few rows at a time, as suits a CPU's cache.
+    """The same, a few rows at a time, as suits a CPU's cache.
 
-    The gradient p - onehot(target) is taken where the logits are at hand, without holding those of all tokens in
-    float32. Matrix products are in autocast's type, all else in float32.
+    The gradient p - onehot(target) is computed along with the logits, so that those of all tokens are never held in
+    float32. Matrix products are in autocast's type, everything else in float32.
     """
     loss: Tensor = _LinearCrossEntropy.apply(features, weight, bias, targets)
     return loss

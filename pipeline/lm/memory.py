@@ -1,6 +1,6 @@
-"""How much memory a training takes at the least, asked before anything is built.
+"""The least memory that a training run takes, checked before anything is built.
 
-Without this a machine that lends memory before it has it starts on the impossible, and ends it with a signal.
+A machine that overcommits memory would start a run that cannot fit, and kill it later.
 """
 
 import os
@@ -19,9 +19,9 @@ LIMITS_OF_A_CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/mem
 
 
 def check_fits(settings: Settings, train_tokens: int, vocabulary_size: int) -> None:
-    """Raise OutOfMemoryError, with the size that it would take, when a training cannot fit into this machine.
+    """Raise OutOfMemoryError, with the size needed, if a training run cannot fit into this machine.
 
-    Raises TrainingError for a batch of more columns than there are tokens to fill them with.
+    Raises TrainingError if a batch has more columns than there are tokens to fill them.
     """
     if settings.batch_size >= train_tokens:
         raise TrainingError(f"batch_size is {settings.batch_size:,}, and train has {train_tokens:,} tokens: lower it")
@@ -37,37 +37,37 @@ def check_fits(settings: Settings, train_tokens: int, vocabulary_size: int) -> N
 
 
 def num_weights(settings: Settings, vocabulary_size: int) -> int:
-    """Of the model itself, built on the device that has shapes and no memory."""
+    """The number of parameters, counted on a model without memory (the device `meta`)."""
     with torch.device("meta"):
         return num_parameters(LanguageModel(settings, vocabulary_size))
 
 
 def bytes_of_weights(settings: Settings, vocabulary_size: int) -> int:
-    """Weights, their gradient, the best weights so far, and what the optimizer keeps of each weight."""
+    """Weights, their gradients, the best weights so far, and the optimizer's state."""
     optimizer = 2 if isinstance(settings.optimizer, AdamW) else bool(settings.optimizer.momentum)
     return (3 + optimizer) * FLOAT_BYTES * num_weights(settings, vocabulary_size)
 
 
 def bytes_of_window(settings: Settings, train_tokens: int, vocabulary_size: int) -> int:
-    """What a window's tokens take in evaluation, where their logits are all there at once."""
+    """A window's activations in evaluation, which holds the logits of all its tokens at once."""
     steps = min(settings.bptt, -(-train_tokens // settings.batch_size))
     numbers = settings.embedding_size + settings.num_layers * settings.hidden_size + vocabulary_size
     return steps * settings.batch_size * numbers * FLOAT_BYTES
 
 
 def bytes_here(device: torch.device) -> int:
-    """All the memory of a device; of the processor's, what a container allows."""
+    """The memory of a device; for the CPU, no more than the container allows."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for file in map(Path, LIMITS_OF_A_CONTAINER):
-        with suppress(OSError, ValueError):  # there is none, or it says `max`
+        with suppress(OSError, ValueError):  # missing, or `max`
             limits.append(int(file.read_text()))
     return min(limits)
 
 
 def as_size(number: float) -> str:
-    """Bytes for a person: 2560000000 is 2.6 GB."""
+    """Bytes in words: 2560000000 is 2.56 GB."""
     for unit in ("bytes", "kB", "MB", "GB", "TB", "PB"):
         if number < 1000 or unit == "PB":
             break

@@ -21,10 +21,10 @@ class LanguageModel(nn.Module):
     """Embedding, stacked recurrent layers, softmax layer; dropout on the non-recurrent connections only.
 
     That is, between embedding and first layer, between layers, and between last layer and softmax (Zaremba et al.,
-    equation 7 and figure 2): the state carried through time is never dropped, though the weights that it is multiplied
-    with may be, for a window at a time (`weight_dropout`: DropConnect, Merity, Keskar and Socher 2018,
-    arXiv:1708.02182, section 2). Locked, dropout has one mask for all times of a window (variational dropout: Gal and
-    Ghahramani 2016, arXiv:1512.05287). Tied, embedding and softmax layer share their weights (Press and Wolf 2017,
+    equation 7 and figure 2). The state carried through time is never dropped, but `weight_dropout` drops the weights
+    that multiply it, for a window at a time (DropConnect: Merity, Keskar and Socher 2018, arXiv:1708.02182, section 2).
+    `locked_dropout` uses one mask for all times of a window (variational dropout: Gal and Ghahramani 2016,
+    arXiv:1512.05287). With `tied_weights`, embedding and softmax layer share their weights (Press and Wolf 2017,
     arXiv:1608.05859; Inan et al. 2017, arXiv:1611.01462).
     """
 
@@ -36,7 +36,7 @@ class LanguageModel(nn.Module):
         self.output = nn.Linear(settings.hidden_size, vocab_size)
         if settings.tied_weights:
             self.output.weight = self.embedding.weight
-        rates = [settings.dropout] * (settings.num_layers + 1)  # of what each layer, and the softmax layer, reads
+        rates = [settings.dropout] * (settings.num_layers + 1)  # of the input of each layer, and of the softmax layer
         rates[0] = settings.dropout if settings.embedding_dropout is None else settings.embedding_dropout
         rates[-1] = settings.dropout if settings.output_dropout is None else settings.output_dropout
         self.dropouts = list(zip(rates, sizes, strict=True))  # each with the number of features
@@ -48,9 +48,9 @@ class LanguageModel(nn.Module):
     def forward(
         self, tokens: Tensor, state: State | None = None, targets: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        """tokens [time, batch], state of the window before (None: zeros) -> logits [time, batch, vocab], state.
+        """tokens [time, batch], state of the previous window (None: zeros) -> logits [time, batch, vocab], state.
 
-        With targets [time, batch], the loss in nats, summed over those that are not padding, in place of the logits.
+        Given targets [time, batch], returns instead of the logits the loss in nats, summed over all but the padding.
         A layer's state is [1, batch, hidden], or a pair of that shape.
         """
         features, state = self.features(tokens, state)
@@ -62,7 +62,7 @@ class LanguageModel(nn.Module):
         return loss, state
 
     def features(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """tokens [time, batch], state -> what the softmax layer reads [time, batch, hidden], state."""
+        """tokens [time, batch], state -> the softmax layer's input [time, batch, hidden], state."""
         ways = backend(tokens.device)
         wanted = self.masks(*tokens.shape) if self.training else {}
         masks = dict(zip(wanted, ways.draw_masks(list(wanted.values()), tokens.device), strict=True))
@@ -78,11 +78,11 @@ class LanguageModel(nn.Module):
         return x, new_state
 
     def masks(self, time: int, batch: int) -> dict[tuple[int, str], Mask]:
-        """What is dropped in a window of training, in the order of use.
+        """What is dropped in a training window, in the order of use.
 
-        (place, name): the recurrent weights of that name in the layer of that place, counted from 1; without a name,
-        what the layer puts out, at place 0 what the embedding does. Processes that share a batch draw the masks of all
-        its columns, so that the result does not depend on their number.
+        The key (place, name) stands for the recurrent weights of that name in the layer at that place, counted from 1;
+        without a name, for the layer's output, and at place 0 for the embedding's. Processes that share a batch draw
+        the masks of all its columns, so that the result does not depend on their number.
         """
         time = 1 if self.locked_dropout else time
         wanted: dict[tuple[int, str], Mask] = {}
@@ -96,7 +96,7 @@ class LanguageModel(nn.Module):
 
 
 def dropped(x: Tensor, mask: Tensor | None) -> Tensor:
-    """x [time, batch, features] under the mask of the whole batch [time or 1, batch, features]; None: as it is."""
+    """x [time, batch, features] times the mask of the whole batch [time or 1, batch, features]; None: `x` itself."""
     return x if mask is None else x * own_columns(mask)
 
 
@@ -115,15 +115,15 @@ def detach(state: State) -> State: ...
 @overload
 def detach(state: State | None) -> State | None: ...
 def detach(state: State | None) -> State | None:
-    """Keep a state's values and forget how they came about: where back-propagation is cut."""
+    """The same values without their history: where back-propagation through time is cut off."""
     return None if state is None else map_state(Tensor.detach, state)
 
 
 def without_dropout(model: LanguageModel) -> LanguageModel:
-    """The model itself, to be differentiated with dropout off.
+    """The model itself, with dropout off, but so that it can be differentiated.
 
-    cuDNN gives no gradient of a layer in evaluation, and nothing else in a layer depends on that. It also wants a
-    layer's weights in one piece of memory, which those of a copied model are not.
+    cuDNN computes no gradients for a layer in evaluation mode, and nothing else in a layer depends on the mode. It also
+    needs a layer's weights in one piece of memory, which those of a copied model are not.
     """
     model.eval()
     for layer in model.layers.train():
@@ -133,7 +133,7 @@ def without_dropout(model: LanguageModel) -> LanguageModel:
 
 
 def num_parameters(model: nn.Module) -> int:
-    """How many numbers the model learns."""
+    """The number of trained parameters; shared ones count once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -1,4 +1,4 @@
-"""An epoch in progress: what it takes, beside weights and optimizer, to go on from its middle to the same bits."""
+"""An epoch in progress: what is needed, besides weights and optimizer, to resume it with the same result to the bit."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -14,11 +14,11 @@ from pipeline.lm.model import State, map_state
 class EpochInProgress:
     """An epoch after some of its steps.
 
-    results [2, windows]: of each step the loss in nats, summed over the targets in the columns of this process, and the
+    results [2, windows]: for each step the loss in nats, summed over the targets in this process's columns, and the
     gradient's norm
-    random: the states of the random generators when it was begun, or saved
-    state: from which the next window starts
-    seconds: spent on these steps
+    random: the states of the random generators when it began, or was saved
+    state: the state that the next window starts from
+    seconds: the time spent on these steps
     """
 
     results: Tensor
@@ -28,7 +28,7 @@ class EpochInProgress:
     seconds: float = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """The same whatever the number of processes that share the training, all of which have to call it."""
+        """The same for any number of processes that share the training run; all of them have to call it."""
         assert self.state is not None
         losses, grad_norms = self.results
         return {
@@ -41,7 +41,7 @@ class EpochInProgress:
 
     @classmethod
     def from_state_dict(cls, saved: dict[str, Any], device: torch.device) -> Self:
-        """This process's share of what `state_dict` gave. Losses are summed over processes: the first has them all."""
+        """This process's share of what `state_dict` returned. Rank 0 gets all losses, since they are summed later."""
         results = saved["results"].to(device)
         if rank() > 0:
             results[0] = 0
@@ -50,13 +50,13 @@ class EpochInProgress:
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The states of the generators that a training on this device draws from."""
+    """The states of the random generators that training on this device uses."""
     states = {"cpu": torch.get_rng_state()}
     return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
 
 def set_random_state(states: dict[str, Tensor], device: torch.device) -> None:
-    """Put back what `random_state` gave; of another kind of device, that of the processor only."""
+    """Restore what `random_state` returned; if it is from another kind of device, only the CPU's."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)

@@ -1,4 +1,4 @@
-"""What is known of one epoch of training; the same record feeds the history, the report and the tracking."""
+"""One epoch of training, as the history, the report and MLflow show it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ class EpochRecord:
 
     epoch: counted from 1
     learning_rate: the optimizer's rate in the middle of this epoch
-    train_perplexity: over the tokens of the epoch, as trained on: with dropout, before each update
+    train_perplexity: over the training tokens, measured while training: with dropout, before each update
     valid_perplexity: over the validation tokens, after the epoch
     grad_norm: mean over the updates of the gradient's L2 norm, before clipping
-    tokens_per_second: training tokens a second, without the validation
-    seconds: of the whole epoch, with the validation
+    tokens_per_second: training tokens per second, excluding validation
+    seconds: of the whole epoch, including validation
     finished_at: ISO 8601 in UTC, to the second, such as 2026-01-31T12:00:00Z
     """
 
@@ -31,7 +31,7 @@ class EpochRecord:
 
 
 def is_whole(history: Sequence[EpochRecord], settings: Settings) -> bool:
-    """Whether these are all the epochs of a training.
+    """Whether these are all the epochs of a training run.
 
     That is as many as the settings ask for, or fewer if the last `patience` of them brought no better valid perplexity.
     """

@@ -1,4 +1,4 @@
-"""Training steps of which those alike are recorded once and replayed, where the device gains by that."""
+"""Training steps on windows of full length are recorded once and replayed, on devices that gain from it."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,19 +13,19 @@ from pipeline.lm.step import Step
 
 TakeStep = Callable[[Tensor, Tensor, Tensor, State | None], Step]  # inputs, targets, scale, state: as `train_step`
 
-WARM_UP = 3  # steps before one is recorded: libraries choose and set up, the optimizer makes its buffers
+WARM_UP = 3  # steps before one is recorded, in which libraries do their set-up and the optimizer makes its buffers
 
 
 class ReplayedSteps:
-    """Takes steps: those of windows of full length by replaying one of them, all others as they come.
+    """Takes steps: on windows of full length by replaying a recorded step, on all others by running them.
 
-    Others are the first window, which has no state before it, and shorter ones. Made anew for every epoch: it records
-    what is there then (weights and optimizer may have been loaded), and an epoch that is resumed after a kill replays
-    the same windows as it would have (`rehearse`), so it ends with the same weights to the bit.
+    The others are shorter windows and the first one, which has no previous state. A new one is made for every epoch,
+    since weights and optimizer may have been loaded. A resumed epoch replays the same windows as an uninterrupted one
+    would have (`rehearse`), so it ends with the same weights, to the bit.
     """
 
     def __init__(self, step: TakeStep, bptt: int, recorder: Recorder | None) -> None:
-        """recorder: None where nothing is to be recorded."""
+        """recorder: None if nothing is to be recorded."""
         self.step = step
         self.bptt = bptt
         self.recorder = recorder
@@ -33,7 +33,7 @@ class ReplayedSteps:
         self.warm_up = WARM_UP
 
     def __call__(self, inputs: Tensor, targets: Tensor, scale: Tensor, state: State | None) -> Step:
-        """As `train_step`. Of a replayed step the results are overwritten by the next."""
+        """As `train_step`. The next step overwrites the results of a replayed one."""
         if self.recorder is None or state is None or len(inputs) != self.bptt:
             return self.step(inputs, targets, scale, state)
         if self.warm_up:
@@ -51,9 +51,9 @@ class ReplayedSteps:
         return self.recording(inputs, targets, scale, state)
 
     def rehearse(self, windows: Batches, taken: int, changed: Sequence[Tensor]) -> None:
-        """Take the first steps of an epoch again, of which so many were taken: they warm up and record as they did.
+        """Repeat the first of the steps already taken in an epoch, so that they warm up and record as they did.
 
-        changed: what steps change, which then is given its values back.
+        changed: the tensors that steps change; their values are restored afterwards
         """
         if self.recorder is None:
             return
@@ -68,7 +68,7 @@ class ReplayedSteps:
 
 
 class Recording:
-    """A recorded step, with the tensors that it reads: inputs, targets, scale, and the state, which it carries on."""
+    """A recorded step and the tensors it reads: inputs, targets, scale, and the state, which it updates."""
 
     def __init__(
         self, step: TakeStep, recorder: Recorder, inputs: Tensor, targets: Tensor, scale: Tensor, state: State
@@ -92,6 +92,6 @@ class Recording:
 
 
 def copy_state(to: State, values: State) -> None:
-    """Write a state's values into another's tensors."""
+    """Copy a state's values into another's tensors."""
     for own, given in zip(state_tensors(to), state_tensors(values), strict=True):
         own.copy_(given)

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: pure functions of how far the training is."""
+"""Learning-rate schedules: pure functions of the progress of training."""
 
 import math
 
@@ -6,7 +6,7 @@ from pipeline.lm.settings import Decay, Settings
 
 
 def learning_rate(settings: Settings, epochs_done: float) -> float:
-    """The rate of the step that follows after so many epochs, whole and broken: 1.5 is in the middle of epoch 2."""
+    """The rate of the next step after a (fractional) number of epochs: 1.5 is in the middle of epoch 2."""
     schedule = settings.schedule
     if isinstance(schedule, Decay):
         return settings.learning_rate * schedule.decay ** max(0, math.floor(epochs_done) + 1 - schedule.constant_epochs)

@@ -1,4 +1,4 @@
-"""The settings of one model and its training, validated: a wrong key, type or range never reaches the training."""
+"""The settings of one model and its training run, validated: no wrong key, type or value gets any further."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -9,8 +9,8 @@ PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
-# Bounds beyond which nothing is a model any more: a slip of the pen, or more than a float32 or a library can hold.
-# Whether a model within them fits into this machine is asked in `lm.memory`.
+# Values beyond these bounds are typing errors, or too large for float32 or a library. Whether a model within them fits
+# into this machine is checked in `lm.memory`.
 Size = Annotated[int, Field(ge=1, le=2**20)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Rate = Annotated[float, Field(gt=0, le=1e6)]
@@ -18,7 +18,7 @@ WeightDecay = Annotated[float, Field(ge=0, le=1e6)]
 
 
 class Strict(BaseModel):
-    """Unknown keys, wrong types and non-finite numbers are refused; nothing can be changed afterwards."""
+    """Refuses unknown keys, wrong types and non-finite numbers; immutable."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -39,7 +39,7 @@ class AdamW(Strict):
 
 
 class Decay(Strict):
-    """The rate stays for `constant_epochs`, then is multiplied by `decay` every epoch."""
+    """The rate is constant for `constant_epochs`, then multiplied by `decay` every epoch."""
 
     name: Literal["decay"]
     constant_epochs: Annotated[int, Field(ge=0, le=1_000_000)]
@@ -47,17 +47,17 @@ class Decay(Strict):
 
 
 class Linear(Strict):
-    """The rate rises evenly over the share `warmup` of all steps, then falls evenly to zero at the last."""
+    """The rate rises linearly over the fraction `warmup` of all steps, then falls linearly to zero at the last."""
 
     name: Literal["linear"]
     warmup: Probability
 
 
 class Settings(Strict):
-    """Everything that decides how one model is built and trained, beside the corpus.
+    """Everything that determines how one model is built and trained, apart from the corpus.
 
-    What is off by default may be left out, so a new setting leaves existing params files, saved weights and the
-    fingerprints of checkpoints as they are: those hold `essentials` only.
+    Settings that are off by default may be left out. Adding one thus leaves existing params files, saved weights and
+    checkpoint fingerprints as they are: these contain `essentials` only.
     """
 
     cell: Literal["lstm", "gru", "gru_textbook"]
@@ -98,11 +98,11 @@ class Settings(Strict):
 
     @property
     def drops(self) -> bool:
-        """Whether anything is dropped in training."""
+        """Whether any dropout is used in training."""
         return any((self.dropout, self.embedding_dropout, self.output_dropout, self.weight_dropout))
 
     def essentials(self) -> dict[str, Any]:
-        """All but what is off by default."""
+        """All settings except those at their defaults."""
         return self.model_dump(exclude_defaults=True)
 
     def flat(self) -> dict[str, object]:
@@ -111,7 +111,7 @@ class Settings(Strict):
 
 
 class DynamicEvaluation(Strict):
-    """How fast a model learns from the text that it is tested on, and how hard it is pulled back."""
+    """How fast a model learns from the text it is tested on, and how strongly it is pulled back to its weights."""
 
     learning_rate: Rate
     decay: Annotated[float, Field(ge=0, le=1e6)]
@@ -120,7 +120,7 @@ class DynamicEvaluation(Strict):
 
 
 def flatten(settings: Mapping[str, Any]) -> dict[str, object]:
-    """Values by their dotted names."""
+    """Values by dotted name."""
     flat: dict[str, object] = {}
     for name, value in settings.items():
         flat |= {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
@@ -128,7 +128,7 @@ def flatten(settings: Mapping[str, Any]) -> dict[str, object]:
 
 
 def overlay(shared: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay a model's settings over the shared ones; a nested group that names another kind replaces the shared one."""
+    """Lay a model's settings over the shared ones; a nested group with a different `name` replaces the shared group."""
     merged = dict(shared)
     for key, value in overrides.items():
         group = shared.get(key)

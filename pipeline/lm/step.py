@@ -13,7 +13,7 @@ from pipeline.lm.settings import Settings
 
 
 class Step(NamedTuple):
-    """loss: in nats, summed over the window; grad_norm: before clipping; state: for the next window, cut off."""
+    """loss: in nats, summed over the window; grad_norm: before clipping; state: for the next window, detached."""
 
     loss: Tensor
     grad_norm: Tensor
@@ -30,7 +30,7 @@ def train_step(
     scale: Tensor,
     state: State | None,
 ) -> Step:
-    """Forward from the state of the window before, backward, clip, update.
+    """Forward from the state of the previous window, backward, clip, update.
 
     inputs, targets [time, batch]; scale []: what the summed loss is multiplied by, as `loss_scale` gives it. Nothing
     here waits for the device or is a Python number that changes from step to step, so that it can be replayed.
@@ -44,7 +44,7 @@ def train_step(
 
 
 def loss_scale(num_tokens: int, settings: Settings, device: torch.device) -> Tensor:
-    """What turns the summed loss of a window of so many tokens into the loss that is followed downhill: [] float32."""
+    """The factor from a window's summed loss, over so many tokens, to the loss that is minimized: [] float32."""
     divisor = num_tokens if settings.loss == "mean" else settings.batch_size
     # Processes that share the batch average their gradients.
     return torch.full((), world_size() / divisor, device=device)

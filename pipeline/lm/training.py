@@ -61,11 +61,11 @@ class Training:
 
     @property
     def steps_taken(self) -> int:
-        """In all epochs so far, if all have as many windows."""
+        """In all epochs so far, assuming that all have equally many windows."""
         return len(self.history) * len(self.train) + (self.current.steps if self.current else 0)
 
     def run_epoch(self, on_step: OnStep = lambda: None) -> EpochRecord:
-        """One pass over the training text, or the rest of one, then the validation perplexity. Raises DivergedError."""
+        """One pass over the training text, or its rest, then the validation perplexity. Raises DivergedError."""
         epoch = len(self.history) + 1
         torch.manual_seed(epoch_seed(self.settings.seed, epoch))
 
@@ -93,10 +93,10 @@ class Training:
         return record
 
     def train_epoch(self, epoch: int, on_step: OnStep = lambda: None) -> tuple[float, float]:
-        """Update the model once for every window; returns the mean loss in nats a token, and the mean gradient norm.
+        """Update the model once per window; returns the mean loss in nats per token and the mean gradient norm.
 
-        The state is carried from window to window, the gradient is not. Losses stay on the device and are looked at
-        now and then, for a look at every step would make a GPU wait. Raises DivergedError.
+        The state is carried from window to window, the gradient is not. Losses stay on the device and are checked only
+        now and then, because checking every step would make a GPU wait. Raises DivergedError.
         """
         bptt = self.settings.bptt
         first = int(torch.randint(1, bptt + 1, ())) if self.settings.random_windows else bptt
@@ -123,7 +123,7 @@ class Training:
         return mean_loss, grad_norms.mean().item()
 
     def enter_epoch(self, windows: Batches) -> tuple[EpochInProgress, ReplayedSteps]:
-        """Begin an epoch, or go back to where one was left; with what takes its steps."""
+        """Begin an epoch or return to where one was interrupted; also returns what takes its steps."""
         self.model.train()
         take_step = self.steps()
         if self.current is None:
@@ -137,10 +137,10 @@ class Training:
         return self.current, take_step
 
     def pause(self) -> None:
-        """Called after each step and each window of the validation, where `state_dict` has all it takes to go on."""
+        """Called after each training step and validation window, when `state_dict` has all that is needed to resume."""
 
     def steps(self) -> ReplayedSteps:
-        """What takes the steps of an epoch. Processes that share it exchange gradients, which is not recorded."""
+        """Takes the steps of an epoch. Several processes exchange gradients, which cannot be recorded."""
         step = partial(train_step, self.data_parallel, self.optimizer, self.settings, self.precision)
         recorder = backend(self.device).recorder
         if self.settings.cuda_graph == "off" or world_size() > 1:
@@ -148,12 +148,12 @@ class Training:
         return ReplayedSteps(step, self.settings.bptt, recorder and recorder())
 
     def weights_and_buffers(self) -> list[Tensor]:
-        """What a step changes: the weights, and what the optimizer keeps of each."""
+        """The tensors that a step changes: the weights and the optimizer's state."""
         buffers = [buffer for of_weight in self.optimizer.state.values() for buffer in of_weight.values()]
         return [*self.model.parameters(), *filter(torch.is_tensor, buffers)]
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a later process needs to go on: tensors, numbers and strings only.
+        """All that a later process needs in order to continue: tensors, numbers and strings only.
 
         In the middle of an epoch all processes that share the training have to call it.
         """
@@ -166,7 +166,7 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Continue from what `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = [EpochRecord(**record) for record in state["history"]]
@@ -176,13 +176,13 @@ class Training:
 
 
 def check_runs_here(settings: Settings) -> None:
-    """Raise DeviceError or SharesError when these settings cannot be trained here, before anything is built."""
+    """Raise DeviceError or SharesError if these settings cannot be trained here, before anything is built."""
     check_shares(settings.batch_size)
     choose_precision(settings.precision, choose_device(settings.device))
 
 
 def check_finite(losses: Tensor, epoch: int) -> None:
-    """Raise DivergedError, naming the step, when a loss is infinite or not a number."""
+    """Raise DivergedError, naming the step, if a loss is infinite or not a number."""
     diverged = (~losses.isfinite()).nonzero()
     if len(diverged):
         step = int(diverged[0])
@@ -190,5 +190,5 @@ def check_finite(losses: Tensor, epoch: int) -> None:
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """A seed for each epoch, so that a resumed epoch draws the dropout masks that it would have drawn."""
+    """Each epoch has its own seed, so that a resumed epoch draws the same dropout masks."""
     return seed * 1_000_003 + epoch

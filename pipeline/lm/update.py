@@ -9,9 +9,9 @@ from pipeline.lm.settings import AdamW, Settings
 
 
 def build_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    """SGD as in Zaremba et al. (2014), with what momentum and weight decay the settings add, or AdamW.
+    """SGD as in Zaremba et al. (2014), plus any momentum and weight decay in the settings, or AdamW.
 
-    Fused: one pass over all weights. AdamW counts its steps on the device either way; `capturable` lets it say so.
+    Fused: one pass over all weights. `capturable` lets a CUDA graph record AdamW, which counts its steps on the device.
     """
     chosen, rate = settings.optimizer, settings.learning_rate
     if isinstance(chosen, AdamW):
@@ -21,22 +21,22 @@ def build_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimiz
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """The rate of the updates that follow."""
+    """Set the learning rate of the following updates."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 
 
 def set_rate_on_device(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """The same, in a number that lives beside the weights: a step that was captured reads it there at every replay."""
+    """The same, in a tensor on the weights' device: a captured step reads it there at every replay."""
     for group in optimizer.param_groups:
         device = group["params"][0].device
-        if not isinstance(group["lr"], Tensor) or group["lr"].device != device:  # as a checkpoint gives it
+        if not isinstance(group["lr"], Tensor) or group["lr"].device != device:  # as loaded from a checkpoint
             group["lr"] = torch.empty((), device=device)
         group["lr"].fill_(rate)
 
 
 def clip_then_update(optimizer: torch.optim.Optimizer, max_norm: float | None) -> Tensor:
-    """Scale the gradient down to `max_norm`, None for no clipping, and update; returns its norm before."""
+    """Clip the gradient to `max_norm` (None: no clipping) and update; returns the norm before clipping."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     norm = nn.utils.clip_grad_norm_(weights, max_norm or math.inf)
     optimizer.step()
@@ -44,9 +44,9 @@ def clip_then_update(optimizer: torch.optim.Optimizer, max_norm: float | None) -
 
 
 def clip_in_update(optimizer: torch.optim.Optimizer, max_norm: float | None) -> Tensor:
-    """The same in fewer launches: a fused optimizer divides the gradient by `grad_scale` as it passes over it.
+    """The same with fewer launches: a fused optimizer divides the gradient by `grad_scale` while updating.
 
-    That is how `torch.amp.GradScaler` hands over its scale.
+    This is how `torch.amp.GradScaler` passes its scale.
     """
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])

@@ -65,8 +65,9 @@ def clear_partial_files(folder: Path) -> None:
 
     A living writer, on this machine or on another one that shares the folder, holds a lock on its file, which the
     system takes from it when it ends, however it does. Its number would say less: others get it later, or elsewhere.
+    Partial files without a number are not of `atomic_write`, and are left alone: MLflow locks its database otherwise.
     """
-    for partial in folder.glob(".*.partial"):
+    for partial in folder.glob(".*.[0-9]*.partial"):
         with suppress(OSError):  # gone meanwhile, or not ours to delete, or a file system without locks
             descriptor = os.open(partial, os.O_RDWR | os.O_NOFOLLOW)
             try:

@@ -39,6 +39,6 @@ class FixedInputs:
     def _edited(self) -> str:
         try:
             now = self._inputs()
-        except UserError:  # the input is no longer valid at all
-            now = {}
+        except (UserError, SyntaxError, OSError) as error:  # half an edit: what is there cannot be read
+            return f"an input ({error})"
         return " and ".join(name for name, value in self._before.items() if now.get(name) != value)

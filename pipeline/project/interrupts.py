@@ -1,4 +1,4 @@
-"""Interrupts that wait for a moment at which nothing is lost."""
+"""Interrupts that wait until nothing would be lost."""
 
 import signal
 import threading
@@ -9,16 +9,16 @@ INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class HeldInterrupts:
-    """A `with` block in which Ctrl-C, SIGTERM and SIGHUP wait until they are let through, or until it ends.
+    """A `with` block in which Ctrl-C, SIGTERM and SIGHUP wait until they are let through or the block ends.
 
-    pending: the first that waits, or None. Signals that the process ignores stay ignored.
+    pending: the first one waiting, or None. Signals that the process ignores stay ignored.
     """
 
     def __init__(self) -> None:
         self.pending: signal.Signals | None = None
 
     def __enter__(self) -> Self:
-        here = threading.current_thread() is threading.main_thread()  # which alone gets signals
+        here = threading.current_thread() is threading.main_thread()  # the only one to receive signals
         held = [number for number in INTERRUPTS if here and signal.getsignal(number) != signal.SIG_IGN]
         self._handlers = {number: signal.signal(number, self._hold) for number in held}
         return self
@@ -32,7 +32,7 @@ class HeldInterrupts:
             signal.raise_signal(self.pending)
 
     def let_through(self) -> None:
-        """Do now what the one that waits would have done. Raises KeyboardInterrupt where that is what it does."""
+        """Deliver the waiting signal now. Raises KeyboardInterrupt if that is its effect."""
         number, self.pending = self.pending, None
         if number:
             signal.signal(number, self._handlers[number])

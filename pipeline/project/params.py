@@ -17,6 +17,7 @@ from pipeline.project.files import PARAMS
 from pipeline.project.schema import LONGEST_NAME, Params
 
 MOST_VALUES = 1_000_000  # in a document
+NEXT_LINE = "\nerror: "  # of a UserError about several mistakes
 
 S = TypeVar("S", bound=Strict)
 
@@ -110,22 +111,27 @@ def shown(value: Any) -> str:
     return _shown.repr(value)
 
 
-def validate(schema: type[S], document: dict, path: Path, prefix: tuple[str, ...] = ()) -> S:
-    """Validate a section of a file. Raises UserError, naming the file and, after the prefix, the key."""
+def validate(schema: type[S], document: dict, path: Path, prefix: tuple[str, ...] = (), *, every: bool = False) -> S:
+    """Validate a section of a file. Raises UserError, naming the file and, after the prefix, the key.
+
+    every: not only of the first mistake, but a line for each
+    """
     try:
         return schema.model_validate(document)
     except ValidationError as error:
         errors = error.errors()
-        mistyped = (one for one in errors if one["type"] == "extra_forbidden")  # perhaps why another is missing
-        raise UserError(f"{path}: {_describe(next(mistyped, errors[0]), schema, prefix)}") from None
+        if mistyped := [one for one in errors if one["type"] == "extra_forbidden"]:  # perhaps why others are missing
+            errors = mistyped + [one for one in errors if one["type"] not in ("extra_forbidden", "missing")]
+        lines = [f"{path}: {_describe(one, schema, prefix)}" for one in (errors if every else errors[:1])]
+        raise UserError(NEXT_LINE.join(lines)) from None
 
 
 def _describe(error: ErrorDetails, schema: type[BaseModel], prefix: tuple[str, ...]) -> str:
     """One line for one mistake: the key, the value, what is allowed."""
     location = [_as_key(part) for part in (*prefix, *error["loc"])]
-    for group in ("optimizer", "schedule"):
+    for group in ("optimizer", "schedule", "sampler"):
         if group in location[:-1]:
-            del location[location.index(group) + 1]  # the kind of optimizer or schedule, which is not a key
+            del location[location.index(group) + 1]  # the kind of it, which is not a key
     key, message = ".".join(location), error["msg"][0].lower() + error["msg"][1:]
     match error["type"]:
         case "extra_forbidden":

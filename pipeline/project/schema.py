@@ -8,20 +8,24 @@ from pipeline.lm.settings import DynamicEvaluation, Settings, Strict
 from pipeline.project.console import UserError
 from pipeline.project.files import PARAMS
 
+PENN_TREEBANK = "ptb"
 LONGEST_NAME = 100  # leaves room for what is put around it, in the 255 bytes that a file's name may have
 NAME = r"^[a-z0-9][a-z0-9_]*$"
 
 ModelName = Annotated[str, StringConstraints(pattern=NAME, max_length=LONGEST_NAME)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{64}$", to_lower=True)]
-FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=2 * LONGEST_NAME)]
+FILE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+FilePath = Annotated[str, StringConstraints(pattern=rf"^{FILE_NAME}(/{FILE_NAME})*$", max_length=2 * LONGEST_NAME)]
 Source = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 Words = Annotated[int, Field(ge=1, lt=2**48)]
 Perplexity = Annotated[float, Field(gt=0, le=1e9)]
 
 
 class SourceFile(Strict):
-    name: FileName
-    sha256: Sha256
+    """name: a path within each source; sha256: None where it is not known."""
+
+    name: FilePath
+    sha256: Sha256 | None
 
 
 class Files(Strict):
@@ -43,7 +47,17 @@ class CorpusSizes(Strict):
     vocabulary_size: Words
 
 
+class Vocabulary(Strict):
+    """Which words of the training split have an id, and whether all text is turned into lower case."""
+
+    max_size: Annotated[int, Field(ge=3, lt=2**32)] | None = None
+    min_count: Words = 1
+    lower_case: bool = False
+
+
 class Preprocess(Strict):
+    corpus: ModelName = PENN_TREEBANK
+    vocabulary: Vocabulary = Vocabulary()
     expected: CorpusSizes | None
 
 

@@ -1,44 +1,64 @@
 """The conclusions that were published with the recipe, each checked against our own numbers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from pipeline.lm.settings import Settings
 from pipeline.reporting.results import Result
+from pipeline.reporting.spread import Difference, Group, difference
+
+ONE_RUN = "by one run a model"
+
+
+class Trained(Protocol):
+    """Anything that has been trained with settings: a model, or a group of models that differ in their seed."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+
+T = TypeVar("T", bound=Trained)
 
 
 @dataclass(frozen=True)
 class Conclusion:
-    """A published claim, our verdict on it, and the numbers behind the verdict, one sentence each."""
+    """A published claim, our verdicts on it, and the numbers behind them, one sentence each.
+
+    verdicts: by what each rests on, such as `over 3 seeds`
+    """
 
     claim: str
-    verdict: str
+    verdicts: Mapping[str, str]
     evidence: list[str]
 
 
-def judge(results: Sequence[Result]) -> list[Conclusion]:
-    """Check every published conclusion against the results; which models it concerns follows from their settings."""
+def judge(results: Sequence[Result], groups: Sequence[Group] = ()) -> list[Conclusion]:
+    """Check every published conclusion against the results; which models it concerns follows from their settings.
+
+    groups: models from several seeds
+    """
     return [
         # Each cell may train at the rate that suits it.
-        _better("An LSTM beats a GRU", results, ("cell", "learning_rate"), lambda settings: settings.cell == "lstm"),
-        _better("Dropout beats none", results, ("dropout",), lambda settings: settings.drops),
+        _better("An LSTM beats a GRU", results, groups, ("cell", "learning_rate"), lambda one: one.cell == "lstm"),
+        _better("Dropout beats none", results, groups, ("dropout",), lambda one: one.drops),
         _over_fitting(results),
         Conclusion(
             claim="More schedules and optimizers should have been tried",
-            verdict="open",
+            verdicts={"": "open"},
             evidence=["These runs cannot settle it: it takes models in `params.yaml` that differ in just that."],
         ),
     ]
 
 
 def controlled_pairs(
-    results: Sequence[Result], free: Sequence[str], favoured: Callable[[Settings], bool]
-) -> list[tuple[Result, Result]]:
+    trained: Sequence[T], free: Sequence[str], favoured: Callable[[Settings], bool]
+) -> list[tuple[T, T]]:
     """Pairs (favoured, other) of models that agree in all settings except the free ones."""
     return [
         (one, other)
-        for one in results
-        for other in results
+        for one in trained
+        for other in trained
         if favoured(one.settings) and not favoured(other.settings) and _alike_but(free, one.settings, other.settings)
     ]
 
@@ -48,17 +68,51 @@ def _alike_but(free: Sequence[str], one: Settings, other: Settings) -> bool:
 
 
 def _better(
-    claim: str, results: Sequence[Result], free: Sequence[str], favoured: Callable[[Settings], bool]
+    claim: str,
+    results: Sequence[Result],
+    groups: Sequence[Group],
+    free: Sequence[str],
+    favoured: Callable[[Settings], bool],
 ) -> Conclusion:
     pairs = controlled_pairs(results, free, favoured)
-    if not pairs:
-        return Conclusion(claim, "not tested", [f"No two models differ in `{free[0]}` alone."])
-    tests = [(round(one.metrics.test_perplexity, 2), round(other.metrics.test_perplexity, 2)) for one, other in pairs]
-    evidence = [
-        f"Test perplexity {ours:.2f} of `{one.name}` against {theirs:.2f} of `{other.name}` ({ours - theirs:+.2f})."
-        for (one, other), (ours, theirs) in zip(pairs, tests, strict=True)
+    if pairs:
+        tests = [tuple(round(model.metrics.test_perplexity, 2) for model in pair) for pair in pairs]
+        verdicts = {ONE_RUN: _verdict([ours < theirs for ours, theirs in tests])}
+        evidence = [
+            f"Test perplexity {ours:.2f} of `{one.name}` against {theirs:.2f} of `{other.name}` ({ours - theirs:+.2f})."
+            for (one, other), (ours, theirs) in zip(pairs, tests, strict=True)
+        ]
+    else:
+        verdicts = {"": "not tested"}
+        evidence = [f"No two models differ in `{free[0]}` alone."]
+    compared = [
+        (one, other, found)
+        for one, other in controlled_pairs(groups, (*free, "seed"), favoured)
+        if (found := difference(other.perplexities.get("test", {}), one.perplexities.get("test", {})))
     ]
-    return Conclusion(claim, _verdict([ours < theirs for ours, theirs in tests]), evidence)
+    if compared:
+        seeds = min(found.n for _, _, found in compared)
+        verdicts[f"over {seeds} seeds of {compared[0][0].settings.epochs} epochs"] = _verdict_over_seeds(
+            [found for _, _, found in compared]
+        )
+        evidence += [_by_how_much(one.name, other.name, found) for one, other, found in compared]
+    return Conclusion(claim, verdicts, evidence)
+
+
+def _verdict_over_seeds(found: Sequence[Difference]) -> str:
+    """Undecided if no interval is on one side of zero."""
+    if not any(abs(one.mean) > one.margin for one in found):
+        return "undecided"
+    return _verdict([one.mean > one.margin for one in found])
+
+
+def _by_how_much(one: str, other: str, found: Difference) -> str:
+    """found: by how much the other's test perplexity is higher"""
+    over = f"over {found.n} seeds"
+    if abs(found.mean) <= found.margin:
+        return f"`{one}` and `{other}` differ in test perplexity by {found.mean:.2f} ± {found.margin:.2f} {over}."
+    better, worse = (one, other) if found.mean > 0 else (other, one)
+    return f"`{better}` beats `{worse}` by {abs(found.mean):.2f} ± {found.margin:.2f} in test perplexity {over}."
 
 
 def _over_fitting(results: Sequence[Result]) -> Conclusion:
@@ -67,8 +121,9 @@ def _over_fitting(results: Sequence[Result]) -> Conclusion:
     missing = {"lstm", "gru"} - {result.settings.cell for result in bare}
     if missing:
         without = " and ".join(cell.upper() for cell in sorted(missing))
-        return Conclusion(claim, "not tested", [f"No {without} without dropout was trained."])
-    return Conclusion(claim, _verdict([_over_fits(result) for result in bare]), [_course(result) for result in bare])
+        return Conclusion(claim, {"": "not tested"}, [f"No {without} without dropout was trained."])
+    verdict = _verdict([_over_fits(result) for result in bare])
+    return Conclusion(claim, {ONE_RUN: verdict}, [_course(result) for result in bare])
 
 
 def _over_fits(result: Result) -> bool:

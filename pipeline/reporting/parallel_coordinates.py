@@ -1,7 +1,7 @@
 """The trials of a sweep, each a line through what it tried."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,24 @@ HALO: dict[str, Any] = {"bbox": {"boxstyle": "round,pad=0.15", "facecolor": "whi
 
 def parallel_coordinates(
     columns: Mapping[str, Sequence[Any]],
-    logarithmic: Collection[str],
+    ranges: Mapping[str, bool],
     perplexities: Sequence[float],
     complete: Sequence[bool],
     path: Path,
 ) -> None:
     """Draw the trials of a sweep, each a line through what it tried, on an axis for each setting, to its perplexity.
 
-    columns: each setting's value by trial, the best trial first; numbers have a scale, everything else has names
-    logarithmic: the settings with a logarithmic scale
+    columns: each setting's value by trial, the best trial first
+    ranges: the settings that are numbers from a range, and whether its scale is logarithmic; of the others, those with
+        few different values have a mark for each
     perplexities: by trial, infinite for one that diverged; those far worse than the best end above the axis
     complete: by trial, whether it was trained to its end
     """
     ceiling = FARTHEST * min(perplexities, default=1.0)
     ends = [value if value <= ceiling and math.isfinite(value) else None for value in perplexities]
-    scales = [_scale(values, name in logarithmic) for name, values in columns.items()]
+    scales = [
+        _scale(values, ranges.get(name, False), 1 if name in ranges else MOST_NAMES) for name, values in columns.items()
+    ]
     scales.append(_scale(ends, logarithmic=True, most_names=1, missing="worse"))
     with drawn(path, width=max(WIDTH, 1.3 * len(scales)), height=4.4) as figure:
         axes = figure.subplots()

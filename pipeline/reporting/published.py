@@ -25,7 +25,7 @@ Published = Mapping[str, Perplexities]
 
 def comparable(results: Sequence[Result], corpus: CorpusSizes) -> list[Result]:
     """The results on which the published conclusions bear."""
-    return [result for result in results if corpus == CORPUS and _is_of_the_size(result.settings)]
+    return [result for result in results if corpus == CORPUS and is_of_the_size(result.settings)]
 
 
 def figures_beside(results: Sequence[Result], corpus: CorpusSizes, published: Published) -> Published:
@@ -37,7 +37,7 @@ def figures_beside(results: Sequence[Result], corpus: CorpusSizes, published: Pu
     }
 
 
-def _is_of_the_size(settings: Settings) -> bool:
+def is_of_the_size(settings: Settings) -> bool:
     return settings.num_layers == LAYERS and settings.hidden_size == settings.embedding_size == UNITS
 
 

@@ -5,44 +5,74 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.artifacts.trials import EndedTrial, KeptStudy, study_path, write_study
 from pipeline.project.console import counted, say
 from pipeline.project.files import PARAMS, RECIPES, SWEEPS, atomic_write
 from pipeline.project.params import parse_params, parse_yaml
 from pipeline.project.recipes import differences, in_layout, lay_over, round_trip
 from pipeline.reporting.parallel_coordinates import parallel_coordinates
+from pipeline.reporting.seed_points import seed_points
+from pipeline.reporting.spread import grouped
+from pipeline.search.ended import importance
+from pipeline.search.groups import difference_rows, spread_rows
 from pipeline.search.space import Range, searched
 from pipeline.search.sweep_file import Sweep
-from pipeline.search.trial import EndedTrial
+from pipeline.search.words import short
 
 MOST_SHOWN = 20
 
 
-def write_report(sweep: Sweep, trials: Sequence[EndedTrial], importance: Mapping[str, float]) -> list[Path]:
-    """Write all files of a sweep to results/sweeps/NAME and print a summary; returns the files."""
+def write_files(sweep: Sweep, study: KeptStudy) -> list[Path]:
+    """Write all files of a sweep to results/sweeps/NAME; returns them. The same trials give the same bytes."""
+    folder, trials = SWEEPS / sweep.name, _best_first(study.ended)
+    write_study(study_path(sweep.name), study)
+    files = [study_path(sweep.name)]
     if not trials:
-        say(f"{sweep.name}: nothing to report yet: no trial has ended")
-        return []
-    folder = SWEEPS / sweep.name
-    best_first = sorted(trials, key=lambda trial: (trial.state != "complete", trial.valid_perplexity))
-    rows = [_row(sweep, trial) for trial in best_first]
-    files = [folder / "trials.csv", folder / "importance.csv", folder / "parallel_coordinates.svg"]
-    _write_table(files[0], rows)
-    _write_table(files[1], [{"setting": name, "importance": share} for name, share in importance.items()])
-    _draw(sweep, best_first, files[2])
-
-    say("\n" + "\n".join(_aligned(rows[:MOST_SHOWN])))
-    if len(rows) > MOST_SHOWN:
-        say(f"... and {len(rows) - MOST_SHOWN} more in {files[0]}")
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in importance.items())
-    say(f"\nimportance: {shares or 'too few complete trials to say'}")
-    best = best_first[0]
-    if best.state == "complete":
-        files.append(_write_recipe(sweep, best, len(trials)))
-        say(f"best: trial {best.number}, valid perplexity {best.valid_perplexity:.2f}, as a recipe: {files[-1]}")
-    say(f"table, importance and picture: {folder}")
-    if best.state == "complete":
-        say(f"next: {_next(files[-1])}")
+        return files
+    files += [folder / "trials.csv", folder / "importance.csv", folder / "parallel_coordinates.svg"]
+    shares = importance(sweep, study.ended)
+    _write_table(files[1], [_row(sweep, trial) for trial in trials])
+    _write_table(files[2], [{"setting": name, "importance": share} for name, share in shares.items()])
+    _draw(sweep, trials, files[3])
+    if sweep.over_seeds and (groups := grouped(study.ended)):
+        files += [folder / "groups.csv", folder / "groups.svg"]
+        _write_table(files[-2], spread_rows(groups))
+        seed_points(groups, files[-1])
+        if rows := difference_rows(groups):
+            files.append(folder / "differences.csv")
+            _write_table(files[-1], rows)
+    if trials[0].state == "complete":
+        files.append(_write_recipe(sweep, trials[0], len(trials)))
     return files
+
+
+def show(sweep: Sweep, study: KeptStudy) -> None:
+    """Print a summary of a sweep, after its files have been written."""
+    if not study.ended:
+        say(f"{sweep.name}: nothing to report yet: no trial has ended")
+        return
+    folder, trials = SWEEPS / sweep.name, _best_first(study.ended)
+    say("\n" + "\n".join(_aligned([_row(sweep, trial) for trial in trials[:MOST_SHOWN]])))
+    if len(trials) > MOST_SHOWN:
+        say(f"... and {len(trials) - MOST_SHOWN} more in {folder / 'trials.csv'}")
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in importance(sweep, study.ended).items())
+    say(f"\nimportance: {shares or 'too few complete trials to say'}")
+    if sweep.over_seeds and (groups := grouped(study.ended)):
+        for rows in (spread_rows(groups), difference_rows(groups)):
+            if rows:
+                say("\n" + "\n".join(_aligned(rows[:MOST_SHOWN])))
+        say("")
+    best = trials[0]
+    if best.state == "complete":
+        recipe = _recipe_path(sweep)
+        say(f"best: trial {best.number}, valid perplexity {best.valid_perplexity:.2f}, as a recipe: {recipe}")
+    say(f"tables, importance and pictures: {folder}")
+    if best.state == "complete":
+        say(f"next: {_next(recipe)}")
+
+
+def _best_first(trials: Sequence[EndedTrial]) -> list[EndedTrial]:
+    return sorted(trials, key=lambda trial: (trial.state != "complete", trial.valid_perplexity))
 
 
 def summary(sweep: Sweep, trials: Sequence[EndedTrial]) -> str:
@@ -53,11 +83,6 @@ def summary(sweep: Sweep, trials: Sequence[EndedTrial]) -> str:
     return f"{len(trials)} of {sweep.trials} trials have ended{tail}"
 
 
-def in_words(tried: Mapping[str, Any]) -> str:
-    """`cell lstm, learning_rate 0.5`."""
-    return ", ".join(f"{name} {_short(value)}" for name, value in tried.items() if value is not None)
-
-
 def _row(sweep: Sweep, trial: EndedTrial) -> dict[str, Any]:
     result = {
         "trial": trial.number,
@@ -66,6 +91,8 @@ def _row(sweep: Sweep, trial: EndedTrial) -> dict[str, Any]:
         "valid_perplexity": trial.valid_perplexity if trial.history else None,
         "seconds": sum(record.seconds for record in trial.history),
     }
+    if sweep.evaluate:
+        result["test_perplexity"] = trial.test_perplexity
     return result | sweep.tried(trial.pick)
 
 
@@ -78,17 +105,9 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _aligned(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The rows below a header, each column as wide as necessary."""
-    lines = [list(rows[0]), *([_short(value) for value in row.values()] for row in rows)]
+    lines = [list(rows[0]), *([short(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in lines]
-
-
-def _short(value: Any) -> str:
-    if value is None:
-        return "-"
-    if not isinstance(value, float):
-        return f"{value}"
-    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
 def _draw(sweep: Sweep, trials: Sequence[EndedTrial], path: Path) -> None:
@@ -96,7 +115,7 @@ def _draw(sweep: Sweep, trials: Sequence[EndedTrial], path: Path) -> None:
     tried = [sweep.tried(trial.pick) for trial in trials]
     parallel_coordinates(
         {name: [values[name] for values in tried] for name in places},
-        {name for name, node in places.items() if isinstance(node, Range) and node.log},
+        {name: node.log for name, node in places.items() if isinstance(node, Range)},
         [trial.valid_perplexity for trial in trials],
         [trial.state == "complete" for trial in trials],
         path,
@@ -113,7 +132,7 @@ def _write_recipe(sweep: Sweep, trial: EndedTrial, trials: int) -> Path:
         "train": differences(shared, settings.model_dump()),
         "models": {"best": {"cell": settings.cell}},
     }
-    path = SWEEPS / sweep.name / f"{sweep.name}.yaml"
+    path = _recipe_path(sweep)
     with atomic_write(path) as file:
         file.write(
             f"# The best of {trials} trials of {sweep.path.as_posix()}: trial {trial.number}, valid perplexity"
@@ -122,6 +141,10 @@ def _write_recipe(sweep: Sweep, trial: EndedTrial, trials: int) -> Path:
         round_trip().dump(in_layout(document), file)
     lay_over(sweep.recipe_base, path)
     return path
+
+
+def _recipe_path(sweep: Sweep) -> Path:
+    return SWEEPS / sweep.name / f"{sweep.name}.yaml"
 
 
 def _next(recipe: Path) -> str:

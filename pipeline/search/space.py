@@ -12,6 +12,7 @@ Settings are named as in a params file, dotted or nested:
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice, product
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from pydantic_core import PydanticCustomError
 from pipeline.lm.settings import Strict
 from pipeline.project.console import UserError
 from pipeline.project.params import shown, validate
+from pipeline.search.complaints import Complaints
 
 MOST_COMBINATIONS = 10_000
 
@@ -119,6 +121,37 @@ def _alternatives(space: Space) -> list[list[dict[str, Scalar]]]:
     return alternatives
 
 
+def grid(space: Space) -> Iterator[dict[str, Any]]:
+    """Every combination of a space's bundles and choices, each once, by place: what `pick` is to give.
+
+    The seed varies slowest, so that every other combination has been tried once before any is tried again. The space
+    has no ranges.
+    """
+    alternatives: list[list[dict[str, Any]]] = []
+    for name, node in sorted(space.items(), key=lambda item: item[0] != "seed"):
+        if isinstance(node, OneOf):
+            alternatives.append(
+                [
+                    {name: bundle} | {f"{name}.{bundle}.{place}": value for place, value in inner.items()}
+                    for bundle, within in node.bundles.items()
+                    for inner in grid(within)
+                ]
+            )
+        elif isinstance(node, Choice):
+            alternatives.append([{name: value} for value in node.values])
+    for parts in product(*alternatives):
+        yield {place: value for part in parts for place, value in part.items()}
+
+
+def grid_size(space: Space) -> int:
+    """How many combinations `grid` gives, without making them."""
+    return math.prod(
+        sum(map(grid_size, node.bundles.values())) if isinstance(node, OneOf) else len(node.values)
+        for node in space.values()
+        if isinstance(node, OneOf | Choice)
+    )
+
+
 def searched(space: Space) -> dict[str, Range | Choice | OneOf]:
     """Everything that is searched, bundles as well as the settings in them, each once and by its own name."""
     found: dict[str, Range | Choice | OneOf] = {}
@@ -132,21 +165,26 @@ def searched(space: Space) -> dict[str, Range | Choice | OneOf]:
 
 
 def parse_space(document: Mapping[str, Any], path: Path, location: tuple[str, ...]) -> Space:
+    """Raises UserError, a line for each mistake."""
     space: dict[str, Node] = {}
+    complaints = Complaints()
     for key, value in document.items():
-        name, place = str(key), (*location, str(key))
-        match value:
-            case list():
-                space[name] = _parse_choice(value, path, place)
-            case {"one_of": _}:
-                space[name] = _parse_one_of(value, path, place)
-            case {"low": _} | {"high": _}:
-                space[name] = validate(Range, value, path, place)
-            case dict():
-                space |= {f"{name}.{inner}": node for inner, node in parse_space(value, path, place).items()}
-            case _:
-                space[name] = value
+        space |= complaints.of(partial(_parse_node, str(key), value, path, (*location, str(key)))) or {}
+    complaints.raise_all()
     return space
+
+
+def _parse_node(name: str, value: Any, path: Path, place: tuple[str, ...]) -> Space:
+    match value:
+        case list():
+            return {name: _parse_choice(value, path, place)}
+        case {"one_of": _}:
+            return {name: _parse_one_of(value, path, place)}
+        case {"low": _} | {"high": _}:
+            return {name: validate(Range, value, path, place, every=True)}
+        case dict():
+            return {f"{name}.{inner}": node for inner, node in parse_space(value, path, place).items()}
+    return {name: value}
 
 
 def _parse_choice(values: list, path: Path, place: tuple[str, ...]) -> Choice:
@@ -164,7 +202,11 @@ def _parse_one_of(document: dict, path: Path, place: tuple[str, ...]) -> OneOf:
         raise UserError(f"{where}: nothing stands beside one_of, but {', '.join(set(document) - {'one_of'})} does")
     if not isinstance(bundles, dict) or len(bundles) < 2 or not all(isinstance(b, dict) for b in bundles.values()):
         raise UserError(f"{where}.one_of: expected two or more names, each with its settings: {{name: {{...}}, ...}}")
-    return OneOf({str(name): parse_space(bundle, path, (*place, str(name))) for name, bundle in bundles.items()})
+    complaints, parsed = Complaints(), {}
+    for name, bundle in bundles.items():
+        parsed[str(name)] = complaints.of(partial(parse_space, bundle, path, (*place, str(name)))) or {}
+    complaints.raise_all()
+    return OneOf(parsed)
 
 
 def nested(flat: Mapping[str, Scalar]) -> dict[str, Any]:

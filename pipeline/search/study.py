@@ -6,7 +6,7 @@ by one worker at a time, under a lock.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,16 @@ from optuna.trial import TrialState
 from sqlalchemy import URL, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from pipeline.artifacts.trials import EndedTrial
 from pipeline.project.console import UserError
 from pipeline.project.files import project_root
-from pipeline.search.space import Choice, OneOf, Range
-from pipeline.search.sweep_file import Pruner, Sampler, Sweep
-from pipeline.search.trial import EndedTrial, Trial, as_ended, number_of
+from pipeline.search.ended import as_ended, as_frozen, number_of
+from pipeline.search.sweep_file import Grid, Pruner, Sampler, Sweep
+from pipeline.search.trial import Trial
 
 SQLITE_PATIENCE_SECONDS = 60
 LOCK_KEY = 1409_2329  # any number does
 DRIVER_REMEDY = "pip install -r requirements-stores.txt -c constraints.txt"
-FEWEST_FOR_IMPORTANCE = 8  # complete trials
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=ExperimentalWarning)
@@ -99,25 +99,24 @@ class Study:
     def ended(self) -> list[EndedTrial]:
         """All trials that have ended, in the order of their numbers."""
         trials = self._load().get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-        return sorted((as_ended(trial) for trial in trials), key=lambda trial: trial.number)
+        return sorted((as_ended(trial, self.sweep) for trial in trials), key=lambda trial: trial.number)
 
     def is_finished(self) -> bool:
         """Whether all trials of the budget have ended."""
         return {trial.number for trial in self.ended()} >= set(range(1, self.sweep.trials + 1))
 
-    def importance(self) -> dict[str, float]:
-        """How much each setting matters for being among the best quarter, as shares of 1; the largest first.
-
-        Of the complete trials, by PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255). Empty if there are too few. What
-        is searched within a bundle is left out, because only some trials have it.
-        """
-        study = self._load()
-        if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < FEWEST_FOR_IMPORTANCE:
-            return {}
-        places = [name for name, node in self.sweep.space.items() if isinstance(node, Range | Choice | OneOf)]
-        evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.25, evaluate_on_local=False)
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # if all trials are equal
-            return optuna.importance.get_param_importances(study, evaluator=evaluator, params=places)
+    def take_in(self, ended: Sequence[EndedTrial]) -> int:
+        """Add trials that have ended elsewhere, as far as they neither have here nor are running; returns how many."""
+        with self.alone():
+            study = self._load()
+            optuna.storages.fail_stale_trials(study)
+            here = {number_of(t): t for t in study.get_trials(deepcopy=False) if t.state != TrialState.FAIL}
+            missing = [t for t in ended if t.number not in here or here[t.number].state == TrialState.WAITING]
+            for trial in missing:
+                if trial.number in here:
+                    self.storage.set_trial_state_values(here[trial.number]._trial_id, TrialState.FAIL)
+                study.add_trial(as_frozen(trial, self.sweep))
+        return len(missing)
 
     def _load(self, number: int = 0) -> optuna.Study:
         """The study as it is now. A trial's random numbers follow from its number, not from the worker that runs it."""
@@ -132,10 +131,10 @@ class Study:
         """A trial for each number of the budget; for one that failed, with the values that had been picked for it."""
         trials = study.get_trials(deepcopy=False)
         alive = {number_of(trial) for trial in trials if trial.state != TrialState.FAIL}
-        picked = {number_of(trial): trial.params for trial in trials}
+        picked = {number_of(trial): trial.params for trial in trials} | dict(enumerate(self.sweep.grid, start=1))
         for number in range(1, self.sweep.trials + 1):
             if number not in alive:
-                study.enqueue_trial(picked.get(number, {}), user_attrs={"trial": number})
+                study.enqueue_trial(dict(picked.get(number, {})), user_attrs={"trial": number})
 
 
 @contextmanager
@@ -166,7 +165,9 @@ def _connect_args(url: URL) -> dict[str, Any]:
     return {"timeout": SQLITE_PATIENCE_SECONDS} if url.get_backend_name() == "sqlite" else {"connect_timeout": 10}
 
 
-def _sampler(sampler: Sampler, number: int) -> optuna.samplers.BaseSampler:
+def _sampler(sampler: Sampler | Grid, number: int) -> optuna.samplers.BaseSampler:
+    if isinstance(sampler, Grid):
+        return optuna.samplers.RandomSampler()  # never asked, because everything is picked when a trial is enqueued
     seed = (sampler.seed * 1_000_003 + number) % 2**32
     if sampler.name == "random":
         return optuna.samplers.RandomSampler(seed)

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ from pipeline.project.console import UserError
 from pipeline.project.params import parse_params, parse_yaml, read_yaml, shown, validate
 from pipeline.project.recipes import laid_over, read_base
 from pipeline.project.schema import LONGEST_NAME, NAME, ModelName
+from pipeline.search.complaints import Complaints
 from pipeline.search.space import (
     Choice,
     OneOf,
@@ -23,6 +25,8 @@ from pipeline.search.space import (
     Scalar,
     Space,
     combinations,
+    grid,
+    grid_size,
     nested,
     overrides,
     parse_space,
@@ -39,7 +43,13 @@ class Sampler(Strict):
     """How the next trial is chosen: at random, or by a tree-structured Parzen estimator (Bergstra et al. 2011)."""
 
     name: Literal["tpe", "random"]
-    seed: Seed
+    seed: Seed = 1
+
+
+class Grid(Strict):
+    """Every combination of the choices, each once."""
+
+    name: Literal["grid"]
 
 
 class Pruner(Strict):
@@ -56,14 +66,15 @@ class Pruner(Strict):
 
 
 class SweepFile(Strict):
-    """The file as written."""
+    """The file as written. How many trials a grid has follows from its choices."""
 
     params: Annotated[str, StringConstraints(min_length=1)]
     model: ModelName
-    trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)]
-    sampler: Sampler
-    pruner: Pruner | None
-    grace_seconds: Annotated[int, Field(ge=4, le=1_000_000)]
+    trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] | None = None
+    sampler: Annotated[Sampler | Grid, Field(discriminator="name")] = Sampler(name="tpe")
+    pruner: Pruner | None = None
+    grace_seconds: Annotated[int, Field(ge=4, le=1_000_000)] = 120
+    evaluate: bool = False
     settings: dict[str, Any]
 
 
@@ -75,23 +86,32 @@ class Sweep:
     params: the params file that has this model, as a document; for a recipe, the complete file it results in
     recipe_base: the text of the params.yaml that recipes are laid over
     trials: how many to run in total
+    grid: what each of them picks, by place, if that is known from the start
     grace_seconds: a worker that is silent for longer is presumed dead
+    evaluate: whether the best weights of each complete trial are evaluated on the test text
     """
 
     name: str
     path: Path
+    model: str
     params: Mapping[str, Any]
     recipe_base: str
     base: Settings
     space: Space
     trials: int
-    sampler: Sampler
+    grid: Sequence[Mapping[str, Any]]
+    sampler: Sampler | Grid
     pruner: Pruner | None
     grace_seconds: int
+    evaluate: bool
+
+    @property
+    def over_seeds(self) -> bool:
+        return "seed" in searched(self.space)
 
     def settings(self, pick: Pick) -> Settings:
         """The settings that `pick` chooses from the space. Raises UserError if they are not valid together."""
-        return self._overlaid(overrides(self.space, pick))
+        return _overlaid(self.base, overrides(self.space, pick), self.path)
 
     def tried(self, pick: Pick) -> dict[str, Any]:
         """What `pick` chooses for everything that is searched: each bundle's name, each setting's value or None."""
@@ -120,51 +140,96 @@ class Sweep:
             self.sampler.model_dump(),
             self.pruner and self.pruner.model_dump(),
             corpus_fingerprint,
+            *(["evaluate"] if self.evaluate else []),
         ]
         return f"{self.name}-{hashlib.sha256(json.dumps(definition).encode()).hexdigest()[:8]}"
-
-    def check(self) -> None:
-        """Raises UserError for a combination of ends and choices that no model can have."""
-        for _ in self.corners():
-            pass
 
     def corners(self) -> Iterator[Settings]:
         """The settings of the combinations of ends and choices."""
         for combination in combinations(self.space):
-            yield self._overlaid(combination)
-
-    def _overlaid(self, flat: Mapping[str, Scalar]) -> Settings:
-        return validate(Settings, overlay(self.base.model_dump(), nested(flat)), self.path, ("settings",))
+            yield _overlaid(self.base, combination, self.path)
 
 
 def load_sweep(path: Path) -> Sweep:
-    """Read and check a sweep's file and the params file or recipe it names. Raises UserError at the first mistake."""
+    """Read and check a sweep's file and the params file or recipe it names.
+
+    Raises UserError, with a line for each mistake in the file.
+    """
     if not re.fullmatch(NAME, path.stem) or len(path.stem) > LONGEST_NAME:  # it becomes a recipe's, in the end
         letters = f"small letters, digits and underscores, {LONGEST_NAME} at most"
         raise UserError(f"{shown(path.name)}: a sweep goes by its file's name, which is of {letters}: rename the file")
-    document = read_yaml(path)
+    document, recipe_base = read_yaml(path), read_base()
     if not isinstance(document, dict):
         raise UserError(f"{path}: expected {', '.join(SweepFile.model_fields)}")
-    file = validate(SweepFile, document, path)
-    space = parse_space(file.settings, path, ("settings",))
-    if not any(isinstance(node, Range | Choice | OneOf) for node in space.values()):
-        raise UserError(f"{path}: settings: nothing to search: give one of them a [list] or {{low: ..., high: ...}}")
-    params, recipe_base = Path(file.params), read_base()
-    document = parse_yaml(laid_over(params, recipe_base), params)
-    models = parse_params(document, params).models
-    if file.model not in models:
-        raise UserError(f"{path}: model = {file.model!r}: {params} has {', '.join(models)}")
-    sweep = Sweep(
+    complaints = Complaints()
+    file = complaints.of(lambda: validate(SweepFile, document, path, every=True))
+    space = complaints.of(lambda: _read_space(document, path))
+    source = complaints.of(lambda: _read_source(document, path, recipe_base))
+    trials = complaints.of(lambda: _count_trials(file, space, path)) if file and space else None
+    if space and source:
+        for combination in combinations(space):
+            complaints.of(partial(_overlaid, source[1], combination, path))
+    complaints.raise_all()
+    assert file
+    assert space
+    assert source
+    assert trials
+    return Sweep(
         path.stem,
         path,
-        document,
+        file.model,
+        source[0],
         recipe_base,
-        models[file.model],
+        source[1],
         space,
-        file.trials,
+        trials,
+        list(grid(space)) if isinstance(file.sampler, Grid) else [],
         file.sampler,
         file.pruner,
         file.grace_seconds,
+        file.evaluate,
     )
-    sweep.check()
-    return sweep
+
+
+def _read_space(document: Mapping[str, Any], path: Path) -> Space | None:
+    """None if the file has no settings, which `SweepFile` tells."""
+    if not isinstance(settings := document.get("settings"), dict):
+        return None
+    space = parse_space(settings, path, ("settings",))
+    if not searched(space):
+        raise UserError(f"{path}: settings: nothing to search: give one of them a [list] or {{low: ..., high: ...}}")
+    return space
+
+
+def _read_source(
+    document: Mapping[str, Any], path: Path, recipe_base: str
+) -> tuple[Mapping[str, Any], Settings] | None:
+    """The params file as a document, and the model in it; None if the file names none, which `SweepFile` tells."""
+    params, model = document.get("params"), document.get("model")
+    if not isinstance(params, str) or not params or not isinstance(model, str):
+        return None
+    source = parse_yaml(laid_over(Path(params), recipe_base), Path(params))
+    models = parse_params(source, Path(params)).models
+    if model not in models:
+        raise UserError(f"{path}: model = {shown(model)}: {params} has {', '.join(models)}")
+    return source, models[model]
+
+
+def _count_trials(file: SweepFile, space: Space, path: Path) -> int:
+    """How many trials there are to be. Raises UserError."""
+    if not isinstance(file.sampler, Grid):
+        if file.trials is None:
+            raise UserError(f"{path}: trials is missing")
+        return file.trials
+    if ranges := [name for name, node in searched(space).items() if isinstance(node, Range)]:
+        raise UserError(f"{path}: settings.{ranges[0]}: a grid is of choices: give a [list] instead of a range")
+    size = grid_size(space)
+    if size > MOST_TRIALS:
+        raise UserError(f"{path}: a grid of {shown(size)} combinations: {MOST_TRIALS:,} at most")
+    if file.trials not in (None, size):
+        raise UserError(f"{path}: trials = {file.trials}: this grid has {size} combinations: leave it out")
+    return size
+
+
+def _overlaid(base: Settings, flat: Mapping[str, Scalar], path: Path) -> Settings:
+    return validate(Settings, overlay(base.model_dump(), nested(flat)), path, ("settings",), every=True)

@@ -4,19 +4,19 @@ Each trial of the budget has a number of its own, kept in Optuna's trial as the 
 trial to every retry.
 """
 
-import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from pipeline.artifacts.trials import State
 from pipeline.lm.record import EpochRecord
 from pipeline.search.space import Choice, OneOf, Range
 
@@ -26,32 +26,6 @@ class TakenOverError(Exception):
 
     def __init__(self) -> None:
         super().__init__("taken over by another worker, for this one had been silent for too long")
-
-
-State = Literal["complete", "pruned", "diverged"]
-
-
-@dataclass(frozen=True)
-class EndedTrial:
-    """A trial that has ended.
-
-    picked: the value, or the bundle, at every place in the space
-    failure: why it diverged
-    """
-
-    number: int
-    state: State
-    picked: dict[str, Any]
-    history: list[EpochRecord]
-    failure: str = ""
-
-    @property
-    def valid_perplexity(self) -> float:
-        """The lowest of its epochs; infinite if it did not finish any."""
-        return min((record.valid_perplexity for record in self.history), default=math.inf)
-
-    def pick(self, place: str, node: Range | Choice | OneOf) -> Any:
-        return self.picked[place]
 
 
 class Trial:
@@ -109,11 +83,18 @@ class Trial:
         self._reported = len(history)
         return self._trial.should_prune()
 
-    def end(self, state: State, history: Sequence[EpochRecord], failure: str = "") -> None:
+    def end(
+        self,
+        state: State,
+        history: Sequence[EpochRecord],
+        failure: str = "",
+        test_perplexity: float | None = None,
+    ) -> None:
         """Record the trial as complete, pruned or diverged, for good. Raises TakenOverError."""
-        if failure:
-            with _taken_over_is_noticed():
-                self._trial.set_user_attr("failure", failure)
+        for name, value in {"failure": failure, "test_perplexity": test_perplexity}.items():
+            if value:
+                with _taken_over_is_noticed():
+                    self._trial.set_user_attr(name, value)
         if state == "complete":
             told = self._tell(TrialState.COMPLETE, min(record.valid_perplexity for record in history))
         else:
@@ -138,14 +119,3 @@ def _taken_over_is_noticed() -> Iterator[None]:
         yield
     except UpdateFinishedTrialError:
         raise TakenOverError from None
-
-
-def number_of(trial: FrozenTrial) -> int:
-    return int(trial.user_attrs["trial"])
-
-
-def as_ended(trial: FrozenTrial) -> EndedTrial:
-    failure = trial.user_attrs.get("failure", "")
-    state: State = "diverged" if failure else "complete" if trial.state == TrialState.COMPLETE else "pruned"
-    history = [EpochRecord(**record) for record in trial.user_attrs.get("history", [])]
-    return EndedTrial(number_of(trial), state, trial.params, history, failure)

@@ -3,14 +3,16 @@
 import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.artifacts.history import history_path
 from pipeline.lm.record import EpochRecord
 from pipeline.project.console import say
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.faults import fault_message
+from pipeline.tracking.picture import picture
 from pipeline.tracking.publisher import Publisher
 
 GRACE_SECONDS = 30.0  # how long the end of a training run waits for a slow server
@@ -34,12 +36,21 @@ class LiveRun:
         self._reports.put({"history": self._history, "status": "RUNNING"})
 
     def end(
-        self, status: str, *, failure: str = "", tags: Mapping[str, str] | None = None, files: Sequence[Path] = ()
+        self,
+        status: str,
+        *,
+        failure: str = "",
+        tags: Mapping[str, str] | None = None,
+        files: Sequence[Path] = (),
+        metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Write everything that is left and end the run; waits for a slow server, but not forever."""
-        end = {"status": status, "failure": failure, "tags": tags, "files": files}
-        self._reports.put({"history": self._history} | end)
-        self._thread.join(GRACE_SECONDS)
+        with ExitStack() as stack:
+            if history_path(self._publisher.facts.model) in files:  # drawn before the server's time runs
+                files = [*files, *stack.enter_context(picture(self._history))]
+            end = {"status": status, "failure": failure, "tags": tags, "files": files, "metrics": metrics}
+            self._reports.put({"history": self._history} | end)
+            self._thread.join(GRACE_SECONDS)
         if self._thread.is_alive() or self._behind:
             say(f"warning: MLflow is behind at the end of this training: {self._publisher.facts.remedy}")
 

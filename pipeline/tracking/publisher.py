@@ -5,15 +5,20 @@ server that is slow or down never stops a training run; what it missed is writte
 epoch, the evaluation, or `pipeline.restore`.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.artifacts.dvc_lock import dvc_md5
+from pipeline.artifacts.history import history_path
+from pipeline.artifacts.weights import weights_path
 from pipeline.lm.record import EpochRecord
-from pipeline.project.files import PARAMS, PROCESSED
-from pipeline.tracking.facts import RunFacts, circumstances
+from pipeline.tracking.description import RunDescription
+from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.identity import digest_of, epochs_of, find_run, milliseconds
+from pipeline.tracking.notes import describe_run
+from pipeline.tracking.origin import WEIGHTS_MD5
+from pipeline.tracking.picture import PICTURE, picture
 from pipeline.tracking.store import connect
 
 if TYPE_CHECKING:  # MLflow takes seconds to import
@@ -23,12 +28,13 @@ if TYPE_CHECKING:  # MLflow takes seconds to import
 
 METRICS_A_REQUEST = 900  # MLflow takes at most 1,000
 
-# Metrics with the same part before the slash share a section of charts on MLflow's page.
+# Metrics with the same part before the slash share a section of charts on MLflow's page. Sections stand in the order of
+# the alphabet, with those of no slash last: perplexity by epoch comes first, and final figures after all curves.
 EPOCH_METRICS = {
     "perplexity/train": "train_perplexity",
     "perplexity/valid": "valid_perplexity",
-    "optimization/learning_rate": "learning_rate",
-    "optimization/grad_norm": "grad_norm",
+    "training/learning_rate": "learning_rate",
+    "training/grad_norm": "grad_norm",
     "speed/tokens_per_second": "tokens_per_second",
     "speed/seconds_per_epoch": "seconds",
 }
@@ -44,6 +50,7 @@ class Publisher:
     def __init__(self, facts: RunFacts, *, live: bool = False) -> None:
         self.facts = facts
         self.live = live
+        self._description = RunDescription(facts, live=live)
         self._client: MlflowClient
         self._run: Run | None = None  # as it was when it was opened
         self._epochs_written = 0
@@ -70,9 +77,10 @@ class Publisher:
             run = self._run or self._open(history)
             lacked = [
                 self._write_epochs(run, history),
-                self._write_files(run, files),
+                self._write_files(run, history, files),
                 self._write_final(run, metrics or {}),
                 status != "RUNNING" and self._end(run, history, status, failure, tags or {}),
+                status != "RUNNING" and describe_run(self._client, run.info.run_id, self.facts.model),
             ]
         except Exception:
             self._run = None
@@ -83,8 +91,9 @@ class Publisher:
     def _open(self, history: Sequence[EpochRecord]) -> "Run":
         """Find the MLflow run of this training run, or create it, and check what it has."""
         client, experiment_id = connect()
-        run = find_run(client, experiment_id, self.facts, history) or self._create(client, experiment_id, history)
-        self._describe(client, run)
+        run = find_run(client, experiment_id, self.facts, history)
+        run = run or self._description.create(client, experiment_id, history)
+        self._description.complete(client, run)
         self._epochs_written = len(epochs_of(client, run))
         if self.live:
             client.update_run(run.info.run_id, "RUNNING")
@@ -93,40 +102,6 @@ class Publisher:
             self._monitor = _start_monitor(run.info.run_id, client)
         self._client, self._run = client, run
         return run
-
-    def _create(self, client: "MlflowClient", experiment_id: str, history: Sequence[EpochRecord]) -> "Run":
-        facts = self.facts
-        tags = {"model": facts.model}
-        if facts.fingerprint:
-            tags["fingerprint"] = facts.fingerprint
-        if facts.training_id:
-            tags["training_id"] = facts.training_id
-        if facts.corpus:
-            tags["data_sha256"] = facts.corpus.fingerprint
-        tags |= facts.tags | circumstances() if self.live else {"restored": "true"} | facts.tags
-        start = None if self.live else milliseconds(history[0].finished_at) - round(history[0].seconds * 1000)
-        return client.create_run(experiment_id, start, tags, facts.model)
-
-    def _describe(self, client: "MlflowClient", run: "Run") -> None:
-        """Add the settings and the corpus, if the run does not have them."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Param
-
-        if not run.data.params:
-            settings = self.facts.settings.flat().items()
-            client.log_batch(run.info.run_id, params=[Param(name, str(value)) for name, value in settings])
-        if self.facts.params and PARAMS.name not in {file.path for file in client.list_artifacts(run.info.run_id)}:
-            client.log_text(run.info.run_id, self.facts.params, PARAMS.name)
-        if (corpus := self.facts.corpus) and not (run.inputs and run.inputs.dataset_inputs):
-            sizes = {split: len(ids) for split, ids in corpus.splits().items()}
-            dataset = Dataset(
-                name="corpus",
-                digest=corpus.fingerprint[:36],
-                source_type="local",
-                source=json.dumps({"uri": PROCESSED.as_posix()}),
-                profile=json.dumps({"tokens": sizes, "vocabulary_size": len(corpus.vocabulary)}),
-            )
-            context = InputTag("mlflow.data.context", "training")
-            client.log_inputs(run.info.run_id, [DatasetInput(dataset, [context])])
 
     def _write_epochs(self, run: "Run", history: Sequence[EpochRecord]) -> bool:
         from mlflow.entities import Metric
@@ -141,27 +116,37 @@ class Publisher:
         self._epochs_written = max(self._epochs_written, len(history))
         return bool(metrics)
 
-    def _write_files(self, run: "Run", files: Sequence[Path]) -> bool:
+    def _write_files(self, run: "Run", history: Sequence[EpochRecord], files: Sequence[Path]) -> bool:
         run_id = run.info.run_id
         present = {file.path: file.file_size for file in self._client.list_artifacts(run_id)} if files else {}
         lacking = [path for path in files if present.get(path.name) != path.stat().st_size]
         for path in lacking:
             self._client.log_artifact(run_id, str(path))
+        weights = weights_path(self.facts.model)
+        if weights in files and (weights in lacking or WEIGHTS_MD5 not in run.data.tags):
+            self._client.set_tag(run_id, WEIGHTS_MD5, dvc_md5(weights))
+        if history_path(self.facts.model) in files and not {PICTURE} & {*present, *(path.name for path in files)}:
+            with picture(history) as drawn:
+                for path in drawn:
+                    self._client.log_artifact(run_id, str(path))
         return bool(lacking)
 
     def _write_final(self, run: "Run", metrics: Mapping[str, float]) -> bool:
         run_id, present = run.info.run_id, run.data.metrics
-        if all(present.get(f"final/{name}") == value for name, value in metrics.items()):
+        if all(present.get(name) == value for name, value in metrics.items()):
             return False
         self._client.log_dict(run_id, dict(metrics), "metrics.json")
         for name, value in metrics.items():
-            self._client.log_metric(run_id, f"final/{name}", value)
+            self._client.log_metric(run_id, name, value)
         return True
 
     def _end(
         self, run: "Run", history: Sequence[EpochRecord], status: str, failure: str, tags: Mapping[str, str]
     ) -> bool:
-        self._stop_monitor()
+        if self._monitor:
+            self._monitor.finish()
+            _sample(self._monitor)
+            self._monitor = None
         run_id, info, history_id = run.info.run_id, run.info, digest_of(history)
         if not self.live and info.status == status and run.data.tags.get("history") == history_id:
             return False
@@ -185,3 +170,12 @@ def _start_monitor(run_id: str, client: "MlflowClient") -> "SystemMetricsMonitor
     monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=client.tracking_uri)
     monitor.start()
     return monitor
+
+
+def _sample(monitor: "SystemMetricsMonitor") -> None:
+    """One more sample, of the time since the one before: a short run would have none."""
+    for part in monitor.monitors:
+        part.clear_metrics()
+    monitor.collect_metrics()
+    monitor.publish_metrics(monitor.aggregate_metrics())
+    monitor.mlflow_logger.flush()

@@ -21,9 +21,9 @@ LOCK_SECONDS = 50.0
 
 
 def prepare_store(remedy: str = REMEDY) -> None:
-    """Make the default store where there is none, or see that the server answers.
+    """Create the default store if there is none, or check that the server answers.
 
-    remedy: what writes later whatever MLflow lacks
+    remedy: what will write whatever MLflow lacks
 
     Raises UserError.
     """
@@ -35,6 +35,13 @@ def prepare_store(remedy: str = REMEDY) -> None:
 
 def connect() -> tuple["MlflowClient", str]:
     """MLflow's client and our experiment's id. Raises StoreError, and whatever MLflow raises."""
+    client, location = open_client(), locate()
+    with _alone_with(location):
+        return client, _experiment(client, location)
+
+
+def open_client() -> "MlflowClient":
+    """MLflow's client; a store that is a file is made where there is none. Raises as `connect`."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # the address may hold a password
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -47,12 +54,11 @@ def connect() -> tuple["MlflowClient", str]:
     with _alone_with(location):
         if location.database:
             prepare_database(location)
-        client = MlflowClient(location.address)
-        return client, _experiment(client, location)
+        return MlflowClient(location.address)
 
 
 def _alone_with(location: Location) -> AbstractContextManager:
-    """Keep other processes away from a store that is a file, until what is missing has been made."""
+    """Keep other processes away from a store that is a file, until what is missing has been created."""
     path = location.database
     if path is None:
         return nullcontext()
@@ -61,7 +67,7 @@ def _alone_with(location: Location) -> AbstractContextManager:
 
 
 def _experiment(client: "MlflowClient", location: Location) -> str:
-    """Our experiment's id; made where there is none. Raises StoreError when it was deleted."""
+    """Our experiment's id, created if there is none. Raises StoreError if it was deleted."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
     experiment = client.get_experiment_by_name(name)
     if experiment is None:

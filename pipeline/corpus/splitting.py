@@ -1,0 +1,76 @@
+"""A text of one's own as training, validation and test text: three files, or one that is split by its lines."""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.corpus.words import shown_path
+from pipeline.project.console import UserError
+from pipeline.project.files import SPLITS, sha256
+
+NAMES = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def find_texts(paths: Sequence[Path]) -> list[Path]:
+    """One text, or the three of the splits in their order, told by their names where those say so.
+
+    paths: one file, three files, or a folder of either
+
+    Raises UserError.
+    """
+    files = list(paths)
+    if len(files) == 1 and files[0].is_dir():
+        files = sorted(path for path in files[0].iterdir() if path.is_file() and not path.name.startswith("."))
+    if len(files) not in (1, 3):
+        raise UserError(f"{len(files)} files: give one text (`cat` makes one of many), or three: train, valid and test")
+    if len(files) == 1:
+        return files
+    if missing := [path for path in files if not path.is_file()]:
+        raise UserError(f"{shown_path(missing[0])} is no file: correct its name")
+    splits, names = [_split_of(path) for path in files], ", ".join(path.name for path in files)
+    if set(splits) == set(SPLITS):
+        files.sort(key=lambda path: SPLITS.index(_split_of(path) or ""))
+    elif len(paths) == 1 or any(split not in (None, place) for split, place in zip(splits, SPLITS, strict=True)):
+        raise UserError(f"{names}: which is which? Have train, valid, test in the names, or give them in this order")
+    if len({sha256(path) for path in files}) < len(SPLITS):
+        raise UserError(f"{names}: two of them are the same text: give three different ones")
+    return files
+
+
+def _split_of(path: Path) -> str | None:
+    return next((NAMES[part] for part in re.split(r"[^a-z]+", path.name.lower()) if part in NAMES), None)
+
+
+def divide(lines: Iterable[Sequence[str]], shares: Sequence[float], seed: int) -> Callable[[Sequence[str]], str]:
+    """What tells the split of each line by its words: equal lines are in the same one.
+
+    lines: all that are to be divided
+    shares: of the lines for each split, in proportion; met as closely as equal lines allow, and no split is empty
+
+    Raises UserError if there are less than three different lines.
+    """
+
+    def key(words: Sequence[str]) -> int:
+        return int.from_bytes(hashlib.blake2b(f"{seed} {' '.join(words)}".encode(), digest_size=8).digest())
+
+    keys, counts = np.unique(np.fromiter(map(key, lines), np.uint64), return_counts=True)
+    if len(keys) < len(SPLITS):
+        raise UserError(f"{len(keys)} different lines: a text is split by lines, and needs three of them at least")
+    ends = np.cumsum(shares) / sum(shares) * counts.sum()
+    first, second = np.searchsorted(np.cumsum(counts), ends[:2]) + 1
+    first = min(first, len(keys) - 2)
+    second = min(max(second, first + 1), len(keys) - 1)
+    valid_from, test_from = int(keys[first]), int(keys[second])
+    return lambda words: SPLITS[(key(words) >= valid_from) + (key(words) >= test_from)]

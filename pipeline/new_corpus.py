@@ -1,0 +1,183 @@
+"""Make a recipe of a text of your own: `data/NAME` gets its three splits, and `recipes/NAME.yaml` its settings.
+
+Give one text in UTF-8, a sentence a line and words separated by white space, which is split by lines, or three texts
+for training, validation and test. Equal lines are in the same split, and empty ones in none. `make repro RECIPE=NAME`
+then trains two models on it and writes the report.
+"""
+
+import argparse
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.corpus.splitting import divide, find_texts
+from pipeline.corpus.vocabulary import build_vocabulary
+from pipeline.corpus.words import EOS, UNK, read_lines
+from pipeline.project.console import UserError, progress, run, say
+from pipeline.project.files import PARAMS, PROCESSED, RAW, RECIPES, SAMPLE, SPLITS, atomic_write, sha256
+from pipeline.project.params import parse_yaml, validate
+from pipeline.project.recipes import read_base
+from pipeline.project.schema import LONGEST_NAME, NAME, PENN_TREEBANK, Vocabulary
+
+TOKENS_TO_SEE = 1_000_000  # by a model in all of its epochs, where these are not too many or too few
+FEWEST_EPOCHS, MOST_EPOCHS = 4, 20
+FAST, SLOW = 15_000, 4_000  # tokens a second on two cores, with and without bfloat16 products: docs/performance.md
+BOUNDS = {"max_size": 10_000, "min_count": 2}  # of the vocabulary, where the text has no <unk> of its own
+
+Words = dict[str, Any]  # what the user says of `preprocess.vocabulary`
+
+RECIPE = """\
+# A text of my own, as `python -m pipeline.new_corpus` found it.
+
+download:
+  sources: [data/{name}]
+  files:
+    train: {{name: train.txt, sha256: {train}}}
+    valid: {{name: valid.txt, sha256: {valid}}}
+    test: {{name: test.txt, sha256: {test}}}
+
+preprocess:
+  corpus: {name}
+  vocabulary: {{max_size: {max_size}, min_count: {min_count}, lower_case: {lower_case}}}
+  expected: null
+
+train:                      # as in recipes/best.yaml, with more dropout and for less time
+  tied_weights: true
+  locked_dropout: true
+  epochs: {epochs}
+  bptt: 35
+  random_windows: true
+  optimizer: {{name: sgd, momentum: 0.0, weight_decay: 1.2e-6}}
+  learning_rate: 30.0
+  schedule: {{name: linear, warmup: 0.02}}
+  max_grad_norm: 0.25
+
+models:
+  lstm: {{cell: lstm, dropout: {dropout}}}
+  gru: {{cell: gru, dropout: {dropout}, optimizer: {{name: adamw, weight_decay: 0.01}}, learning_rate: 0.003,
+    max_grad_norm: 1.0}}
+
+report:
+  published: null           # those figures are for Penn Treebank
+"""
+
+
+def new_corpus(texts: Sequence[Path], name: str, words: Words, shares: Sequence[float], seed: int) -> None:
+    """Write the splits and the recipe, or nothing and raise UserError."""
+    folder, recipe = RAW.with_name(name), RECIPES / f"{name}.yaml"
+    counts = {split: Counter({EOS: 0}) for split in SPLITS}
+    with ExitStack() as stack:
+        files = {split: stack.enter_context(atomic_write(folder / f"{split}.txt")) for split in SPLITS}
+        for split, line in _lines(texts, words["lower_case"], shares, seed):
+            files[split].write(" ".join(line) + "\n")
+            counts[split].update(line)
+            counts[split][EOS] += 1
+        if UNK not in counts["train"] or words.keys() & BOUNDS.keys():
+            words = BOUNDS | words
+        chosen = validate(Vocabulary, words, recipe, ("preprocess", "vocabulary"))
+        vocabulary = build_vocabulary(counts["train"], chosen.max_size, chosen.min_count)
+        unknown = {split: counts[split].keys() - set(vocabulary) for split in SPLITS}
+        check_usable(counts, unknown, vocabulary)
+    for split in SPLITS:
+        tokens, lines = counts[split].total(), counts[split][EOS]
+        share = sum(counts[split][word] for word in unknown[split]) / max(1, tokens - lines)
+        say(
+            f"{folder / split}.txt: {lines:,} lines, {tokens:,} tokens, {len(counts[split]) - 1:,} different words; "
+            f"{share:.1%} of all words are outside the vocabulary"
+        )
+    say(f"vocabulary: {len(vocabulary):,} words of the text for train")
+    tokens = counts["train"].total()
+    epochs = min(max(round(TOKENS_TO_SEE / tokens), FEWEST_EPOCHS), MOST_EPOCHS)
+    dropout = 0.4 if epochs == MOST_EPOCHS else 0.2
+    digests = {split: sha256(folder / f"{split}.txt") for split in SPLITS}
+    with atomic_write(recipe) as file:
+        in_yaml = {key: json.dumps(value) for key, value in chosen.model_dump().items()}
+        file.write(RECIPE.format(name=name, epochs=epochs, dropout=dropout, **in_yaml, **digests))
+    seconds = f"{tokens // FAST + 1:,} to {tokens // SLOW + 1:,} s"
+    say(f"{recipe}: two models of {epochs} epochs; an epoch takes some {seconds} on two cores")
+    say(f"next: `make repro RECIPE={name}`")
+
+
+def check_usable(counts: Mapping[str, Counter[str]], unknown: Mapping[str, Set[str]], vocabulary: list[str]) -> None:
+    """Raises UserError if `preprocess` would refuse these texts."""
+    if empty := [split for split in SPLITS if counts[split].total() < 2]:
+        raise UserError(f"the text for {empty[0]} is empty: give one that has words")
+    if UNK not in vocabulary and (lacking := sorted(unknown["valid"] | unknown["test"])):
+        raise UserError(f"the text for train lacks {lacking[0]!r}, and {UNK} to stand for it: give --min-count 2")
+
+
+def check_name(name: str) -> None:
+    """Raises UserError if no corpus may have that name, or if there is one of it."""
+    if not re.fullmatch(NAME, name) or len(name) > LONGEST_NAME:
+        raise UserError(f"{name!r} cannot be a corpus's name: give --name, of small letters, digits and underscores")
+    base = parse_yaml(read_base(), PARAMS)
+    if name in (RAW.name, PROCESSED.name, SAMPLE.name, PENN_TREEBANK, base.get("recipe")):
+        raise UserError(f"the name {name} has another use: give another with --name")
+    recipe, folder = RECIPES / f"{name}.yaml", RAW.with_name(name)
+    if recipe.exists() or list(folder.glob("[!.]*")):
+        there = " ".join(path.as_posix() for path in (recipe, folder) if path.exists())
+        raise UserError(f"the name {name} is taken: give another with --name, or `rm -r {there}` first")
+
+
+def _lines(
+    texts: Sequence[Path], lower_case: bool, shares: Sequence[float], seed: int
+) -> Iterator[tuple[str, list[str]]]:
+    """Each line's split and words, as they are written."""
+    num_bytes = sum(path.stat().st_size for path in texts if path.exists())
+    with progress(num_bytes * (2 if len(texts) == 1 else 1), "split", "B") as bar:
+        remedy = "give a text, a sentence a line"
+        read = partial(read_lines, remedy=remedy, on_bytes=bar.update, lower_case=lower_case)
+        if len(texts) == 1:
+            split_of = divide(filter(None, read(texts[0])), shares, seed)
+            yield from ((split_of(line), line) for line in filter(None, read(texts[0])))
+            return
+        for split, path in zip(SPLITS, texts, strict=True):
+            yield from ((split, line) for line in read(path))
+
+
+def name_of(path: Path) -> str:
+    """A corpus's name, made of that of its file or folder; empty if that has no letter or digit of ASCII."""
+    return re.sub(r"[^a-z0-9]+", "_", path.resolve().name.partition(".")[0].lower()).strip("_")
+
+
+def above_zero(text: str) -> float:
+    """An argument's type."""
+    if not 0 < float(text) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return float(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.new_corpus", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("texts", nargs="+", type=Path, metavar="TEXT", help="one text, three, or a folder of either")
+    parser.add_argument("--name", help="the corpus's (default: the file's or folder's)")
+    parser.add_argument("--max-size", type=int, metavar="N", help="of the vocabulary (default 10000)")
+    parser.add_argument("--min-count", type=int, metavar="N", help="words that are rarer become <unk> (default 2)")
+    parser.add_argument("--lower-case", action="store_true", help="turn all words into lower case")
+    parser.add_argument(
+        "--shares",
+        nargs=3,
+        type=above_zero,
+        default=(80, 10, 10),
+        metavar=("TRAIN", "VALID", "TEST"),
+        help="of one text's lines (default 80 10 10)",
+    )
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="another seed, another split (default 1)")
+    arguments = parser.parse_args()
+    bounds = {"max_size": arguments.max_size, "min_count": arguments.min_count}
+    words = {key: value for key, value in bounds.items() if value is not None} | {"lower_case": arguments.lower_case}
+    paths = arguments.texts
+    name = arguments.name or name_of(paths[0] if len(paths) == 1 else paths[0].resolve().parent)
+    check_name(name)
+    new_corpus(find_texts(paths), name, words, arguments.shares, arguments.seed)
+
+
+if __name__ == "__main__":
+    run(main)

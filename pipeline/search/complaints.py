@@ -1,0 +1,32 @@
+"""Everything that is wrong with a sweep's file, told at once."""
+
+from collections.abc import Callable
+from itertools import islice
+from typing import TypeVar
+
+from pipeline.project.console import UserError
+from pipeline.project.params import NEXT_LINE
+
+MOST_TOLD = 20
+
+T = TypeVar("T")
+
+
+class Complaints:
+    """Collects the mistakes that several checks find, each once."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, None] = {}
+
+    def of(self, check: Callable[[], T]) -> T | None:
+        """What a check returns; if it raises UserError, that is noted, and None returned."""
+        try:
+            return check()
+        except UserError as error:
+            self._lines |= dict.fromkeys(str(error).split(NEXT_LINE))
+            return None
+
+    def raise_all(self) -> None:
+        """Raise UserError, a line for each mistake, if there are any."""
+        if self._lines:
+            raise UserError(NEXT_LINE.join(islice(self._lines, MOST_TOLD)))

@@ -1,0 +1,28 @@
+"""Which study a sweep is, on which corpus."""
+
+from pipeline.artifacts.trials import KeptStudy, study_path
+from pipeline.corpus.ids import Corpus
+from pipeline.project.console import UserError
+from pipeline.project.schema import CorpusSizes
+from pipeline.search.sweep_file import Sweep
+
+
+def identity(sweep: Sweep, kept: KeptStudy | None, corpus: Corpus | None) -> KeptStudy:
+    """The study that this sweep is on this corpus, or else on that of the kept one; without its trials.
+
+    Raises UserError if another study is kept.
+    """
+    if corpus:
+        sizes = {f"{split}_tokens": len(ids) for split, ids in corpus.splits().items()}
+        data, of = corpus.fingerprint, CorpusSizes(**sizes, vocabulary_size=len(corpus.vocabulary))
+    else:
+        assert kept
+        data, of = kept.data_sha256, kept.corpus
+    name = sweep.study_name(data)
+    if kept and kept.name != name:
+        path = study_path(sweep.name)
+        raise UserError(
+            f"{path} is of another study than {sweep.path}, {kept.name}: bring back its settings or its corpus, or move"
+            f" {path.parent} away to start anew"
+        )
+    return KeptStudy(name=name, data_sha256=data, corpus=of, trials=sweep.trials)

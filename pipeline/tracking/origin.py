@@ -1,0 +1,93 @@
+"""Where a run comes from, and what it takes to make it again: commit, edits since, packages, data."""
+
+import getpass
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import distributions
+from pathlib import Path
+
+from pipeline.artifacts.dvc_lock import LOCK, LockedStage, dvc_md5, read_lock
+from pipeline.project.console import UserError
+from pipeline.project.files import CORPUS_METRICS, PROCESSED, RAW
+
+LONGEST_DIFF = 1_000_000  # letters
+IDS_MD5, RAW_MD5, WEIGHTS_MD5 = "dvc_md5_ids", "dvc_md5_corpus", "dvc_md5_weights"
+
+
+def circumstances() -> dict[str, str]:
+    """Who ran which command, at which commit, in which DVC stage and experiment."""
+    commit = _git("rev-parse", "HEAD").strip()
+    tags = {
+        "mlflow.user": _user(),
+        "mlflow.source.name": f"python -m pipeline.{Path(sys.argv[0]).stem}",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": commit,
+        "git_dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower() if commit else "",
+        "dvc_stage": os.environ.get("DVC_STAGE", ""),
+        "dvc_experiment": os.environ.get("DVC_EXP_NAME", ""),
+    }
+    return {name: value for name, value in tags.items() if value}
+
+
+def uncommitted_changes() -> str:
+    """What `git diff` shows, but for what DVC writes; addresses in it have lost login and query."""
+    aside = [f":(exclude){path}" for path in (CORPUS_METRICS.parent, LOCK)]
+    diff = _git("diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD", "--", ".", *aside)
+    diff = re.sub(r"(://)[^\s\"'<>]*@", r"\1***@", diff)
+    diff = re.sub(r"(://[^\s\"'<>?]*\?)[^\s\"'<>]*", r"\1***", diff)
+    return diff if len(diff) <= LONGEST_DIFF else f"{diff[:LONGEST_DIFF]}\n[cut: {len(diff):,} letters in all]\n"
+
+
+def packages() -> str:
+    """The installed packages and their versions, a line each, as pip takes them."""
+    return "".join(sorted({f"{one.metadata['Name']}=={one.version}\n" for one in distributions()}, key=str.lower))
+
+
+def data_at_hand() -> dict[str, str]:
+    """The digests by which DVC knows the ids in data/processed and, where dvc.lock tells, the text they are of."""
+    if not PROCESSED.exists():
+        return {}
+    try:
+        stages = read_lock()
+    except UserError:
+        stages = {}
+    return digests_of_data(dvc_md5(PROCESSED), stages)
+
+
+def digests_of_data(ids: str, stages: dict[str, LockedStage]) -> dict[str, str]:
+    """The digest of ids, and of the text that dvc.lock says they were made of."""
+    made = stages.get("preprocess", LockedStage())
+    text = made.md5(RAW) if made.md5(PROCESSED) == ids else None
+    return {IDS_MD5: ids} | ({RAW_MD5: text} if text else {})
+
+
+def commit_that_brought(path: Path) -> str:
+    """The newest commit that has a file as it is now; empty if there is none."""
+    if _git("status", "--porcelain", "--ignored", "--", str(path)):
+        return ""
+    return _git("log", "-1", "--format=%H", "--", str(path)).strip()
+
+
+def text_at(commit: str, path: Path) -> str:
+    """A file as a commit has it; empty if it has none."""
+    return _git("show", f"{commit}:./{path}")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a user id that has no name
+        return ""
+
+
+def _git(*arguments: str) -> str:
+    """What git says; empty where it fails."""
+    try:
+        result = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, errors="replace", check=False, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return result.stdout if result.returncode == 0 else ""
