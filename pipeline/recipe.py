@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.corpus import sample
 from pipeline.project.console import UserError, run, say
 from pipeline.project.files import PARAMS, PARAMS_BASE, RECIPES, SAMPLE, atomic_write
-from pipeline.project.params import parse_params, parse_yaml
+from pipeline.project.params import parse_params, parse_yaml, read_text
 from pipeline.project.recipes import committed_params, lay_over, read_base, recipe_files
 
 
@@ -21,7 +21,7 @@ def list_recipes() -> None:
         raise UserError(f"no recipes here: run from the repository's root, or put one into {RECIPES}")
     width = max(map(len, recipes))
     for name, path in recipes.items():
-        comments = (line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
+        comments = (line for line in read_text(path).splitlines() if line.startswith("#"))
         say(f"{name:{width}}  {next(comments, '').lstrip('# ')}".rstrip())
 
 

@@ -66,14 +66,14 @@ def render(
         f"The last training finished at {finished_at}.",
         "## Results",
         _results_table(results, published),
-        "Perplexities are of the weights of the best epoch, the one of lowest valid perplexity. One training a model: "
-        f"how far another seed would move these numbers is {_measured(groups)}.",
+        "Perplexities are those of the weights of the best epoch, the one with the lowest validation perplexity. Each "
+        f"model was trained once; how much another seed would change these numbers is {_measured(groups)}.",
         *_published_verdicts(results, published),
         "## Curves",
-        "![Valid perplexity by epoch of all models](comparison.svg)",
-        "![Train and valid perplexity by epoch, a panel for each model](curves.svg)",
-        "Train perplexity is taken while training, dropout included, so it can lie above valid. The first epochs may "
-        "start above the frame.",
+        "![Validation perplexity by epoch of all models](comparison.svg)",
+        "![Training and validation perplexity by epoch, a panel for each model](curves.svg)",
+        "Training perplexity is measured while training, with dropout, so it can exceed validation perplexity. The "
+        "first epochs may start above the frame.",
         "![Learning rate by epoch](learning_rates.svg)",
         "## The published conclusions",
         "\n".join(_conclusion_item(conclusion) for conclusion in judge(judged, groups)) if judged else LEFT_OUT,
@@ -131,7 +131,7 @@ def _comparable_groups(seeds: KeptStudy | None, corpus: CorpusSizes) -> list[Gro
 def _measured(groups: Sequence[Group]) -> str:
     if not groups:
         return "not measured here"
-    return f"measured on shorter runs of {groups[0].settings.epochs} epochs, of which the conclusions below say more"
+    return f"measured on shorter runs of {groups[0].settings.epochs} epochs (see the conclusions below)"
 
 
 def _conclusion_item(conclusion: Conclusion) -> str:

@@ -93,7 +93,7 @@ def train(name: str) -> None:
                 inputs.warn_once()
             if len(training.history) < settings.epochs:
                 best = best_epoch(training.history).epoch
-                say(f"{name}: ends here, for valid perplexity has not been better since epoch {best}")
+                say(f"{name}: ends here, for validation perplexity has not been better since epoch {best}")
             tracked.end("FINISHED", files=files)
 
 

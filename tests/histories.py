@@ -6,7 +6,7 @@ from pipeline.lm.record import EpochRecord
 
 
 def history(valid: Sequence[float], train: Sequence[float] | None = None, rate: float = 1.0) -> list[EpochRecord]:
-    """One epoch for each valid perplexity; train perplexity falls by one an epoch unless it is given."""
+    """One epoch for each validation perplexity; training perplexity falls by one an epoch unless it is given."""
     train = train or [400.0 - epoch for epoch in range(len(valid))]
     return [
         EpochRecord(

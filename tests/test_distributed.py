@@ -39,7 +39,7 @@ def settings_of(name: str) -> Settings:
 
 
 def trajectory(settings: Settings) -> tuple[torch.Tensor, list[tuple[float, float, float]]]:
-    """Weights after every step [steps, parameters], and train and valid perplexity and gradient norm of two epochs."""
+    """Weights after every step [steps, parameters], and the perplexities and gradient norm of two epochs."""
     text = torch.randint(VOCAB, (settings.batch_size * settings.bptt * STEPS // 2,), generator=torch.Generator())
     training = Training(settings, text, text[:1234], VOCAB)
     weights: list[torch.Tensor] = []

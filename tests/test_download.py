@@ -405,7 +405,7 @@ def check_that_it_moves_on(
 ) -> None:
     assert download.fetch(settings(bad, good, timeout_seconds=timeout_seconds))[0] == good
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith(f"passed over {bad}: ")
+    assert line.startswith(f"skipped {bad}: ")
     assert re.search(reason, line)
     assert line.isprintable()
     assert raw_files() == RAW_FILES
@@ -417,7 +417,7 @@ def test_a_full_disk_moves_on_and_leaves_no_partial_file(capsys: pytest.CaptureF
     (RAW / f".valid.txt.{os.getpid()}.partial").symlink_to("/dev/full")  # where the first attempt writes to
     first, second = folder("first"), folder("second")
     assert download.fetch(settings(first, second))[0] == second
-    assert capsys.readouterr().out == f"passed over {first}: No space left on device\n"
+    assert capsys.readouterr().out == f"skipped {first}: No space left on device\n"
     assert raw_files() == RAW_FILES
 
 

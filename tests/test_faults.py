@@ -28,6 +28,7 @@ from pipeline.tracking.faults import REMEDY, explain, fault_message
 from pipeline.tracking.finished import publish
 from pipeline.tracking.location import public_address
 from pipeline.tracking.registry import register
+from pipeline.tracking.sweeps import close_sweep, open_sweep
 from tests.small import ROOT
 from tests.test_tracking import FACTS, epochs
 
@@ -198,18 +199,21 @@ def dripping(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             server.shutdown(socket.SHUT_RDWR)
 
 
-def test_a_server_that_drips_holds_neither_evaluation_nor_restoration(
+def test_a_server_that_drips_holds_neither_evaluation_nor_restoration_nor_a_sweep(
     dripping: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(deadline, "DEADLINE_SECONDS", 3.0)
+    monkeypatch.setattr(deadline, "DEADLINE_SECONDS", 1.5)
     beginning = time.monotonic()
     assert publish(FACTS, epochs(2), [], {"test_perplexity": 140.5}) is None
     assert capsys.readouterr().out == (
-        f"warning: MLflow is behind: {dripping} did not take all in 3 seconds: {REMEDY}\n"
+        f"warning: MLflow is behind: {dripping} did not take all in 1.5 seconds: {REMEDY}\n"
     )
-    assert "did not take all in 3 seconds: then the same command writes what it lacks" in message()
+    assert "did not take all in 1.5 seconds: then the same command writes what it lacks" in message()
     register(FACTS, "a run", Path("model.safetensors"), 100.0)
-    assert f"lstm is not registered: {dripping} did not take all in 3 seconds" in capsys.readouterr().err
+    assert f"lstm is not registered: {dripping} did not take all in 1.5 seconds" in capsys.readouterr().err
+    assert open_sweep("study", "small") is None
+    close_sweep("study", "small", [], [], {})
+    assert capsys.readouterr().out.count(f"{dripping} did not take all in 1.5 seconds: `python -m pipeline.sweep") == 2
     assert time.monotonic() - beginning < 60
 
 

@@ -125,7 +125,7 @@ def draw_trials(columns: Mapping[str, list], perplexities: list[float], complete
 
 def test_a_sweep_is_drawn_with_every_setting_and_value_that_has_a_name() -> None:
     svg = draw_trials(TRIALS, [100.0, 120.0, 150.0, math.inf], [True, True, False, False])
-    assert texts(svg) >= {*TRIALS, "valid perplexity", "lstm", "gru", "0.8", "none", "worse", "best", "complete"}
+    assert texts(svg) >= {*TRIALS, "validation perplexity", "lstm", "gru", "0.8", "none", "worse", "best", "complete"}
     assert svg == draw_trials(TRIALS, [100.0, 120.0, 150.0, math.inf], [True, True, False, False])
     assert svg != draw_trials(TRIALS, [100.0, 120.0, 151.0, math.inf], [True, True, False, False])
 

@@ -56,7 +56,7 @@ def test_its_history_is_whole_for_mlflow_restore_and_report(capsys: pytest.Captu
     epochs = read_history(history_path("lstm"))
     assert len(epochs) < 50
     assert (
-        f"lstm: ends here, for valid perplexity has not been better since epoch {len(epochs) - 1}\n"
+        f"lstm: ends here, for validation perplexity has not been better since epoch {len(epochs) - 1}\n"
         in capsys.readouterr().out
     )
     train("lstm")

@@ -139,13 +139,13 @@ def test_every_figure_of_the_text_exists() -> None:
 
 def test_the_published_conclusions_are_confirmed_with_the_numbers() -> None:
     text = report()
-    assert "- An LSTM beats a GRU: **confirmed** by one run a model." in text
+    assert "- An LSTM beats a GRU: **confirmed** by one run per model." in text
     assert "91.90 of `lstm_dropout` against 97.50 of `gru_dropout` (-5.60)" in text
     assert "115.00 of `lstm` against 118.00 of `gru` (-3.00)" in text
-    assert "- Dropout beats none: **confirmed** by one run a model." in text
+    assert "- Dropout beats none: **confirmed** by one run per model." in text
     assert "97.50 of `gru_dropout` against 118.00 of `gru` (-20.50)" in text
-    assert "both over-fit: **confirmed** by one run a model." in text
-    assert "`lstm`: from epoch 2, the best, to 3, the last, valid perplexity goes from 120.00 to 130.00" in text
+    assert "both over-fit: **confirmed** by one run per model." in text
+    assert "`lstm`: from epoch 2, the best, to 3, the last, validation perplexity goes from 120.00 to 130.00" in text
     assert "should have been tried: **open**." in text
 
 
@@ -153,7 +153,7 @@ def test_a_whole_study_of_seeds_judges_the_conclusions_too() -> None:
     params, whole = load_params(), study()
     results, corpus = read_results(params.models), read_corpus_sizes()
     text = render(results, "ptb", corpus, {}, whole)
-    assert "- Dropout beats none: **confirmed** by one run a model; **confirmed** over 3 seeds of 2 epochs.\n" in text
+    assert "- Dropout beats none: **confirmed** by one run per model; **confirmed** over 3 seeds of 2 epochs.\n" in text
     assert "  - `lstm_dropout` beats `gru_dropout` by 5.97 ± 0.14 in test perplexity over 3 seeds.\n" in text
     assert "is measured on shorter runs of 2 epochs" in text
     elsewhere = whole.model_copy(update={"corpus": corpus.model_copy(update={"vocabulary_size": 9})})
@@ -163,15 +163,15 @@ def test_a_whole_study_of_seeds_judges_the_conclusions_too() -> None:
 
 def test_conclusions_turn_when_the_numbers_do() -> None:
     model("gru_dropout", 90.0)
-    assert "An LSTM beats a GRU: **confirmed in 1 of 2 cases** by one run a model." in report()
+    assert "An LSTM beats a GRU: **confirmed in 1 of 2 cases** by one run per model." in report()
     model("gru", 100.0)
-    assert "An LSTM beats a GRU: **contradicted** by one run a model." in report()
+    assert "An LSTM beats a GRU: **contradicted** by one run per model." in report()
     model("lstm", 91.9, FALLING)
     text = report()
-    assert "Dropout beats none: **confirmed in 1 of 2 cases** by one run a model." in text
+    assert "Dropout beats none: **confirmed in 1 of 2 cases** by one run per model." in text
     assert "91.90 of `lstm_dropout` against 91.90 of `lstm` (+0.00)" in text
-    assert "both over-fit: **contradicted** by one run a model." in text
-    assert "`lstm`: valid perplexity is lowest at the last epoch, 3: 110.00." in text
+    assert "both over-fit: **contradicted** by one run per model." in text
+    assert "`lstm`: validation perplexity is lowest at the last epoch, 3: 110.00." in text
 
 
 def test_a_fifth_model_appears_everywhere_by_its_settings_alone() -> None:

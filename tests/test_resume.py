@@ -1,6 +1,8 @@
 """Killed at any moment, a training goes on to the result that it would have had."""
 
+import json
 import random
+import re
 import resource
 import signal
 import statistics
@@ -18,6 +20,7 @@ from pipeline.artifacts.history import read_history
 from pipeline.demo import workspace_environment
 from pipeline.project.console import UserError
 from pipeline.project.files import sha256
+from pipeline.project.params import read_yaml
 from tests.small import ROOT
 from tests.workspaces import workspace
 
@@ -162,3 +165,23 @@ def test_a_second_training_of_the_same_kind_says_who_holds_it(tmp_path: Path) ->
             pass
     with exclusive(path):  # free again
         pass
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_training_that_is_asked_to_end_goes_on_at_the_step_where_it_was(processes: int, tmp_path: Path) -> None:
+    undisturbed, disturbed = (workspace(tmp_path / name, 3) for name in ("undisturbed", "disturbed"))
+    for folder in (undisturbed, disturbed):
+        params = folder / "params.yaml"
+        params.write_text(json.dumps(read_yaml(params) | {"processes": processes}))
+    train_to_the_end(undisturbed, "gru_dropout")
+    with start_training(disturbed, "gru_dropout") as process:
+        assert process.stdout is not None
+        while b"epoch 1/3" not in process.stdout.readline():
+            pass
+        time.sleep(read_history(undisturbed / "results/models/gru_dropout/history.csv")[1].seconds / 2)
+        process.terminate()
+    with start_training(disturbed, "gru_dropout") as process:
+        printed = process.communicate()[0]
+    assert re.search(rb"going on after step \d+ of epoch [23]", printed)
+    assert result(disturbed, "gru_dropout") == result(undisturbed, "gru_dropout")

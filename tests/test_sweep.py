@@ -612,7 +612,7 @@ def test_a_sweep_goes_on_after_an_interrupt_and_ends_once(
     assert_complete(folder, 4)
 
     best = parse_params(parse_yaml(lay_over(Path("params.yaml").read_text(), Path(recipe)), Path(recipe)))
-    (winner,) = re.findall(r"best: trial (\d+), valid perplexity ([\d.]+)", again)
+    (winner,) = re.findall(r"best: trial (\d+), validation perplexity ([\d.]+)", again)
     assert best.recipe == "small"
     run = runs_of(folder)[1][int(winner[0]) - 1]
     assert {name: str(value) for name, value in best.model("best").flat().items()} == run.data.params

@@ -59,7 +59,7 @@ def mismatch(metrics: Metrics, history: Sequence[EpochRecord]) -> str | None:
         return f"is of epoch {metrics.best_epoch}, but the best in the history is {best.epoch}"
     if not math.isclose(metrics.valid_perplexity, best.valid_perplexity, rel_tol=SAME_WEIGHTS):
         ours, theirs = metrics.valid_perplexity, best.valid_perplexity
-        return f"has valid perplexity {ours:.2f}, but the best in the history is {theirs:.2f}"
+        return f"has validation perplexity {ours:.2f}, but the best in the history is {theirs:.2f}"
     return None
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from pipeline.corpus.words import EOS, UNK, refuse_eos
 from pipeline.project.console import UserError
@@ -47,11 +48,9 @@ class Encoder:
 
 
 def count_words(lines: Iterable[Sequence[str]]) -> Counter[str]:
-    """How often each word of a text occurs, and `<eos>`, once a line."""
+    """How often each word of a text occurs, and `<eos>`, once per line."""
     counts = Counter({EOS: 0})
-    for words in lines:
-        counts.update(words)
-        counts[EOS] += 1
+    counts.update(chain.from_iterable([*words, EOS] for words in lines))
     return counts
 
 

@@ -33,7 +33,8 @@ class EpochRecord:
 def is_whole(history: Sequence[EpochRecord], settings: Settings) -> bool:
     """Whether these are all the epochs of a training run.
 
-    That is as many as the settings ask for, or fewer if the last `patience` of them brought no better valid perplexity.
+    That is as many as the settings ask for, or fewer if the last `patience` of them did not lower the validation
+    perplexity.
     """
     perplexities = [record.valid_perplexity for record in history]
     if not perplexities or len(perplexities) >= settings.epochs:

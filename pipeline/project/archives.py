@@ -16,7 +16,7 @@ Read = Callable[[int], bytes]  # at most so many of the bytes that follow, none 
 
 
 class SourceError(Exception):
-    """Why a source is passed over, in one line."""
+    """Why a source is skipped, in one line."""
 
 
 class BoundedStream(io.RawIOBase):

@@ -8,7 +8,7 @@ from pipeline.lm.settings import Settings
 from pipeline.reporting.results import Result
 from pipeline.reporting.spread import Difference, Group, difference
 
-ONE_RUN = "by one run a model"
+ONE_RUN = "by one run per model"
 
 
 class Trained(Protocol):
@@ -46,7 +46,7 @@ def judge(results: Sequence[Result], groups: Sequence[Group] = ()) -> list[Concl
         Conclusion(
             claim="More schedules and optimizers should have been tried",
             verdicts={"": "open"},
-            evidence=["These runs cannot settle it: it takes models in `params.yaml` that differ in just that."],
+            evidence=["These runs cannot settle it: that takes models in `params.yaml` that differ in nothing else."],
         ),
     ]
 
@@ -135,12 +135,11 @@ def _course(result: Result) -> str:
     """Where validation and training perplexity went after the best epoch."""
     best, last = result.best, result.last
     if best == last:
-        return (
-            f"`{result.name}`: valid perplexity is lowest at the last epoch, {last.epoch}: {last.valid_perplexity:.2f}."
-        )
+        lowest = f"{last.valid_perplexity:.2f}"
+        return f"`{result.name}`: validation perplexity is lowest at the last epoch, {last.epoch}: {lowest}."
     return (
-        f"`{result.name}`: from epoch {best.epoch}, the best, to {last.epoch}, the last, valid perplexity goes from "
-        f"{best.valid_perplexity:.2f} to {last.valid_perplexity:.2f} and train perplexity from "
+        f"`{result.name}`: from epoch {best.epoch}, the best, to {last.epoch}, the last, validation perplexity goes "
+        f"from {best.valid_perplexity:.2f} to {last.valid_perplexity:.2f} and training perplexity from "
         f"{best.train_perplexity:.2f} to {last.train_perplexity:.2f}."
     )
 

@@ -71,7 +71,7 @@ def comparison(histories: Mapping[str, History], path: Path) -> None:
             axes.plot(best.epoch, best.valid_perplexity, marker_of(index), color=color_of(index), **BEST)
         perplexity_axis(axes, histories.values(), ["valid_perplexity"])
         epoch_axis(axes, histories.values())
-        axes.set_ylabel("valid perplexity")
+        axes.set_ylabel("validation perplexity")
         _label_lines(axes, histories)
 
 

@@ -55,7 +55,7 @@ def parallel_coordinates(
                 axes.annotate(label, (x, height), (4, 0), textcoords="offset points", va="center", fontsize=8, **HALO)
         axes.set_xlim(-0.1, len(scales) - 0.6)
         axes.set_ylim(-0.05, 1.2)
-        axes.set_xticks(range(len(scales)), [*columns, "valid perplexity"], color=INK)
+        axes.set_xticks(range(len(scales)), [*columns, "validation perplexity"], color=INK)
         axes.set_yticks([])
         for side in ("left", "bottom"):
             axes.spines[side].set_visible(False)

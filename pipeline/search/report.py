@@ -65,7 +65,7 @@ def show(sweep: Sweep, study: KeptStudy) -> None:
     best = trials[0]
     if best.state == "complete":
         recipe = _recipe_path(sweep)
-        say(f"best: trial {best.number}, valid perplexity {best.valid_perplexity:.2f}, as a recipe: {recipe}")
+        say(f"best: trial {best.number}, validation perplexity {best.valid_perplexity:.2f}, as a recipe: {recipe}")
     say(f"tables, importance and pictures: {folder}")
     if best.state == "complete":
         say(f"next: {_next(recipe)}")
@@ -135,7 +135,7 @@ def _write_recipe(sweep: Sweep, trial: EndedTrial, trials: int) -> Path:
     path = _recipe_path(sweep)
     with atomic_write(path) as file:
         file.write(
-            f"# The best of {trials} trials of {sweep.path.as_posix()}: trial {trial.number}, valid perplexity"
+            f"# The best of {trials} trials of {sweep.path.as_posix()}: trial {trial.number}, validation perplexity"
             f" {trial.valid_perplexity:.2f} after {counted(len(trial.history), 'epoch')}.\n\n"
         )
         round_trip().dump(in_layout(document), file)

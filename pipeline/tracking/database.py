@@ -1,4 +1,4 @@
-"""The SQLite file of a store: made whole or not at all, looked at before MLflow is, brought along when it moved."""
+"""The SQLite file of a store: created completely or not at all, checked before MLflow opens it, and moved along."""
 
 import os
 import shlex
@@ -12,7 +12,7 @@ from pipeline.project.files import project_root
 from pipeline.tracking.faults import REBUILT, StoreError
 from pipeline.tracking.location import Location
 
-PATIENCE_SECONDS = 20.0  # with another process that writes; as long as MLflow's own
+PATIENCE_SECONDS = 20.0  # with another process that is writing; the same as MLflow's
 
 # Where MLflow keeps addresses of artifacts.
 ADDRESSES = (
@@ -25,10 +25,10 @@ ADDRESSES = (
 
 
 def prepare_database(location: Location) -> None:
-    """Make the file where there is none, and see to it that MLflow can work with it.
+    """Create the file if there is none, and make sure that MLflow can work with it.
 
-    One process at a time calls this: several at once would corrupt a fresh database. Raises StoreError where its tables
-    are not those of this MLflow, and sqlite3.Error.
+    Only one process at a time may call this: several would corrupt a new database. Raises StoreError if its tables are
+    not those of this MLflow, and sqlite3.Error.
     """
     path = location.database
     assert path
@@ -44,23 +44,23 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _create(location: Location, path: Path) -> None:
-    """Make the tables under another name first: killed half-way, they could never be opened again."""
+    """Create the tables under another name first: a half-made database could never be opened again."""
     from mlflow import MlflowClient
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    # A journal belongs to the file that it lay beside: SQLite would undo in the new one what was begun in the old.
+    # SQLite would apply a journal of an earlier file to the new one.
     for left in (partial, *(file.with_name(f"{file.name}-journal") for file in (partial, path))):
         left.unlink(missing_ok=True)
     MlflowClient(location.beside(partial.name).address).search_experiments(max_results=1)
     with closing(_open(partial)) as database, database:
-        place = f"{location.artifacts}/0"  # MLflow took the working folder, which may be a copy
+        place = f"{location.artifacts}/0"  # MLflow chose the working folder, which may be a copy
         database.execute("update experiments set artifact_location = ? where experiment_id = 0", (place,))
     os.replace(partial, path)
 
 
 def _check_schema(database: sqlite3.Connection, location: Location) -> None:
-    """Raises StoreError: MLflow itself tries for minutes, and names one remedy for all."""
+    """Raises StoreError: MLflow itself retries for minutes, and names the same remedy for everything."""
     name = location.name
     tables = {table for (table,) in database.execute("select name from sqlite_master where type = 'table'")}
     if not {"alembic_version", "experiments", "runs"} <= tables:
@@ -77,7 +77,7 @@ def _check_schema(database: sqlite3.Connection, location: Location) -> None:
 
 
 def _schemas() -> tuple[str | None, set[str]]:
-    """The schema that this MLflow works with, and all that it knows."""
+    """The schema that this MLflow works with, and all those it knows."""
     from alembic.script import ScriptDirectory
     from mlflow.store.db.utils import _get_alembic_config
 
@@ -86,9 +86,9 @@ def _schemas() -> tuple[str | None, set[str]]:
 
 
 def _bring_along(database: sqlite3.Connection, path: Path) -> None:
-    """Give artifacts the addresses that they have today: MLflow's are absolute, those of the folder of before.
+    """Update the addresses of artifacts, which MLflow keeps as absolute paths, to the project's current folder.
 
-    Otherwise a copied project writes into the one that it was copied from, and a moved one makes the old folder again.
+    Otherwise a copied project would write into the original, and a moved one would create its old folder again.
     """
     new = (path.parent / "mlruns").as_uri()
     rows = database.execute("select experiment_id, artifact_location from experiments").fetchall()
@@ -103,10 +103,10 @@ def _bring_along(database: sqlite3.Connection, path: Path) -> None:
 
 
 def _left_behind(experiment: str, address: str, path: Path) -> str | None:
-    """The `mlruns` of an experiment's address, where that is one which this database left; None if it is not.
+    """The `mlruns` folder of an experiment's address, if it is one that this database was moved away from; else None.
 
-    Ours end in `mlruns`, those that MLflow chooses in `mlruns/ID`. A place of another name, or one with files and
-    no such database beside it, was chosen by somebody.
+    Ours end in `mlruns`, those that MLflow chooses in `mlruns/ID`. A folder with another name, or with files and no
+    such database next to it, was chosen by someone.
     """
     ours = address.endswith("/mlruns")
     old = address if ours else address.removesuffix(f"/{experiment}")

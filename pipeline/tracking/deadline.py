@@ -1,4 +1,4 @@
-"""Work that must end in time, whatever MLflow's store does: one that gives a byte a second meets no other limit."""
+"""Work that must end in time, whatever MLflow's store does: a server that drips meets no other limit."""
 
 import concurrent.futures.thread
 import threading
@@ -14,9 +14,9 @@ DEADLINE_SECONDS = 60.0
 
 
 def within(work: Callable[[], T]) -> T:
-    """What a piece of work gives. Raises what it raises, and StoreError when it does not end in time.
+    """The result of `work`. Raises what it raises, and StoreError if it does not end in time.
 
-    Then it is left to a thread that ends with the process: nothing in Python can end a thread.
+    In that case it is left to a thread that ends with the process, since nothing in Python can end a thread.
     """
     results: list[T] = []
     errors: list[BaseException] = []
@@ -39,5 +39,5 @@ def within(work: Callable[[], T]) -> T:
 
 
 def _let_go_of_pools() -> None:
-    """Keep Python from waiting, as the process ends, for the workers of the pools in which MLflow sends files."""
+    """Keep Python from waiting at exit for the thread pools in which MLflow sends files."""
     concurrent.futures.thread._threads_queues.clear()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What went wrong with MLflow: one line, what and where and how to mend it, and never a secret in it."""
+"""What went wrong with MLflow, in one line: what, where and what to do, and never a secret."""
 
 import errno
 import re
@@ -12,9 +12,9 @@ from filelock import Timeout
 from pipeline.tracking.location import Location, locate
 
 REMEDY = "the next stage or `make ui` writes what it lacks"
-AGAIN = "then the same command writes what it lacks"  # of those commands that others name as the remedy
+AGAIN = "then the same command writes what it lacks"  # for commands that are themselves named as the remedy
 REBUILT = "move the file away, then `make ui` rebuilds it from results/"
-LONGEST = 200  # letters of somebody else's message
+LONGEST = 200  # characters of another program's message
 
 _PRIMARY = 0xFF  # SQLite's extended codes hold the primary one in their lowest byte
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
@@ -23,10 +23,10 @@ _FORBIDDEN = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_P
 
 
 class StoreError(Exception):
-    """A fault of MLflow's store whose cause is known.
+    """A fault of MLflow's store with a known cause.
 
-    remedy: what to do before MLflow can be written to again; None where only time can help
-    whole: the remedy also says what writes what MLflow lacks
+    remedy: what to do before MLflow can be written to again; None if only waiting can help
+    whole: whether the remedy also says what will write whatever MLflow lacks
     """
 
     def __init__(self, what: str, remedy: str | None = None, *, whole: bool = False) -> None:
@@ -38,7 +38,7 @@ class StoreError(Exception):
 def fault_message(error: Exception, remedy: str = REMEDY) -> str:
     """One line for a fault that leaves MLflow behind the files.
 
-    remedy: what writes later whatever it lacks
+    remedy: what will write whatever it lacks
     """
     fault = diagnose(error)
     if fault.whole:
@@ -47,12 +47,12 @@ def fault_message(error: Exception, remedy: str = REMEDY) -> str:
 
 
 def explain(error: Exception) -> str:
-    """What went wrong in MLflow, and what mends it where that is known: one line without a secret."""
+    """What went wrong in MLflow and, if known, what to do about it: one line without secrets."""
     return str(diagnose(error))
 
 
 def diagnose(error: Exception) -> StoreError:
-    """The cause of an error that came out of MLflow, or of what lies under it."""
+    """The cause of an error raised by MLflow or by what it calls."""
     location = locate()
     for cause in _causes(error):
         if isinstance(cause, StoreError):
@@ -88,7 +88,7 @@ def _database_fault(error: sqlite3.Error, location: Location) -> StoreError | No
 
 
 def _system_fault(error: OSError, location: Location) -> StoreError:
-    """What the system refused: a file, or a connection, for the errors of requests are the system's, too."""
+    """What the system refused: a file or a connection (errors of requests are OSErrors too)."""
     place = error.filename if isinstance(error.filename, str) else location.name
     if isinstance(error, Timeout):
         return StoreError(f"another process holds {error.lock_file}", "wait for it, or end it")

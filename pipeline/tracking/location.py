@@ -1,4 +1,4 @@
-"""Where MLflow's store is: the project's own database, or what MLFLOW_TRACKING_URI names. Resolved here alone."""
+"""Where MLflow's store is: the project's own database, or what MLFLOW_TRACKING_URI names. Only resolved here."""
 
 import os
 import re
@@ -14,12 +14,12 @@ UNCLEAR = "the server that MLFLOW_TRACKING_URI names"
 
 @dataclass(frozen=True)
 class Location:
-    """A store, seen from the root of today: `dvc exp run --temp` works in a copy that is thrown away.
+    """A store, relative to the repository's current root: `dvc exp run --temp` works in a temporary copy.
 
     address: as MLflow takes it
     database: the file of a SQLite store
-    name: as people know it: a file, or a server's address without anything secret
-    secrets: what must not come out of the address
+    name: for messages: a file, or a server's address without secrets
+    secrets: parts of the address that must never be shown
     """
 
     address: str
@@ -29,26 +29,26 @@ class Location:
 
     @property
     def artifacts(self) -> str | None:
-        """Address of the folder of artifacts, beside the database; a server has its own."""
+        """The address of the artifacts' folder, next to the database; a server has its own."""
         return (self.database.parent / "mlruns").as_uri() if self.database else None
 
     def beside(self, name: str) -> "Location":
-        """Another SQLite file in the folder of this one."""
+        """Another SQLite file in the same folder."""
         assert self.database
         return _file(self.database.with_name(name), [])
 
     @property
     def command_address(self) -> str:
-        """What names the store in a command that is typed in the project's root, without anything secret."""
+        """The store's address for a command typed in the project's root, without secrets."""
         if self.database is None:
             return '"$MLFLOW_TRACKING_URI"'
-        if self.database.parent == project_root():  # whatever letters the way there has
+        if self.database.parent == project_root():  # whatever letters the path has
             return f"sqlite:///{self.database.name}"
         return f"'{self.address}'"
 
 
 def locate() -> Location:
-    """The store of this moment. An address that cannot be read is left for MLflow to refuse."""
+    """The current store. An address that cannot be parsed is left for MLflow to refuse."""
     address = os.environ.get("MLFLOW_TRACKING_URI", "")
     secrets = [os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("PASSWORD", "TOKEN")]
     if not address:
@@ -60,9 +60,9 @@ def locate() -> Location:
 
 
 def public_address(address: str) -> str | None:
-    """Scheme, host and port of an address; None where it is in doubt what they are.
+    """Scheme, host and port of an address; None if there is any doubt about what they are.
 
-    A slash, a blank or the like in a password moves the end of the host for whoever parses it.
+    A slash or a space in a password would make a parser find the end of the host elsewhere.
     """
     try:
         parts = urlsplit(address)
@@ -85,11 +85,11 @@ def _secrets(address: str, *, readable: bool) -> list[str]:
 
 
 def file_address(path: Path, query: dict | None = None) -> str:
-    """Address of a SQLite file, whatever letters its path has."""
+    """The address of a SQLite file, whatever letters its path has."""
     from sqlalchemy import URL
 
     url = URL.create("sqlite", database=str(path), query=query or {}).render_as_string()
-    # Of an address in `sqlite:` MLflow makes the folder, by the letters as they are quoted.
+    # For an address with `sqlite:` MLflow would create the folder, under its quoted name.
     return url.replace("sqlite:", "sqlite+pysqlite:", 1) if "%" in url else url
 
 

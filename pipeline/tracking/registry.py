@@ -33,7 +33,7 @@ def register(facts: RunFacts, run_id: str, weights_file: Path, valid_perplexity:
     """Make a training run a version of its registered model, unless it already is. MLflow's faults become a warning."""
     try:
         within(lambda: _register(facts, run_id, weights_file, valid_perplexity))
-    except Exception as error:  # the model is just as good without being registered
+    except Exception as error:  # the results do not depend on it
         reason = explain(error)
         warn(f"{facts.model} is not registered: {reason}; `python -m pipeline.evaluate {facts.model}` tries again")
 
@@ -50,7 +50,7 @@ def _register(facts: RunFacts, run_id: str, weights_file: Path, valid_perplexity
     }
     versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
     for registered in versions:
-        for tag in tags.keys() - registered.tags.keys():  # removed by somebody; the champion is found by them
+        for tag in tags.keys() - registered.tags.keys():  # removed by someone; the champion is found by them
             client.set_model_version_tag(name, registered.version, tag, tags[tag])
     if not versions:
         if not client.search_registered_models(f"name = '{name}'", max_results=1):
@@ -62,10 +62,10 @@ def _register(facts: RunFacts, run_id: str, weights_file: Path, valid_perplexity
 
 
 def _source(client: "MlflowClient", model: "LoggedModel") -> str:
-    """What the registry is told of where a model lies.
+    """The location of a model that is given to the registry.
 
-    A server looks `models:/ID` up in its own store. Without one MLflow looks in the store that is its default in this
-    folder, whichever the client's is, and makes one if there is none.
+    A server looks `models:/ID` up in its own store. Without a server, MLflow looks in its default store for this
+    folder, whatever the client's store is, and creates one if there is none.
     """
     return f"models:/{model.model_id}" if client.tracking_uri.startswith("http") else model.artifact_location
 
@@ -73,9 +73,9 @@ def _source(client: "MlflowClient", model: "LoggedModel") -> str:
 def _log_model(
     client: "MlflowClient", experiment_id: str, name: str, vocabulary: tuple[str, ...], run_id: str, weights_file: Path
 ) -> "LoggedModel":
-    """Write the model where MLflow keeps models: code, weights and what it takes and gives. Returns MLflow's record.
+    """Write the model where MLflow keeps models: code, weights and signature. Returns MLflow's record.
 
-    What a registration that failed has left is used again.
+    Whatever a failed registration left is used again.
     """
     import mlflow.pyfunc
     import pandas as pd  # type: ignore[import-untyped]
@@ -94,7 +94,7 @@ def _log_model(
     left = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'", max_results=1)
     model = left[0] if left else client.create_logged_model(experiment_id, name, run_id)
     with TemporaryDirectory() as folder:
-        # DVC may have put a link there, to a file of another name, and MLflow copies links as they are.
+        # DVC may have put a link there, to a file with another name, and MLflow copies links as links.
         weights = shutil.copyfile(weights_file, Path(folder) / weights_file.name)
         copy_needed_code(SERVED_MODEL, Path(folder))
         mlflow.pyfunc.save_model(
@@ -120,7 +120,7 @@ def _promote_best(client: "MlflowClient", name: str, data_sha256: str) -> None:
 
 
 def _valid_perplexity(client: "MlflowClient", version: "ModelVersion") -> float:
-    """A version's: from its tag or, if someone removed or spoilt that, from its run; infinite if neither has it."""
+    """A version's, from its tag or, if that was removed or damaged, from its run; infinite if neither has it."""
     from mlflow.exceptions import MlflowException
 
     try:

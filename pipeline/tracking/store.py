@@ -21,9 +21,9 @@ LOCK_SECONDS = 50.0
 
 
 def prepare_store(remedy: str = REMEDY) -> None:
-    """Make the default store where there is none, or see that the server answers.
+    """Create the default store if there is none, or check that the server answers.
 
-    remedy: what writes later whatever MLflow lacks
+    remedy: what will write whatever MLflow lacks
 
     Raises UserError.
     """
@@ -58,7 +58,7 @@ def open_client() -> "MlflowClient":
 
 
 def _alone_with(location: Location) -> AbstractContextManager:
-    """Keep other processes away from a store that is a file, until what is missing has been made."""
+    """Keep other processes away from a store that is a file, until what is missing has been created."""
     path = location.database
     if path is None:
         return nullcontext()
@@ -67,7 +67,7 @@ def _alone_with(location: Location) -> AbstractContextManager:
 
 
 def _experiment(client: "MlflowClient", location: Location) -> str:
-    """Our experiment's id; made where there is none. Raises StoreError when it was deleted."""
+    """Our experiment's id, created if there is none. Raises StoreError if it was deleted."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
     experiment = client.get_experiment_by_name(name)
     if experiment is None:

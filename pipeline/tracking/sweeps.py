@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.lm.record import EpochRecord
 from pipeline.project.console import say
+from pipeline.tracking.deadline import within
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.faults import fault_message
 from pipeline.tracking.origin import circumstances
@@ -37,11 +39,15 @@ def open_sweep(study: str, name: str) -> str | None:
 
     Only one process at a time calls this. None if MLflow cannot be written to: `close_sweep` makes up for it.
     """
-    try:
+
+    def run_parent() -> str:
         client, experiment_id = connect()
         run = _sweep_run(client, experiment_id, study, name)
         client.update_run(run.info.run_id, "RUNNING")
         return str(run.info.run_id)
+
+    try:
+        return within(run_parent)
     except Exception as error:
         say(f"warning: {fault_message(error, REMEDY)}")
         return None
@@ -57,33 +63,47 @@ def close_sweep(
     """Write what MLflow lacks of a sweep whose trials have all ended; only one process at a time calls this.
 
     trials: those that finished an epoch
+
+    The deadline is for each trial, since there may be many.
     """
     try:
-        client, experiment_id = connect()
-        parent = _sweep_run(client, experiment_id, study, name)
-        of_this_sweep = f"tags.sweep = '{study}'"
-        runs = client.search_runs([experiment_id], of_this_sweep, max_results=RUNS_A_REQUEST)
-        ended = {run.data.tags["trial"] for run in runs if "trial_state" in run.data.tags}
+        ended = within(lambda: _ended_trials(study))
         for trial in trials:
             if trial.facts.tags["trial"] not in ended:
-                status = "FAILED" if trial.failure else "FINISHED"
-                Publisher(trial.facts).publish(
-                    trial.history, status, failure=trial.failure, tags=trial.tags, metrics=trial.metrics
-                )
-        for run in client.search_runs([experiment_id], of_this_sweep, max_results=RUNS_A_REQUEST):
-            if "mlflow.parentRunId" not in run.data.tags:  # created while the parent could not be
-                client.set_tag(run.info.run_id, "mlflow.parentRunId", parent.info.run_id)
-            if run.info.status == "RUNNING":
-                client.set_tag(run.info.run_id, "failure", "its worker died, and the trial was run again")
-                client.set_terminated(run.info.run_id, "KILLED")
-        for path in files:
-            client.log_artifact(parent.info.run_id, str(path))
-        for metric, value in metrics.items():
-            if parent.data.metrics.get(metric) != value:
-                client.log_metric(parent.info.run_id, metric, value)
-        client.set_terminated(parent.info.run_id)
+                within(partial(_publish, trial))
+        within(lambda: _end_runs(study, name, files, metrics))
     except Exception as error:  # everything is also in the study and in the files
         say(f"warning: {fault_message(error, REMEDY)}")
+
+
+def _ended_trials(study: str) -> set[str]:
+    """The numbers of the trials that MLflow knows to have ended."""
+    client, experiment_id = connect()
+    runs = client.search_runs([experiment_id], f"tags.sweep = '{study}'", max_results=RUNS_A_REQUEST)
+    return {run.data.tags["trial"] for run in runs if "trial_state" in run.data.tags}
+
+
+def _publish(trial: EndedRun) -> None:
+    status = "FAILED" if trial.failure else "FINISHED"
+    Publisher(trial.facts).publish(trial.history, status, failure=trial.failure, tags=trial.tags, metrics=trial.metrics)
+
+
+def _end_runs(study: str, name: str, files: Sequence[Path], metrics: Mapping[str, float]) -> None:
+    """End the parent run with its files and metrics, and whatever dead workers left running."""
+    client, experiment_id = connect()
+    parent = _sweep_run(client, experiment_id, study, name)
+    for run in client.search_runs([experiment_id], f"tags.sweep = '{study}'", max_results=RUNS_A_REQUEST):
+        if "mlflow.parentRunId" not in run.data.tags:  # created while the parent could not be
+            client.set_tag(run.info.run_id, "mlflow.parentRunId", parent.info.run_id)
+        if run.info.status == "RUNNING":
+            client.set_tag(run.info.run_id, "failure", "its worker died, and the trial was run again")
+            client.set_terminated(run.info.run_id, "KILLED")
+    for path in files:
+        client.log_artifact(parent.info.run_id, str(path))
+    for metric, value in metrics.items():
+        if parent.data.metrics.get(metric) != value:
+            client.log_metric(parent.info.run_id, metric, value)
+    client.set_terminated(parent.info.run_id)
 
 
 def _sweep_run(client: "MlflowClient", experiment_id: str, study: str, name: str) -> "Run":
