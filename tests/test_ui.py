@@ -11,7 +11,7 @@ from sqlalchemy import make_url
 
 from pipeline.project.console import UserError
 from pipeline.tracking.location import locate
-from pipeline.ui import check_port, page_environment
+from pipeline.ui import check_port, main, page_environment
 from tests.small import ROOT
 
 
@@ -49,12 +49,16 @@ def test_a_password_is_not_among_the_arguments_that_all_users_can_read(monkeypat
     assert said == "MLflow: http://host:5000, the server that MLFLOW_TRACKING_URI names\n"
 
 
-def test_a_taken_port_is_named_with_one_that_is_free() -> None:
+def test_a_taken_port_is_named_with_one_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=rf"port {port} is taken: take another .*`make ui PORT=\d+`") as fault:
             check_port(port)
         check_port(int(str(fault.value).rpartition("=")[2].rstrip("`")))
+        monkeypatch.setattr(os, "execve", None)
+        monkeypatch.setattr(sys, "argv", ["ui", "--port", str(port)])
+        with pytest.raises(UserError, match=f"port {port} is taken"):
+            main()
 
 
 @pytest.mark.parametrize("port", [-1, 65536, 10**30])
