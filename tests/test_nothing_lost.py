@@ -23,8 +23,9 @@ from ruamel.yaml import YAML
 from pipeline import evaluate
 from pipeline.artifacts.checkpoint import load_checkpoint, release, save_checkpoint, training_id
 from pipeline.artifacts.history import history_path, read_history
+from pipeline.artifacts.metrics import read_metrics
 from pipeline.artifacts.resumable import ResumableTraining, resumable
-from pipeline.artifacts.weights import load_weights, weights_path
+from pipeline.artifacts.weights import load_weights, read_description, weights_path
 from pipeline.corpus.ids import Corpus, load_corpus, write_corpus
 from pipeline.demo import workspace_environment
 from pipeline.evaluate import evaluate_model, evaluation_inputs
@@ -155,6 +156,17 @@ def record(model: str, files: list[Path]) -> None:
     outs = [{"path": path.as_posix(), "md5": hashlib.md5(path.read_bytes()).hexdigest()} for path in files]
     with open("dvc.lock", "w") as file:
         yaml.dump({"schema": "2.0", "stages": {f"train@{model}": {"outs": outs}}}, file)
+
+
+@pytest.mark.usefixtures("project")
+def test_the_gpu_that_a_model_was_trained_on_is_known_to_its_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    train("lstm")
+    assert read_description(weights_path("lstm")).gpu is None
+    monkeypatch.setattr(ResumableTraining, "gpu", "NVIDIA H100, 79 GiB")
+    train("lstm")  # writes its results again
+    metrics = evaluate_model("lstm")
+    assert read_metrics("lstm").gpu == "NVIDIA H100, 79 GiB"
+    assert "gpu" not in metrics.figures()
 
 
 @pytest.mark.usefixtures("project")
