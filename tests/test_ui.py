@@ -99,7 +99,7 @@ def test_a_taken_port_is_named_with_one_that_is_free(monkeypatch: pytest.MonkeyP
         with pytest.raises(UserError, match=rf"port {port} is taken: take another .*`make ui PORT=\d+`") as fault:
             check_port(port)
         check_port(int(str(fault.value).rpartition("=")[2].rstrip("`")))
-        monkeypatch.setattr(os, "execve", None)
+        monkeypatch.setattr("pipeline.ui.serve", None)
         monkeypatch.setattr(sys, "argv", ["ui", "--port", str(port)])
         with pytest.raises(UserError, match=f"port {port} is taken"):
             main()
