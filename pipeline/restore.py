@@ -45,12 +45,12 @@ def restore() -> list[str]:
             continue
         try:
             facts, history, files = find_training(name, stages, params)
-        except UserError as error:
+            figures = final_figures(name, history)
+        except (UserError, OSError) as error:
             say(f"warning: {name} is left out: {error}")
             continue
         if not is_whole(history, facts.settings):
             continue  # interrupted: it is published when it is resumed
-        figures = final_figures(name, history)
         run_id, lacked = publish_finished(facts, history, files, figures)
         if facts.corpus and figures:
             register(facts, run_id, weights_path(name), figures["valid_perplexity"])

@@ -78,6 +78,11 @@ def test_a_deleted_experiment_is_brought_back_by_the_command_that_is_named(here:
     assert store.connect()[1] == experiment
 
 
+def test_an_address_that_names_no_store_is_to_be_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "garbage")
+    assert "MLFLOW_TRACKING_URI names no store of MLflow: set it to a server's address, or to sqlite:///" in message()
+
+
 @pytest.mark.parametrize("content", [b"not a database" * 99, b"SQLite format 3\0" + b"\1" * 5000])
 def test_a_damaged_database_is_rebuilt_once_it_is_moved_away(content: bytes) -> None:
     Path("mlflow.db").write_bytes(content)

@@ -411,6 +411,9 @@ def test_every_training_draws_an_id_and_keeps_it() -> None:
     drawn = training_id(here, make=True)
     assert training_id(there, make=True) != drawn
     assert training_id(here, make=True) == training_id(here) == drawn
+    here.with_suffix(".id").write_bytes(b"\xff\n")
+    with pytest.raises(UserError, match=r"lstm-f1a9\.id is damaged: delete it"):
+        training_id(here)
 
 
 @pytest.mark.usefixtures("project")

@@ -160,8 +160,10 @@ def test_a_damaged_file_keeps_only_its_own_model_back(trained_model: Path, capsy
     for name, damaged in (("a", "history.csv"), ("b", "model.safetensors")):
         shutil.copytree(trained_model, trained_model.parent / name)
         (trained_model.parent / name / damaged).write_bytes(b"not what it was")
+    (trained_model.parent / "c/history.csv").mkdir(parents=True)
     assert restore() == ["gru"]
     output = capsys.readouterr().out
+    assert "c is left out: [Errno 21] Is a directory: 'results/models/c/history.csv'" in output
     assert "a is left out: results/models/a/history.csv, line 1" in output
     assert "b is left out: results/models/b/model.safetensors is not a whole model" in output
 

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,13 +74,17 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 
 def training_id(checkpoint: Path, *, make: bool = False) -> str | None:
     """Distinguishes a training run from others with the same settings, on any machine: drawn at its start and kept next
-    to its checkpoint. None if there is none and none is to be made.
+    to its checkpoint. None if there is none and none is to be made. Raises UserError if it is damaged.
     """
     path = checkpoint.with_suffix(".id")
     if make and not path.exists():
         with atomic_write(path) as file:
             file.write(secrets.token_hex(8))
-    return path.read_text() if path.exists() else None
+    if not path.exists():
+        return None
+    if not re.fullmatch(rb"[0-9a-f]{16}", drawn := path.read_bytes()):
+        raise UserError(f"{path} is damaged: delete it, and the training run gets a new one")
+    return drawn.decode()
 
 
 def release(model: str) -> None:

@@ -41,7 +41,7 @@ class LockedStage(BaseModel):
         try:
             values = self.params[PARAMS.name]
             settings = overlay(values["train"], values[f"models.{model}"])
-        except KeyError:
+        except (KeyError, TypeError):
             raise UserError(f"{LOCK} does not name its settings: run `dvc repro train@{model}`") from None
         return validate(Settings, settings, LOCK, ("models", model))
 

@@ -53,9 +53,6 @@ def _create(location: Location, path: Path) -> None:
     for left in (partial, *(file.with_name(f"{file.name}-journal") for file in (partial, path))):
         left.unlink(missing_ok=True)
     MlflowClient(location.beside(partial.name).address).search_experiments(max_results=1)
-    with closing(_open(partial)) as database, database:
-        place = f"{location.artifacts}/0"  # MLflow chose the working folder, which may be a copy
-        database.execute("update experiments set artifact_location = ? where experiment_id = 0", (place,))
     os.replace(partial, path)
 
 

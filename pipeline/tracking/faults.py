@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote
 
 from filelock import Timeout
 
-from pipeline.tracking.location import Location, locate
+from pipeline.tracking.location import UNCLEAR, Location, locate
 
 REMEDY = "the next stage or `make ui` writes what it lacks"
 AGAIN = "then the same command writes what it lacks"  # for commands that are themselves named as the remedy
@@ -61,6 +61,9 @@ def diagnose(error: Exception) -> StoreError:
             return fault
         if isinstance(cause, OSError):
             return _system_fault(cause, location)
+    if location.name == UNCLEAR and (location.address.startswith("sqlite") or "://" not in location.address):
+        remedy = "set it to a server's address, or to sqlite:///FILE"
+        return StoreError(f"{_without_secrets(error, location)}: MLFLOW_TRACKING_URI names no store of MLflow", remedy)
     return StoreError(_without_secrets(error, location))
 
 

@@ -68,7 +68,7 @@ def _alone_with(location: Location) -> AbstractContextManager:
 
 def _experiment(client: "MlflowClient", location: Location) -> str:
     """Our experiment's id, created if there is none. Raises StoreError if it was deleted."""
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
