@@ -359,7 +359,7 @@ def test_a_corpus_that_changes_while_a_model_trains_is_noticed(monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("project")
-@pytest.mark.parametrize("refused", ["pipeline.reporting.curves.curve", "pipeline.train.TemporaryDirectory"])
+@pytest.mark.parametrize("refused", ["pipeline.reporting.curves.curve", "pipeline.tracking.picture.TemporaryDirectory"])
 def test_a_picture_that_cannot_be_drawn_costs_no_result(
     refused: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -368,7 +368,7 @@ def test_a_picture_that_cannot_be_drawn_costs_no_result(
 
     monkeypatch.setattr(refused, full)
     train("lstm")
-    assert "no picture of this training run: [Errno 28]" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("no picture of this training run: [Errno 28]") == 1
     (run,) = runs()
     assert run.info.status == "FINISHED"
 

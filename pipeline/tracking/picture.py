@@ -1,7 +1,7 @@
 """The picture of a training run's perplexities that goes with it to MLflow."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,10 +16,12 @@ def picture(history: Sequence[EpochRecord]) -> Iterator[list[Path]]:
     """The file, for as long as the block runs; none, with a warning, if it cannot be drawn: the run is as good."""
     from pipeline.reporting.curves import curve  # matplotlib takes a second to import
 
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / PICTURE
+    drawn = []
+    with ExitStack() as stack:
         try:
+            path = Path(stack.enter_context(TemporaryDirectory())) / PICTURE
             curve(history, path)
+            drawn.append(path)
         except Exception as error:
             warn(f"MLflow gets no picture of this training run: {error}")
-        yield [path] if path.exists() else []
+        yield drawn
