@@ -56,7 +56,9 @@ def evaluate_model(name: str) -> Metrics:
         if not math.isfinite(value):
             key = f"evaluate.dynamic.{name}.learning_rate" if "dynamic" in figure else f"models.{name}.learning_rate"
             raise UserError(f"{figure} is {value}: lower {key} in {PARAMS}")
-    metrics = Metrics(best_epoch=best_epoch(history).epoch, parameters=num_parameters(model), **perplexities)
+    metrics = Metrics(
+        best_epoch=best_epoch(history).epoch, parameters=num_parameters(model), gpu=trained.gpu, **perplexities
+    )
     write_metrics(name, metrics)
     facts = RunFacts(
         name,

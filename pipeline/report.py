@@ -68,6 +68,7 @@ def render(
         _results_table(results, published),
         "Perplexities are those of the weights of the best epoch, the one with the lowest validation perplexity. Each "
         f"model was trained once; how much another seed would change these numbers is {_measured(groups)}.",
+        *_gpus(results),
         *_published_verdicts(results, published),
         "## Curves",
         "![Validation perplexity by epoch of all models](comparison.svg)",
@@ -108,6 +109,15 @@ def _results_table(results: Sequence[Result], published: Published) -> str:
             row["published test"] = f"{reference.test:.2f}" if reference else NONE
         rows.append(list(row.values()))
     return table(list(row), rows, text_columns=2)
+
+
+def _gpus(results: Sequence[Result]) -> list[str]:
+    """A sentence on each GPU that models were trained on; those without one were trained on a CPU."""
+    models: dict[str, list[str]] = {}
+    for result in results:
+        if result.metrics.gpu:
+            models.setdefault(result.metrics.gpu, []).append(f"`{result.name}`")
+    return [f"Trained on {gpu}: {', '.join(names)}." for gpu, names in models.items()]
 
 
 def _published_verdicts(results: Sequence[Result], published: Published) -> list[str]:

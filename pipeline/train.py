@@ -68,6 +68,7 @@ def train(name: str) -> None:
                 corpus.vocabulary,
                 training.fingerprint,
                 lower_case=corpus.lower_case,
+                gpu=training.gpu,
             )
             write_history(history_path(name), training.history)
 

@@ -123,6 +123,8 @@ def test_a_line_that_does_not_end_is_cut_and_said(run_generate: Callable[..., tu
         ("--lines", "-1", "-1 is not above 0"),
         ("--seed", str(2**64), f"{2**64} is above {2**64 - 1}"),
         ("--max-words", str(2**64), f"{2**64} is above 100000"),
+        ("--lines", str(10**10), f"{10**10} is above {10**9}"),
+        ("--top-k", str(10**10), f"{10**10} is above {10**9}"),
         ("--lines", "9" * 5000, "a number of 5,000 digits is too long"),
         ("--seed", "one", "invalid int value: 'one'"),
     ],

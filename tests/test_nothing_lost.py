@@ -23,8 +23,9 @@ from ruamel.yaml import YAML
 from pipeline import evaluate
 from pipeline.artifacts.checkpoint import load_checkpoint, release, save_checkpoint, training_id
 from pipeline.artifacts.history import history_path, read_history
+from pipeline.artifacts.metrics import read_metrics
 from pipeline.artifacts.resumable import ResumableTraining, resumable
-from pipeline.artifacts.weights import load_weights, weights_path
+from pipeline.artifacts.weights import load_weights, read_description, weights_path
 from pipeline.corpus.ids import Corpus, load_corpus, write_corpus
 from pipeline.demo import workspace_environment
 from pipeline.evaluate import evaluate_model, evaluation_inputs
@@ -33,6 +34,7 @@ from pipeline.project.console import UserError
 from pipeline.project.files import SPLITS, sha256
 from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.params import load_params
+from pipeline.tracking import live
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.finished import publish
 from pipeline.tracking.live import live_run
@@ -155,6 +157,17 @@ def record(model: str, files: list[Path]) -> None:
     outs = [{"path": path.as_posix(), "md5": hashlib.md5(path.read_bytes()).hexdigest()} for path in files]
     with open("dvc.lock", "w") as file:
         yaml.dump({"schema": "2.0", "stages": {f"train@{model}": {"outs": outs}}}, file)
+
+
+@pytest.mark.usefixtures("project")
+def test_the_gpu_that_a_model_was_trained_on_is_known_to_its_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    train("lstm")
+    assert read_description(weights_path("lstm")).gpu is None
+    monkeypatch.setattr(ResumableTraining, "gpu", "NVIDIA H100, 79 GiB")
+    train("lstm")  # writes its results again
+    metrics = evaluate_model("lstm")
+    assert read_metrics("lstm").gpu == "NVIDIA H100, 79 GiB"
+    assert "gpu" not in metrics.figures()
 
 
 @pytest.mark.usefixtures("project")
@@ -374,7 +387,8 @@ def test_a_picture_that_cannot_be_drawn_costs_no_result(
 
 
 @pytest.mark.usefixtures("empty_store")
-def test_two_trainings_of_the_same_settings_at_the_same_time_are_two_runs() -> None:
+def test_two_trainings_of_the_same_settings_at_the_same_time_are_two_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "GRACE_SECONDS", 200.0)  # a busy machine is not what is tested
     first, second = (RunFacts("lstm", "f1a9", small_settings(), training_id=name) for name in ("a", "b"))
     ours, theirs = history([300.0, 200.0]), history([310.0, 210.0])
     with live_run(first) as one, live_run(second) as other:

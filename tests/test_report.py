@@ -101,6 +101,14 @@ def test_the_table_has_the_numbers_of_every_model() -> None:
     assert row(text, "gru")[7:] == ["2 of 3", "0:03:01", "-", "-"]
 
 
+def test_a_gpu_is_named_with_the_models_that_were_trained_on_it() -> None:
+    assert "Trained on" not in report()
+    for name in ("lstm", "gru"):
+        path = Path(f"results/models/{name}/metrics.json")
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"gpu": "NVIDIA H100 80GB HBM3, 79 GiB"}))
+    assert "\n\nTrained on NVIDIA H100 80GB HBM3, 79 GiB: `lstm`, `gru`.\n\n" in report()
+
+
 def test_a_variant_of_a_cell_is_named_as_such() -> None:
     params(FOUR | {"gru": {"cell": "gru_textbook"}})
     assert row(report(), "gru")[1] == "GRU (textbook)"

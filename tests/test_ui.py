@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 
 from pipeline.project.console import UserError
 from pipeline.tracking.location import file_address, locate
-from pipeline.ui import chart_pages, check_port, page_environment, serve, show
+from pipeline.ui import chart_pages, check_port, main, page_environment, serve, show
 from tests.small import ROOT
 
 
@@ -93,12 +93,16 @@ def test_a_server_that_does_not_answer_is_one_line_without_a_password() -> None:
     assert result.stderr == "error: http://127.0.0.1:9 does not answer\n"
 
 
-def test_a_taken_port_is_named_with_one_that_is_free() -> None:
+def test_a_taken_port_is_named_with_one_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=rf"port {port} is taken: take another .*`make ui PORT=\d+`") as fault:
             check_port(port)
         check_port(int(str(fault.value).rpartition("=")[2].rstrip("`")))
+        monkeypatch.setattr("pipeline.ui.serve", None)
+        monkeypatch.setattr(sys, "argv", ["ui", "--port", str(port)])
+        with pytest.raises(UserError, match=f"port {port} is taken"):
+            main()
 
 
 @pytest.mark.parametrize("port", [-1, 65536, 10**30])

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ S = TypeVar("S", bound=Strict)
 class Metrics(Strict):
     """A trained model's final figures; the perplexities are those of the best epoch's weights.
 
-    Those under dynamic evaluation are present if params.yaml asks for them.
+    Those under dynamic evaluation are present if params.yaml asks for them, `gpu` if it was trained on one.
     """
 
     train_perplexity: PositiveFloat
@@ -33,10 +33,11 @@ class Metrics(Strict):
     test_perplexity_dynamic: PositiveFloat | None = None
     best_epoch: PositiveInt
     parameters: PositiveInt
+    gpu: str | None = None
 
     def figures(self) -> dict[str, float]:
-        """Those that are present, by name."""
-        return self.model_dump(exclude_none=True)
+        """The numbers that are present, by name."""
+        return self.model_dump(exclude_none=True, exclude={"gpu"})
 
 
 def metrics_path(model: str) -> Path:
@@ -44,7 +45,7 @@ def metrics_path(model: str) -> Path:
 
 
 def write_metrics(model: str, metrics: Metrics) -> None:
-    _write(metrics_path(model), metrics.figures())
+    _write(metrics_path(model), metrics.model_dump(exclude_none=True))
 
 
 def read_metrics(model: str) -> Metrics:
@@ -77,7 +78,7 @@ def read_corpus_sizes() -> CorpusSizes:
     return _read(CORPUS_METRICS, CorpusSizes, stage="preprocess")
 
 
-def _write(path: Path, figures: dict[str, float]) -> None:
+def _write(path: Path, figures: Mapping[str, float | str]) -> None:
     with atomic_write(path) as file:
         file.write(json.dumps(figures, indent=2) + "\n")
 

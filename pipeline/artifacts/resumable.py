@@ -79,6 +79,11 @@ class ResumableTraining(Training):
         """One line on where it runs, and why there."""
         return describe(self.settings, self.device, self.precision)
 
+    @property
+    def gpu(self) -> str | None:
+        """The GPU that it runs on, with its memory; None on a CPU."""
+        return device_name(self.device) if self.device.type == "cuda" else None
+
     def circumstances(self) -> dict[str, str]:
         """Where it runs, for those who compare runs."""
         return {

@@ -23,6 +23,7 @@ class Description(Strict):
     """What a file says about its weights.
 
     lower_case: whether the model's text was turned into lower case
+    gpu: what it was trained on; None for a CPU
     sha256: of the description's other entries and of the weights; None in older files
     """
 
@@ -30,6 +31,7 @@ class Description(Strict):
     vocabulary: list[str]
     fingerprint: str
     lower_case: bool = False
+    gpu: str | None = None
     sha256: str | None = None
 
 
@@ -42,6 +44,7 @@ class TrainedModel:
     vocabulary: tuple[str, ...]
     fingerprint: str
     lower_case: bool = False
+    gpu: str | None = None
 
 
 def weights_path(model: str) -> Path:
@@ -56,8 +59,9 @@ def save_weights(
     fingerprint: str,
     *,
     lower_case: bool = False,
+    gpu: str | None = None,
 ) -> None:
-    """Write a model's file; the same model gives the same bytes."""
+    """Write a model's file; the same model gives the same bytes. gpu: what it was trained on; None for a CPU."""
     from safetensors.torch import save
 
     weights = {name: weight.cpu().contiguous() for name, weight in weights.items()}
@@ -68,6 +72,8 @@ def save_weights(
     }
     if lower_case:
         description["lower_case"] = True
+    if gpu:
+        description["gpu"] = gpu
     description["sha256"] = _sha256(description, weights)
     # One entry, because the format does not promise an order of several.
     data = save(weights, {"model": json.dumps(description, ensure_ascii=False)})
@@ -96,7 +102,12 @@ def load_weights(path: Path) -> TrainedModel:
             raise
         raise _damaged(path, error) from None
     return TrainedModel(
-        model, description.settings, tuple(description.vocabulary), description.fingerprint, description.lower_case
+        model,
+        description.settings,
+        tuple(description.vocabulary),
+        description.fingerprint,
+        description.lower_case,
+        description.gpu,
     )
 
 

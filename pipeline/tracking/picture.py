@@ -14,14 +14,14 @@ PICTURE = "curve.png"
 @contextmanager
 def picture(history: Sequence[EpochRecord]) -> Iterator[list[Path]]:
     """The file, for as long as the block runs; none, with a warning, if it cannot be drawn: the run is as good."""
-    from pipeline.reporting.curves import curve  # matplotlib takes a second to import
-
-    drawn = []
+    files: list[Path] = []
     with ExitStack() as stack:
         try:
+            from pipeline.reporting.curves import curve  # matplotlib takes a second to import
+
             path = Path(stack.enter_context(TemporaryDirectory())) / PICTURE
             curve(history, path)
-            drawn.append(path)
+            files.append(path)
         except Exception as error:
             warn(f"MLflow gets no picture of this training run: {error}")
-        yield drawn
+        yield files
