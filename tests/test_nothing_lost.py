@@ -381,7 +381,7 @@ def test_a_picture_that_cannot_be_drawn_costs_no_result(
 
     monkeypatch.setattr(refused, full)
     train("lstm")
-    assert "no picture of this training run: [Errno 28]" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("no picture of this training run: [Errno 28]") == 1
     (run,) = runs()
     assert run.info.status == "FINISHED"
 

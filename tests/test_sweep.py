@@ -650,7 +650,7 @@ def test_what_mlflow_missed_is_written_by_the_report(
     assert_complete(folder, 4)
     parent, runs = runs_of(folder)
     assert [run.data.tags["group"] for run in runs] == ["cell gru", "cell lstm"] * 2
-    tests = [run.data.metrics["final/test_perplexity"] for run in runs]
+    tests = [run.data.metrics["test_perplexity"] for run in runs]
     assert parent.data.metrics["mean_test_perplexity/cell lstm"] == pytest.approx((tests[1] + tests[3]) / 2, abs=1e-4)
     assert_report_made_again(folder, monkeypatch, run_sweep)
     assert len(runs_of(folder)[1]) == 4

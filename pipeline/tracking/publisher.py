@@ -125,7 +125,7 @@ class Publisher:
         weights = weights_path(self.facts.model)
         if weights in files and (weights in lacking or WEIGHTS_MD5 not in run.data.tags):
             self._client.set_tag(run_id, WEIGHTS_MD5, dvc_md5(weights))
-        if history_path(self.facts.model) in files and not {PICTURE} & {*present, *(path.name for path in files)}:
+        if not self.live and history_path(self.facts.model) in files and PICTURE not in present:
             with picture(history) as drawn:
                 for path in drawn:
                     self._client.log_artifact(run_id, str(path))
