@@ -1,6 +1,7 @@
 """What is said when MLflow fails: each cause by its own name, with a remedy that works, in time, and no secret."""
 
 import errno
+import os
 import shutil
 import socket
 import sqlite3
@@ -76,6 +77,13 @@ def test_a_deleted_experiment_is_brought_back_by_the_command_that_is_named(here:
     assert "the experiment recurrent-lm was deleted in mlflow.db" in text
     run_remedy(text)
     assert store.connect()[1] == experiment
+
+
+def test_what_is_not_a_file_is_not_replaced_by_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo("pipe")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///pipe")
+    assert "pipe is not a file: set MLFLOW_TRACKING_URI to sqlite:///FILE" in message()
+    assert Path("pipe").is_fifo()
 
 
 def test_an_address_that_names_no_store_is_to_be_corrected(monkeypatch: pytest.MonkeyPatch) -> None:

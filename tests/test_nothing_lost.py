@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -390,7 +391,8 @@ def test_a_picture_that_cannot_be_drawn_costs_no_result(
 def test_two_trainings_of_the_same_settings_at_the_same_time_are_two_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "GRACE_SECONDS", 200.0)  # a busy machine is not what is tested
     first, second = (RunFacts("lstm", "f1a9", small_settings(), training_id=name) for name in ("a", "b"))
-    ours, theirs = history([300.0, 200.0]), history([310.0, 210.0])
+    ours = history([300.0, 200.0])
+    theirs = [replace(record, seconds=record.seconds + 0.001) for record in history([310.0, 210.0])]
     with live_run(first) as one, live_run(second) as other:
         for number in (1, 2):
             one.publish(ours[:number])
