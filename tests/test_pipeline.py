@@ -251,7 +251,7 @@ def test_what_dvc_restores_from_a_run_cache_that_is_shared_reaches_mlflow(
     clone = repository.clone(tmp_path / "clone")
     clone.share_cache_of(repository)
     clone.edit_params(edit)
-    assert clone.stages_run(clone.dvc("repro", "train@gru", "train@small")) == set()
+    assert clone.stages_run(clone.dvc("repro", "train@gru", "train@small")) <= {"preprocess"}
     assert clone.restore() == "MLflow: restored gru, lstm, small\n"
     assert {run.info.run_name: run.data.params["bptt"] for run in clone.runs()} == {
         "gru · epochs 2, bptt 30": "30",

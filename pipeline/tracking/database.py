@@ -33,7 +33,7 @@ def prepare_database(location: Location) -> None:
     path = location.database
     assert path
     if path.exists() and not path.is_file():  # a folder, or a device, which as root would be replaced
-        raise StoreError(f"{location.name} is not a file", "set MLFLOW_TRACKING_URI to sqlite:///FILE")
+        raise StoreError(f"{location.name} is not a file", "move it away, or name another in MLFLOW_TRACKING_URI")
     if not path.exists() or path.stat().st_size == 0:
         _create(location, path)
     with closing(_open(path)) as database:
