@@ -200,9 +200,11 @@ def test_a_server_down_from_the_start_gets_all_from_the_restoration(server: Serv
     points = client.get_metric_history(run.info.run_id, "perplexity/valid")
     assert [point.value for point in points] == [record.valid_perplexity for record in history]
     assert {file.path for file in client.list_artifacts(run.info.run_id)} == {
+        "curve.png",
         "history.csv",
         "metrics.json",
         "model.safetensors",
+        "params.yaml",
     }
 
 
