@@ -1,8 +1,8 @@
 """Make a recipe of a text of your own: `data/NAME` gets its three splits, and `recipes/NAME.yaml` its settings.
 
-Give one text in UTF-8, a sentence a line and words separated by white space, which is split by lines, or three texts
-for training, validation and test. Equal lines are in the same split, and empty ones in none. `make repro RECIPE=NAME`
-then trains two models on it and writes the report.
+Give one text in UTF-8, with one sentence per line and words separated by whitespace, which is split by lines, or three
+texts for training, validation and test. Equal lines go into the same split, and empty ones into none. `make repro
+RECIPE=NAME` then trains two models on it and writes the report.
 """
 
 import argparse
@@ -130,7 +130,7 @@ def _lines(
     """Each line's split and words, as they are written."""
     num_bytes = sum(path.stat().st_size for path in texts if path.exists())
     with progress(num_bytes * (2 if len(texts) == 1 else 1), "split", "B") as bar:
-        remedy = "give a text, a sentence a line"
+        remedy = "give a text, one sentence per line"
         read = partial(read_lines, remedy=remedy, on_bytes=bar.update, lower_case=lower_case)
         if len(texts) == 1:
             split_of = divide(filter(None, read(texts[0])), shares, seed)

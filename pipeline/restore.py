@@ -7,6 +7,8 @@ exist: a fresh clone will do. A run that has to be created gets the original tim
 """
 
 import argparse
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from pipeline.artifacts.checkpoint import checkpoint_path, fingerprint, is_being_trained, release, training_id
@@ -31,12 +33,14 @@ from pipeline.tracking.registry import register
 from pipeline.tracking.store import prepare_store
 
 Stages = dict[str, LockedStage]
+CorpusAtHand = Callable[[], tuple[Corpus, str] | None]  # `corpus_at_hand`, remembered
 
 
 def restore() -> list[str]:
     """The models for which MLflow lacked something. Raises UserError if it cannot be written to."""
     prepare_store(AGAIN)
     params, stages = load_params(), read_lock()
+    at_hand = cache(corpus_at_hand)  # loaded once, and only if a model has weights
     restored = []
     for history_file in sorted(MODELS.glob("*/history.csv")):
         name = history_file.parent.name
@@ -44,7 +48,7 @@ def restore() -> list[str]:
             say(f"{name} is being trained: left alone")
             continue
         try:
-            facts, history, files = find_training(name, stages, params)
+            facts, history, files = find_training(name, stages, params, at_hand)
             figures = final_figures(name, history)
         except (UserError, OSError) as error:
             say(f"warning: {name} is left out: {error}")
@@ -61,7 +65,9 @@ def restore() -> list[str]:
     return restored
 
 
-def find_training(name: str, stages: Stages, params: Params) -> tuple[RunFacts, list[EpochRecord], list[Path]]:
+def find_training(
+    name: str, stages: Stages, params: Params, at_hand: CorpusAtHand
+) -> tuple[RunFacts, list[EpochRecord], list[Path]]:
     """What is known about a model's training run, its epochs, and the files that belong to it. Raises UserError.
 
     Files that match dvc.lock were trained with the settings recorded there. Otherwise the training run was started
@@ -88,7 +94,7 @@ def find_training(name: str, stages: Stages, params: Params) -> tuple[RunFacts, 
         settings = params.model(name)
     identity = weights.fingerprint if weights else None
     known = training_id(checkpoint_path(name, identity)) if identity else None
-    corpus = corpus_of(identity, settings, ids) if identity else None
+    corpus = corpus_of(identity, settings, ids, at_hand) if identity else None
     commit = commit_that_brought(history_file)
     text = params_of(name, settings, commit)
     if commit:
@@ -124,11 +130,11 @@ def sizes_of(ids: str, stages: Stages) -> CorpusSizes | None:
     return read_corpus_sizes() if stage.md5(PROCESSED) == ids and stage.made(CORPUS_METRICS) else None
 
 
-def corpus_of(identity: str, settings: Settings, ids: str | None) -> Corpus | None:
+def corpus_of(identity: str, settings: Settings, ids: str | None, at_hand: CorpusAtHand) -> Corpus | None:
     """The corpus at hand, if the weights of that identity or, where DVC knows them, those ids are of it."""
-    if not (at_hand := corpus_at_hand()):
+    if not (found := at_hand()):
         return None
-    corpus, digest = at_hand
+    corpus, digest = found
     same = ids == digest if ids else identity == fingerprint(settings, corpus.fingerprint)
     return corpus if same else None
 

@@ -25,7 +25,7 @@ from pipeline.project.console import UserError, counted, progress, run, say, war
 from pipeline.project.lines import Lines
 
 MANY_UNKNOWN = 0.5
-NAME_A_TEXT = "name a text, a sentence a line, or - for stdin"
+NAME_A_TEXT = "name a text, one sentence per line, or - for stdin"
 
 
 class Total:
@@ -115,7 +115,7 @@ def score(name: str, path: Path | None, *, words: bool, as_json: bool) -> None:
                 say(f"{header}\n{as_text(number, scored, words)}" if number == 1 else as_text(number, scored, words))
     source = "stdin" if path is None else shown_path(path)
     if not total.words:
-        raise UserError(f"{source} is empty: give a text, a sentence a line, or - for stdin")
+        raise UserError(f"{source} is empty: give a text, one sentence per line, or - for stdin")
     unknown = total.unknown_words / total.words
     if unknown > MANY_UNKNOWN:
         warn(f"{unknown:.0%} of the words are not in {name}'s vocabulary: is it of another corpus?")
@@ -149,7 +149,9 @@ def main() -> None:
         "  echo 'the company said it expects a profit' | python -m pipeline.score lstm_dropout --words",
     )
     parser.add_argument("model", help="a trained model, such as lstm_dropout: a folder's name in results/models")
-    parser.add_argument("file", nargs="?", default="-", help="a text in UTF-8, a sentence a line; - is stdin (default)")
+    parser.add_argument(
+        "file", nargs="?", default="-", help="a UTF-8 text, one sentence per line; - is stdin (default)"
+    )
     parser.add_argument("--words", action="store_true", help="each word's surprisal too, in bits")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
     arguments = parser.parse_args()

@@ -24,7 +24,7 @@ from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training, check_runs_here
 from pipeline.project.console import counted, naming, progress, run, say
 from pipeline.project.files import PROCESSED
-from pipeline.project.params import load_params, parse_params
+from pipeline.project.params import load_params
 from pipeline.reporting.spread import grouped
 from pipeline.search.groups import group_metrics
 from pipeline.search.identity import identity
@@ -74,7 +74,7 @@ def run_trial(trial: Trial, sweep: Sweep, study: Study, corpus: Corpus, parent: 
     """Train one combination of settings until it is done, pruned or diverged. Raises TakenOverError, UserError."""
     settings = sweep.settings(trial.pick)
     title = f"trial {trial.number}/{sweep.trials}"
-    minutes = parse_params(sweep.params).checkpoint_minutes
+    minutes = load_params().checkpoint_minutes
     say(f"{title}: {in_words(sweep.tried(trial.pick))}")
     with resumable(f"{checkpoints_of(study)}-{trial.number}", settings, corpus, minutes) as training:
         history, steps = training.history, settings.epochs * len(training.train)

@@ -83,7 +83,7 @@ def train(name: str) -> None:
         total = settings.epochs * len(training.train)
         with (
             live_run(facts, training.history) as tracked,
-            progress(total, name, "step", training.steps_taken, lambda: so_far(training, int(bar.n))) as bar,
+            progress(total, name, "step", training.steps_taken, lambda: so_far(training)) as bar,
             peer_failures(),
         ):
             while not training.finished:
@@ -98,10 +98,11 @@ def train(name: str) -> None:
             tracked.end("FINISHED", files=files)
 
 
-def so_far(training: Training, steps: int) -> str:
-    """Epoch and step, after so many steps in all, and what the last finished epoch came to."""
-    epoch, step = divmod(steps - 1, len(training.train))
-    line = f"epoch {epoch + 1}/{training.settings.epochs}  step {step + 1:,}/{len(training.train):,}"
+def so_far(training: Training) -> str:
+    """Epoch and step, and the perplexities after the last finished epoch."""
+    steps = training.current.steps if training.current else 0
+    epoch = f"epoch {len(training.history) + 1}/{training.settings.epochs}"
+    line = f"{epoch}  step {steps:,}/{len(training.train):,}"
     if not training.history:
         return line
     last = training.history[-1]

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 KEPT_SETTINGS: dict[str, dict[str, Any]] = json.loads((ROOT / "docs/recipes/settings.json").read_text())
 
 CELLS = ["lstm", "gru", "gru_textbook"]
+OPTIMIZERS = [{"name": "sgd", "momentum": 0.8, "weight_decay": 0.01}, {"name": "adamw", "weight_decay": 0.01}]
 
 
 def small_settings(**overrides: Any) -> Settings:
@@ -46,6 +47,19 @@ def small_settings(**overrides: Any) -> Settings:
         "precision": "float32",
     }
     return Settings.model_validate(settings | overrides)
+
+
+def everything(cell: str, optimizer: dict[str, Any]) -> Settings:
+    """Small settings with tied weights, a schedule and dropout of every kind."""
+    return small_settings(
+        cell=cell,
+        optimizer=optimizer,
+        learning_rate=0.1,
+        schedule={"name": "linear", "warmup": 0.1},
+        dropout=0.4,
+        weight_dropout=0.2,
+        tied_weights=True,
+    )
 
 
 def default_params() -> str:

@@ -12,13 +12,11 @@ from pipeline.lm.dropout import draw_masks_in_turn
 from pipeline.lm.model import build_model
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training
-from tests.small import CELLS, KEPT_SETTINGS, small_settings
+from tests.small import CELLS, KEPT_SETTINGS, OPTIMIZERS, small_settings
 
 VOCAB = 60
 TEXT = torch.randint(VOCAB, (4 * 5 * 12 + 3,), generator=torch.Generator().manual_seed(0))  # the end is padded
 SAME_MASKS = table.GPU._replace(draw_masks=draw_masks_in_turn, recorder=None)
-
-OPTIMIZERS = [{"name": "sgd", "momentum": 0.8, "weight_decay": 0.01}, {"name": "adamw", "weight_decay": 0.01}]
 
 
 def model_settings() -> dict[str, Settings]:

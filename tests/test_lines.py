@@ -4,7 +4,10 @@ import time
 from collections.abc import Callable
 
 import pytest
+import torch
 
+from pipeline.lm.progress import EpochInProgress
+from pipeline.lm.training import Training
 from pipeline.project.console import counted, here, progress
 from pipeline.train import so_far
 from tests.histories import history
@@ -45,15 +48,13 @@ def test_what_is_short_says_nothing_and_what_has_no_end_no_time(
 
 
 def test_a_trainings_line_tells_epoch_step_and_the_last_epochs_perplexity() -> None:
-    class Training:
-        settings = small_settings(epochs=70)
-        train = range(1860)
-        history = history([120.5, 110.25])[:0]
-
-    assert so_far(Training, 1) == "epoch 1/70  step 1/1,860"
-    assert so_far(Training, 1860) == "epoch 1/70  step 1,860/1,860"
-    Training.history = history([120.5, 110.25])
-    assert so_far(Training, 2 * 1860 + 40) == "epoch 3/70  step 40/1,860  after epoch 2: train 399.00  valid 110.25"
+    settings, text = small_settings(epochs=70, batch_size=1, bptt=1), torch.zeros(1861, dtype=torch.int64)
+    training = Training(settings, text, text[:2], 3)
+    assert so_far(training) == "epoch 1/70  step 0/1,860"
+    training.current = EpochInProgress(torch.zeros(2, 1860), {}, steps=40)
+    assert so_far(training) == "epoch 1/70  step 40/1,860"
+    training.history = history([120.5, 110.25])
+    assert so_far(training) == "epoch 3/70  step 40/1,860  after epoch 2: train 399.00  valid 110.25"
 
 
 def test_one_of_a_thing_has_no_s(tmp_path) -> None:

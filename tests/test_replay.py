@@ -17,12 +17,11 @@ from pipeline.lm.replay import WARM_UP
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training
 from tests.recorder import CannotRecord, RecordedOnCPU
-from tests.small import CELLS, small_settings
+from tests.small import CELLS, OPTIMIZERS, everything, small_settings
 
 VOCAB = 30
 WINDOWS = 12
 TEXT = torch.randint(VOCAB, (4 * (5 * WINDOWS + 2),), generator=torch.Generator().manual_seed(0))  # the last is short
-OPTIMIZERS = [{"name": "sgd", "momentum": 0.8, "weight_decay": 0.01}, {"name": "adamw", "weight_decay": 0.01}]
 
 
 class Watched(Training):
@@ -56,18 +55,6 @@ def trained(training: Watched, epochs: int = 3) -> Watched:
 def same(a: Watched, b: Watched) -> bool:
     (weights, records), (others, other_records) = a.results(), b.results()
     return all(map(torch.equal, weights, others)) and records == other_records
-
-
-def everything(cell: str, optimizer: dict[str, Any]) -> Settings:
-    return small_settings(
-        cell=cell,
-        optimizer=optimizer,
-        learning_rate=0.1,
-        schedule={"name": "linear", "warmup": 0.1},
-        dropout=0.4,
-        weight_dropout=0.2,
-        tied_weights=True,
-    )
 
 
 @pytest.mark.parametrize("random_windows", [False, True])

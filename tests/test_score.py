@@ -182,7 +182,7 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory(
     save_small_model("lstm", VOCABULARY)
     monkeypatch.setattr(words, "LONGEST_LINE", 1_000)
     run_score("lstm", stdin=b"cat " * 249)
-    with pytest.raises(UserError, match="stdin, line 2: longer than 1,000 bytes: write a sentence a line"):
+    with pytest.raises(UserError, match="stdin, line 2: longer than 1,000 bytes: write one sentence per line"):
         run_score("lstm", stdin=b"the\n" + b"cat " * 10_000)
 
 
@@ -199,7 +199,7 @@ def test_what_is_no_files_name_is_one_line(name: str, run_score: Callable[..., t
     save_small_model("lstm", VOCABULARY)
     Path("text.txt").touch()
     Path("loop").symlink_to("loop")
-    with pytest.raises(UserError, match="name a text, a sentence a line, or - for stdin") as error:
+    with pytest.raises(UserError, match="name a text, one sentence per line, or - for stdin") as error:
         run_score("lstm", name)
     assert str(error.value).isprintable()
     assert len(str(error.value)) < 300

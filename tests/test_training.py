@@ -17,7 +17,7 @@ from pipeline.lm.model import LanguageModel, build_model
 from pipeline.lm.schedule import learning_rate
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training
-from tests.small import CELLS, small_settings
+from tests.small import CELLS, OPTIMIZERS, everything, small_settings
 
 VOCAB = 30
 TEXT = torch.randint(VOCAB, (601,), generator=torch.Generator().manual_seed(0))
@@ -145,22 +145,10 @@ def test_the_first_step_of_adamw_moves_every_weight_by_the_rate_at_most() -> Non
     assert [distance.item() for distance in moved] == pytest.approx([0.01] * len(moved), rel=1e-3)
 
 
-OPTIMIZERS = [{"name": "sgd", "momentum": 0.8, "weight_decay": 0.01}, {"name": "adamw", "weight_decay": 0.01}]
-
-
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=["sgd", "adamw"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_restored_training_goes_on_to_the_same_weights_to_the_bit(cell: str, optimizer: dict) -> None:
-    settings = small_settings(
-        cell=cell,
-        optimizer=optimizer,
-        learning_rate=0.1,
-        dropout=0.4,
-        weight_dropout=0.2,
-        tied_weights=True,
-        random_windows=True,
-        schedule={"name": "linear", "warmup": 0.1},
-    )
+    settings = everything(cell, optimizer).model_copy(update={"random_windows": True})
     uninterrupted = trained(settings, epochs=4)
     restored = untrained(settings)
     restored.load_state_dict(trained(settings, epochs=2).state_dict())
@@ -208,15 +196,7 @@ def figures(training: Training) -> list[tuple[float, ...]]:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=["sgd", "adamw"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_training_killed_at_random_steps_ends_as_if_it_never_was(cell: str, optimizer: dict) -> None:
-    settings = small_settings(
-        cell=cell,
-        optimizer=optimizer,
-        learning_rate=0.1,
-        dropout=0.4,
-        weight_dropout=0.2,
-        random_windows=True,
-        schedule={"name": "linear", "warmup": 0.1},
-    )
+    settings = everything(cell, optimizer).model_copy(update={"random_windows": True})
     moments = random.Random(cell)
     steps = iter(lambda: moments.randint(1, 20), None)
     killed, kills = killed_at(steps, settings, lambda: untrained(settings))

@@ -61,7 +61,7 @@ def _refuse_what_is_no_line(line: bytes, where: str, remedy: str) -> None:
     if b"\r" in line.rstrip(b"\r\n"):  # read as whitespace, they would make the whole text one sentence
         raise UserError(f"{where}: has line ends of CR alone: convert them, as `tr '\\r' '\\n'` does")
     if len(line) == LONGEST_LINE:
-        raise UserError(f"{where}: longer than {LONGEST_LINE:,} bytes: write a sentence a line")
+        raise UserError(f"{where}: longer than {LONGEST_LINE:,} bytes: write one sentence per line")
 
 
 def shown_path(path: Path) -> str:
