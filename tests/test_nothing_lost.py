@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -69,10 +70,14 @@ def project(empty_store: None) -> None:
     write_corpus(words, ["<eos>", "a", "b"])
 
 
-def runs() -> list[Run]:
-    client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
+def tracked(client: MlflowClient) -> list[Run]:
+    """The runs that MLflow has so far."""
     experiment = client.get_experiment_by_name("recurrent-lm")
-    return list(client.search_runs([experiment.experiment_id]))
+    return list(client.search_runs([experiment.experiment_id])) if experiment else []
+
+
+def runs() -> list[Run]:
+    return tracked(MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}"))
 
 
 def checkpoints() -> list[Path]:
@@ -432,6 +437,13 @@ def test_a_training_interrupted_in_its_first_epoch_goes_on_in_the_same_run(monke
     assert run.info.status == "FINISHED"
 
 
+def made_store(folder: Path) -> Path:
+    """MLflow's database once the training run in a folder has made it; a client would make one of its own."""
+    while not (path := folder / "mlflow.db").exists():
+        time.sleep(0.1)
+    return path
+
+
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     "ending",
@@ -442,14 +454,16 @@ def test_a_training_ends_with_the_dvc_that_started_it(ending: signal.Signals, tm
     command = [sys.executable, "-m", "dvc", "repro", "train@lstm"]
     environment = workspace_environment() | {"PYTHONUNBUFFERED": "1"}
     dvc = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
-    while "epoch" not in dvc.stdout.readline():
+    while "tokens/s" not in dvc.stdout.readline():  # the first epoch's line
         assert dvc.poll() is None
+    client = MlflowClient(f"sqlite:///{made_store(folder)}")
+    while not tracked(client):
+        time.sleep(0.1)
     holder = next((folder / ".checkpoints").glob("lstm-*.holder"))
     training = psutil.Process(int(holder.read_text()))
     os.kill(dvc.pid, ending)
     dvc.wait()
     training.wait(60)
-    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    (run,) = client.search_runs([client.get_experiment_by_name("recurrent-lm").experiment_id])
+    (run,) = tracked(client)
     assert run.info.status == "KILLED"
     assert list((folder / ".checkpoints").glob("lstm-*.pt"))
