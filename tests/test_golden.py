@@ -7,6 +7,7 @@ writes golden.json anew.
 
 import json
 import tempfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,16 @@ import torch
 
 from pipeline.artifacts.weights import load_weights, save_weights
 from pipeline.corpus.ids import Corpus, load_corpus, write_corpus
+from pipeline.corpus.numbered import NumberedText
 from pipeline.corpus.sample import write
-from pipeline.corpus.vocabulary import build_vocabulary, count_words
-from pipeline.corpus.words import read_lines
+from pipeline.corpus.vocabulary import build_vocabulary
+from pipeline.corpus.words import read_tokens
 from pipeline.inference.dynamic_evaluation import dynamic_losses
 from pipeline.lm.batching import Batches
 from pipeline.lm.evaluation import evaluate
 from pipeline.lm.model import LanguageModel
 from pipeline.lm.settings import DynamicEvaluation, Settings
 from pipeline.lm.training import Training
-from pipeline.preprocess import encode
 from tests.small import KEPT_SETTINGS, ROOT
 
 GOLDEN_FILE = ROOT / "tests/golden.json"
@@ -75,9 +76,9 @@ def sample_corpus(folder: Path) -> Corpus:
     """The sample corpus, from its text through its ids on disk."""
     write(folder)
     texts = {split: folder / f"sample.{split}.txt" for split in ("train", "valid", "test")}
-    vocabulary = build_vocabulary(count_words(read_lines(texts["train"], remedy="")))
-    ids = {split: encode(path, read_lines(path, remedy=""), vocabulary) for split, path in texts.items()}
-    write_corpus(ids, vocabulary, folder)
+    read = {split: NumberedText(split, read_tokens(path, ""), BytesIO()) for split, path in texts.items()}
+    vocabulary = build_vocabulary(read["train"].counts)
+    write_corpus({split: text.ids(vocabulary, "") for split, text in read.items()}, vocabulary, folder)
     return load_corpus(folder)
 
 

@@ -1,10 +1,14 @@
 """From text to token ids and back, and one clear line for every text that cannot be used."""
 
+import codecs
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +18,9 @@ from hypothesis import strategies as st
 
 from pipeline import preprocess
 from pipeline.corpus.ids import Corpus, id_dtype, load_corpus, write_corpus
-from pipeline.corpus.vocabulary import build_vocabulary, count_words
-from pipeline.corpus.words import EOS, UNK, read_lines
+from pipeline.corpus.numbered import NumberedText
+from pipeline.corpus.vocabulary import build_vocabulary
+from pipeline.corpus.words import EOS, UNK, read_lines, read_tokens
 from pipeline.project.console import UserError
 from pipeline.project.files import CORPUS_METRICS, PROCESSED, RAW, SPLITS, sha256
 from pipeline.project.params import load_params, parse_yaml, read_yaml
@@ -33,13 +38,16 @@ def put(split: str, text: str | bytes) -> Path:
     return path
 
 
+def read(path: Path) -> NumberedText:
+    return NumberedText(str(path), read_tokens(path, "get it"), BytesIO())
+
+
 def vocabulary_of(path: Path) -> list[str]:
-    return build_vocabulary(count_words(read_lines(path, "get it")))
+    return build_vocabulary(read(path).counts)
 
 
 def words_of(path: Path, vocabulary: list[str]) -> list[str]:
-    parts = preprocess.encode(path, read_lines(path, "get it"), vocabulary)
-    return [vocabulary[number] for part in parts for number in part]
+    return [vocabulary[number] for part in read(path).ids(vocabulary, "") for number in part]
 
 
 def expect(sizes: str, vocabulary: str = "{}") -> None:
@@ -71,6 +79,33 @@ def test_ids_turn_back_into_the_text(tmp_path_factory: pytest.TempPathFactory, l
     path.write_bytes("".join(" " + " ".join(words) + " \n" for words in lines).encode("utf-8"))
     text = words_of(path, vocabulary_of(path))
     assert text == [word for words in lines for word in [*words, EOS]]
+
+
+PIECES = st.sampled_from(["a", "\u03a3", "\u00c4", EOS, EOS.upper(), f"x{EOS}", " ", "\t", "\x85", "\u2028"])
+MARKS = st.sampled_from([b"\n", b"\r\n", b"\r", b"\0", codecs.BOM_UTF8, codecs.BOM_UTF16_LE, b"\xff", b"\xc3"])
+BYTES = st.lists(PIECES.map(str.encode) | st.just(b"\n") | MARKS, max_size=30).map(b"".join)
+
+
+@given(text=BYTES, block=st.integers(1, 40), longest=st.integers(20, 60), lower_case=st.booleans())
+def test_blocks_of_lines_read_as_lines_do(
+    tmp_path_factory: pytest.TempPathFactory, text: bytes, block: int, longest: int, lower_case: bool
+) -> None:
+    path = tmp_path_factory.mktemp("text") / "train.txt"
+    path.write_bytes(text)
+
+    def tokens_or_complaint(parts: Iterator[list[str]]) -> list[str] | str:
+        try:
+            return list(chain.from_iterable(parts))
+        except UserError as error:
+            return str(error)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.corpus.words.BLOCK", block)
+        patch.setattr("pipeline.corpus.words.LONGEST_LINE", longest)
+        lines = ([*words, EOS] for words in read_lines(path, "get it", lower_case=lower_case))
+        of_lines = tokens_or_complaint(lines)
+        of_blocks = tokens_or_complaint(read_tokens(path, "get it", lower_case=lower_case))
+    assert of_blocks == of_lines
 
 
 def test_the_vocabulary_goes_by_frequency_then_by_code_point() -> None:
@@ -106,9 +141,11 @@ def test_only_the_train_split_gives_words_and_other_words_become_unk(monkeypatch
     }
 
 
-def test_an_unknown_word_without_unk_is_named_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("part", [1, 2, 2**18])
+def test_an_unknown_word_without_unk_is_named_with_its_place(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.corpus.numbered.PART", part)
     with pytest.raises(UserError, match=r"valid\.txt, line 2: .*'new'"):
-        run_stage(monkeypatch, "a b\n", "a\na new\n")
+        run_stage(monkeypatch, "a b\n", "a\na new\nnew\n")
     assert not list(PROCESSED.iterdir())
 
 
@@ -162,12 +199,12 @@ def test_the_advice_on_a_missing_unk_works(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_bounded_vocabulary_is_that_of_the_text_with_unk_written_into_it(
     lines: list[list[str]], max_size: int | None, min_count: int
 ) -> None:
-    counts = count_words(lines)
+    counts = Counter(chain.from_iterable([*words, EOS] for words in lines))
     vocabulary = build_vocabulary(counts, max_size, min_count)
     assert len(vocabulary) <= (max_size or len(counts) + 1)
     assert all(counts[word] >= min_count for word in set(vocabulary) - {EOS, UNK})
-    written = [[word if word in vocabulary else UNK for word in words] for words in lines]
-    assert [word for word in vocabulary if word in count_words(written)] == build_vocabulary(count_words(written))
+    written = Counter(word if word in vocabulary else UNK for word in counts.elements())
+    assert [word for word in vocabulary if word in written] == build_vocabulary(written)
     frequencies = [counts[word] for word in set(vocabulary) - {EOS, UNK}]
     if max_size is None:
         assert {word for word in counts if counts[word] >= min_count} <= set(vocabulary)
@@ -194,9 +231,9 @@ def test_a_lines_lower_case_is_that_of_its_words(text: str) -> None:
 def test_ids_are_written_part_by_part_as_numpy_writes_them_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     path = put("train", "a b a\n" * 50)
     words = vocabulary_of(path)
-    monkeypatch.setattr(preprocess, "PART_TOKENS", 10)
-    parts = list(preprocess.encode(path, read_lines(path, ""), words))
-    assert {len(part) for part in parts[:-1]} == {12}
+    monkeypatch.setattr("pipeline.corpus.numbered.PART", 10)
+    parts = list(read(path).ids(words, ""))
+    assert {len(part) for part in parts[:-1]} == {10}
     write_corpus(dict.fromkeys(SPLITS, parts), words)
     np.save("whole.npy", np.concatenate(parts))
     assert {(PROCESSED / f"{split}.npy").read_bytes() for split in SPLITS} == {Path("whole.npy").read_bytes()}
@@ -288,6 +325,6 @@ def test_penn_treebank_has_the_sizes_that_params_expects() -> None:
     assert folder
     texts = {split: folder / getattr(params.download.files, split).name for split in SPLITS}
     vocabulary = vocabulary_of(texts["train"])
-    tokens = {f"{split}_tokens": count_words(read_lines(path, "")).total() for split, path in texts.items()}
+    tokens = {f"{split}_tokens": read(path).counts.total() for split, path in texts.items()}
     assert CorpusSizes(**tokens, vocabulary_size=len(vocabulary)) == params.preprocess.expected
     assert vocabulary[:3] == ["the", UNK, EOS]

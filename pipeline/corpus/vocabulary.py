@@ -1,9 +1,7 @@
 """Words to ids, for preprocessing and for scoring alike."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 from pipeline.corpus.words import EOS, UNK, refuse_eos
 from pipeline.project.console import UserError
@@ -26,38 +24,40 @@ class Encoder:
 
     def __init__(self, vocabulary: Sequence[str], *, lower_case: bool = False) -> None:
         self._lower_case = lower_case
-        self._id_of = {word: number for number, word in enumerate(vocabulary)}
-        self._unknown = self._id_of.get(UNK)
+        self._id_of = _Ids((word, number) for number, word in enumerate(vocabulary))
         self.eos = self._id_of[EOS]
 
-    def ids(self, words: Iterable[str], where: str, remedy: str) -> list[int]:
-        """Raises UserError, with place and remedy, at an unknown word if there is no `<unk>`."""
-        id_of, unknown = self._id_of.get, self._unknown
-        ids = [id_of(word, unknown) for word in words]
-        if unknown is None and None in ids:
-            word = list(words)[ids.index(None)]
-            raise UserError(f"{where}: the vocabulary lacks the word {word!r}, and {UNK} to stand for it: {remedy}")
-        return ids  # type: ignore[return-value]  # no None is left
+    def ids(self, words: Iterable[str]) -> Iterator[int]:
+        """Raises KeyError at an unknown word if there is no `<unk>`."""
+        return map(self._id_of.__getitem__, words)
 
     def encode(self, words: Sequence[str], where: str) -> Sentence:
-        """A sentence for a trained model. Raises UserError as `ids` does, and at the word `<eos>`."""
+        """A sentence for a trained model. Raises UserError at an unknown word as `ids` does, and at `<eos>`."""
         read = [word.lower() for word in words] if self._lower_case else words
         refuse_eos(read, where)
-        ids = self.ids(read, where, "use a model that was trained on such a text")
+        try:
+            ids = list(self.ids(read))
+        except KeyError as error:
+            raise no_unk(error.args[0], where, "use a model that was trained on such a text") from None
         return Sentence(words, ids, [place for place, word in enumerate(read) if word not in self._id_of])
 
 
-def count_words(lines: Iterable[Sequence[str]]) -> Counter[str]:
-    """How often each word of a text occurs, and `<eos>`, once per line."""
-    counts = Counter({EOS: 0})
-    counts.update(chain.from_iterable([*words, EOS] for words in lines))
-    return counts
+class _Ids(dict[str, int]):
+    def __missing__(self, word: str) -> int:
+        if UNK not in self:
+            raise KeyError(word)
+        return self[UNK]
+
+
+def no_unk(word: str, where: str, remedy: str) -> UserError:
+    """What to raise at a word without an id."""
+    return UserError(f"{where}: the vocabulary lacks the word {word!r}, and {UNK} to stand for it: {remedy}")
 
 
 def build_vocabulary(counts: Mapping[str, int], max_size: int | None = None, min_count: int = 1) -> list[str]:
     """The words of a text and `<eos>`, the most frequent first, equally frequent ones by code point.
 
-    counts: from `count_words`
+    counts: how often each word occurs, `<eos>` included
     max_size: of the vocabulary, `<eos>` and `<unk>` included: the least frequent words fall out
     min_count: words that occur less often fall out
 

@@ -4,12 +4,15 @@ import codecs
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 from pipeline.project.console import UserError
 
 EOS = "<eos>"  # the end of a line
 UNK = "<unk>"  # stands for every word outside the vocabulary
+BLOCK = 2**18  # bytes of whole lines, read at once
 LONGEST_LINE = 2**27  # bytes: anything longer is no sentence, and might never end
 
 
@@ -28,22 +31,72 @@ def read_lines(
     lower_case: turn every word into lower case
     """
     name = "stdin" if path is None else shown_path(path)
-    number = 1
+    with _complaints_of(name, remedy), sys.stdin.buffer if path is None else path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
+            words = _words(line, f"{name}, line {number}", remedy, lower_case=lower_case)
+            on_bytes(len(line))
+            yield words
+
+
+def read_tokens(
+    path: Path,
+    remedy: str,
+    on_bytes: Callable[[int], object] = lambda _: None,
+    *,
+    lower_case: bool = False,
+) -> Iterator[list[str]]:
+    """What `read_lines` gives of a file, with `<eos>` at the end of each line, in successive parts of many lines.
+
+    Several times as fast. Calls `on_bytes` with each part's length in bytes.
+    """
+    name, number = shown_path(path), 1
+    with _complaints_of(name, remedy), path.open("rb") as file:
+        while block := file.read(BLOCK) + file.readline(LONGEST_LINE):
+            tokens = _plain_tokens(block, lower_case=lower_case)
+            if tokens is None:
+                tokens = []
+                for place, line in enumerate(BytesIO(block), start=number):
+                    where = f"{name}, line {place}"
+                    tokens += [*_words(line[:LONGEST_LINE], where, remedy, lower_case=lower_case), EOS]
+            number += block.count(b"\n")
+            on_bytes(len(block))
+            yield tokens
+
+
+def _plain_tokens(block: bytes, *, lower_case: bool) -> list[str] | None:
+    """The tokens of a block of whole lines; None if it has anything that must be looked at line by line."""
+    marks = (b"\0", codecs.BOM_UTF8)
+    if block.count(b"\r") != block.count(b"\r\n") or len(block) >= LONGEST_LINE or any(mark in block for mark in marks):
+        return None
     try:
-        with sys.stdin.buffer if path is None else path.open("rb") as file:
-            for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
-                if b"\0" in line or b"\r" in line or len(line) == LONGEST_LINE:  # seldom; the rest would take time
-                    _refuse_what_is_no_line(line, f"{name}, line {number}", remedy)
-                text = line.removeprefix(codecs.BOM_UTF8).decode("utf-8")
-                text = text.lower() if lower_case else text
-                words = text.split()
-                if EOS in text:
-                    refuse_eos(words, f"{name}, line {number}")
-                on_bytes(len(line))
-                yield words
+        text = block.decode("utf-8")
     except UnicodeDecodeError:
-        _refuse_what_is_no_line(line, f"{name}, line {number}", remedy)
-        raise UserError(f"{name}, line {number}: not text in UTF-8: convert it to UTF-8") from None
+        return None
+    text = text.lower() if lower_case else text
+    if EOS in text:
+        return None
+    return (text if text.endswith("\n") else text + "\n").replace("\n", f" {EOS} ").split()
+
+
+def _words(line: bytes, where: str, remedy: str, *, lower_case: bool) -> list[str]:
+    """The words of one line. Raises UserError."""
+    if b"\0" in line or b"\r" in line or len(line) >= LONGEST_LINE:  # seldom; the rest would take time
+        _refuse_what_is_no_line(line, where, remedy)
+    try:
+        text = line.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError:
+        _refuse_what_is_no_line(line, where, remedy)
+        raise UserError(f"{where}: not text in UTF-8: convert it to UTF-8") from None
+    words = (text.lower() if lower_case else text).split()
+    refuse_eos(words, where)
+    return words
+
+
+@contextmanager
+def _complaints_of(name: str, remedy: str) -> Iterator[None]:
+    """Turn the system's errors on reading a file of that name into UserError."""
+    try:
+        yield
     except FileNotFoundError:
         raise UserError(f"{name} not found: {remedy}") from None
     except IsADirectoryError:
@@ -60,7 +113,7 @@ def _refuse_what_is_no_line(line: bytes, where: str, remedy: str) -> None:
         raise UserError(f"{where}: not text but binary data: {remedy}")
     if b"\r" in line.rstrip(b"\r\n"):  # read as whitespace, they would make the whole text one sentence
         raise UserError(f"{where}: has line ends of CR alone: convert them, as `tr '\\r' '\\n'` does")
-    if len(line) == LONGEST_LINE:
+    if len(line) >= LONGEST_LINE:
         raise UserError(f"{where}: longer than {LONGEST_LINE:,} bytes: write one sentence per line")
 
 
