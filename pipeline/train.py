@@ -14,7 +14,8 @@ from pipeline.artifacts.resumable import resumable
 from pipeline.artifacts.weights import save_weights, weights_path
 from pipeline.corpus.ids import corpus_digests, load_corpus
 from pipeline.lm.device import keep_freed_memory
-from pipeline.lm.distributed import check_shares, rank
+from pipeline.lm.distributed import check_shares, rank, world_size
+from pipeline.lm.evaluation import perplexity
 from pipeline.lm.memory import check_fits
 from pipeline.lm.model import num_parameters
 from pipeline.lm.record import EpochRecord
@@ -99,14 +100,16 @@ def train(name: str) -> None:
 
 
 def so_far(training: Training) -> str:
-    """Epoch and step, and the perplexities after the last finished epoch."""
-    steps = training.current.steps if training.current else 0
-    epoch = f"epoch {len(training.history) + 1}/{training.settings.epochs}"
-    line = f"{epoch}  step {steps:,}/{len(training.train):,}"
-    if not training.history:
-        return line
-    last = training.history[-1]
-    return f"{line}  after epoch {last.epoch}: train {last.train_perplexity:.2f}  valid {last.valid_perplexity:.2f}"
+    """Epoch, step and training perplexity of the epoch in progress; the perplexities after the one before."""
+    current, history = training.current, training.history
+    steps = current.steps if current else 0
+    parts = [f"epoch {len(history) + 1}/{training.settings.epochs}", f"step {steps:,}/{len(training.train):,}"]
+    if current and steps and world_size() == 1:
+        parts.append(f"train {perplexity(current.mean_loss()):.2f} so far")
+    if history:
+        last = history[-1]
+        parts.append(f"after epoch {last.epoch}: train {last.train_perplexity:.2f}  valid {last.valid_perplexity:.2f}")
+    return "  ".join(parts)
 
 
 def training_inputs(name: str) -> Inputs:

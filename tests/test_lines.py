@@ -1,5 +1,6 @@
 """What a log shows of a training: a line after the first seconds, then one a minute."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -47,14 +48,18 @@ def test_what_is_short_says_nothing_and_what_has_no_end_no_time(
     assert capsys.readouterr().err == "score  20 B\n"
 
 
-def test_a_trainings_line_tells_epoch_step_and_the_last_epochs_perplexity() -> None:
+def test_a_trainings_line_tells_epoch_step_and_perplexities() -> None:
     settings, text = small_settings(epochs=70, batch_size=1, bptt=1), torch.zeros(1861, dtype=torch.int64)
     training = Training(settings, text, text[:2], 3)
     assert so_far(training) == "epoch 1/70  step 0/1,860"
-    training.current = EpochInProgress(torch.zeros(2, 1860), {}, steps=40)
-    assert so_far(training) == "epoch 1/70  step 40/1,860"
+    results = torch.zeros(2, 1860)
+    results[0, :40] = 2 * math.log(100)
+    training.current = EpochInProgress(results, {}, steps=40, tokens=80)
+    assert so_far(training) == "epoch 1/70  step 40/1,860  train 100.00 so far"
     training.history = history([120.5, 110.25])
-    assert so_far(training) == "epoch 3/70  step 40/1,860  after epoch 2: train 399.00  valid 110.25"
+    assert so_far(training) == (
+        "epoch 3/70  step 40/1,860  train 100.00 so far  after epoch 2: train 399.00  valid 110.25"
+    )
 
 
 def test_one_of_a_thing_has_no_s(tmp_path) -> None:

@@ -42,6 +42,20 @@ def weights(model: LanguageModel) -> list[torch.Tensor]:
     return [parameter.detach().clone() for parameter in model.parameters()]
 
 
+@pytest.mark.parametrize("random_windows", [False, True])
+def test_an_epochs_loss_so_far_becomes_its_loss(random_windows: bool) -> None:
+    training = untrained(small_settings(random_windows=random_windows))
+    so_far: list[float] = []
+
+    def on_step() -> None:
+        assert training.current
+        so_far.append(training.current.mean_loss())
+
+    mean_loss, _ = training.train_epoch(1, on_step)
+    assert len(so_far) == len(training.train)
+    assert so_far[-1] == pytest.approx(mean_loss, rel=1e-9)
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_perplexity_does_not_depend_on_the_window_length(cell: str) -> None:
     model = build_model(small_settings(cell=cell), VOCAB)

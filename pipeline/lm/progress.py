@@ -17,6 +17,7 @@ class EpochInProgress:
     results [2, windows]: for each step the loss in nats, summed over the targets in this process's columns, and the
     gradient's norm
     random: the states of the random generators when it began, or was saved
+    tokens: the number of targets in these steps' windows, over all columns
     state: the state that the next window starts from
     seconds: the time spent on these steps
     """
@@ -24,6 +25,7 @@ class EpochInProgress:
     results: Tensor
     random: dict[str, Tensor]
     steps: int = 0
+    tokens: int = 0
     state: State | None = None
     seconds: float = 0.0
 
@@ -34,6 +36,7 @@ class EpochInProgress:
         return {
             "results": torch.stack((total(losses), grad_norms)),
             "steps": self.steps,
+            "tokens": self.tokens,
             "state": map_state(all_columns, self.state),
             "seconds": self.seconds,
             "random": random_state(self.results.device),
@@ -46,7 +49,11 @@ class EpochInProgress:
         if rank() > 0:
             results[0] = 0
         state = map_state(lambda part: own_columns(part).to(device).contiguous(), saved["state"])
-        return cls(results, saved["random"], saved["steps"], state, saved["seconds"])
+        return cls(results, saved["random"], saved["steps"], saved["tokens"], state, saved["seconds"])
+
+    def mean_loss(self) -> float:
+        """In nats per token, of the steps taken; of a process among several, it is not known without the others."""
+        return self.results[0].sum(dtype=torch.float64).item() / self.tokens
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

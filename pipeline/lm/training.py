@@ -114,6 +114,7 @@ class Training:
                 loss, grad_norm, current.state = take_step(inputs, targets, scale, current.state)
                 torch.stack((loss, grad_norm), out=current.results[:, step])
                 current.steps, current.seconds = step + 1, time.perf_counter() - start
+                current.tokens += num_tokens
                 self.pause()
                 on_step()
                 if step % STEPS_BETWEEN_CHECKS == 0 or step == len(windows) - 1:
