@@ -18,6 +18,7 @@ from urllib.request import urlopen
 
 from pipeline.project.console import UserError
 
+WITHOUT_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # MLflow's workers, of which this project has no use
 START_SECONDS = 180  # MLflow's server makes its tables first; on a busy machine that took 90
 STOP_SECONDS = 10
 USER = "nobody"  # PostgreSQL refuses to run as root
@@ -82,8 +83,7 @@ def mlflow_server(database: str, artifacts: str, environment: Mapping[str, str])
     options = {"backend-store-uri": database, "artifacts-destination": artifacts, "workers": 1}
     options |= {"host": "127.0.0.1", "port": port}
     command = [sys.executable, "-m", "mlflow", "server", *(f"--{key}={value}" for key, value in options.items())]
-    jobs = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # workers of which this project has no use
-    variables = os.environ | jobs | environment
+    variables = os.environ | WITHOUT_JOBS | environment
     with _running(command, lambda: _answers(f"http://127.0.0.1:{port}/health"), env=variables):
         yield f"http://127.0.0.1:{port}"
 

@@ -108,7 +108,7 @@ def test_the_page_of_make_ui_is_reached_from_this_machine_alone(tmp_path: Path) 
     plan = ["make", "-n", "-o", ".venv/.complete", "ui", f"PORT={port}", f"STORE={tmp_path / 'store.db'}"]
     recipe = subprocess.check_output(plan, cwd=ROOT, env=workspace_environment(), text=True).splitlines()
     (command,) = [line for line in recipe if line.startswith("python -m pipeline.ui")]
-    environment = workspace_environment() | {"MLFLOW_WORKERS": "1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = workspace_environment() | {"MLFLOW_WORKERS": "1"}
     with open("log", "w") as log:
         page = subprocess.Popen(
             command, shell=True, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True

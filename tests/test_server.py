@@ -19,6 +19,7 @@ from mlflow.entities import Run
 from pipeline.artifacts.history import read_history
 from pipeline.demo import workspace_environment
 from pipeline.tracking.live import LiveRun
+from tests.services import WITHOUT_JOBS
 from tests.test_security import SECRETS, assert_nothing_leaked, contents
 from tests.test_tracking import FACTS, epochs
 from tests.workspaces import workspace
@@ -48,7 +49,12 @@ class Server:
             command += [f"--{name}", value]
         with (self.folder / "server.log").open("a") as log:
             self.process = subprocess.Popen(
-                command, cwd=self.folder, env=workspace_environment(), stdout=log, stderr=log, start_new_session=True
+                command,
+                cwd=self.folder,
+                env=workspace_environment() | WITHOUT_JOBS,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         while not self.answers():
             assert self.process.poll() is None, (self.folder / "server.log").read_text()

@@ -1,4 +1,4 @@
-"""`trials.jsonl` of a sweep: its study and every trial that has ended, with all that it takes to go on elsewhere."""
+"""A sweep's `trials.jsonl`: its study and every ended trial, enough to continue on another machine."""
 
 import json
 import math
@@ -21,7 +21,7 @@ class EndedTrial(Strict):
     """A trial that has ended.
 
     number: from 1
-    group: what it shares with the trials that differ from it in nothing but the seed, in words
+    group: the name, in words, shared by the trials that differ only in their seed
     picked: the value, or the bundle, at every place in the sweep's space
     failure: why it diverged
     test_perplexity: of the best epoch's weights, if the sweep evaluates them
@@ -46,12 +46,12 @@ class EndedTrial(Strict):
 
 
 class KeptStudy(Strict):
-    """A study as far as it has come.
+    """A study with the trials that have ended so far.
 
     name: identifies the settings, the space and the corpus
     data_sha256: the corpus's fingerprint
-    trials: how many there are to be
-    ended: by number
+    trials: the number planned
+    ended: in the order of their numbers
     """
 
     name: str

@@ -102,7 +102,7 @@ def _write_ids(file: IO[bytes], parts: Iterable[np.ndarray], dtype: np.dtype) ->
 
 
 def load_corpus(folder: Path = PROCESSED) -> Corpus:
-    """What `write_corpus` wrote, the ids mapped from disk. Raises UserError when a file is missing or damaged."""
+    """Load a corpus, its ids mapped from disk. Raises UserError when a file is missing or damaged."""
     import torch
 
     vocabulary = _load_vocabulary(folder / VOCABULARY)

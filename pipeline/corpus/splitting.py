@@ -54,12 +54,12 @@ def _split_of(path: Path) -> str | None:
 
 
 def divide(lines: Iterable[Sequence[str]], shares: Sequence[float], seed: int) -> Callable[[Sequence[str]], str]:
-    """What tells the split of each line by its words: equal lines are in the same one.
+    """A function that tells the split of a line from its words: equal lines are in the same one.
 
     lines: all that are to be divided
     shares: of the lines for each split, in proportion; met as closely as equal lines allow, and no split is empty
 
-    Raises UserError if there are less than three different lines.
+    Raises UserError if there are fewer than three different lines.
     """
 
     def key(words: Sequence[str]) -> int:

@@ -12,7 +12,7 @@ from tempfile import TemporaryFile
 MAX_BYTES = 2**30  # at one address, and in one unpacked archive: whatever is longer is not the corpus
 CHUNK_BYTES = 2**16
 
-Read = Callable[[int], bytes]  # at most so many of the bytes that follow, none at the end
+Read = Callable[[int], bytes]  # at most that many of the next bytes; empty at the end
 
 
 class SourceError(Exception):
@@ -20,14 +20,14 @@ class SourceError(Exception):
 
 
 class BoundedStream(io.RawIOBase):
-    """What a `read` function delivers, refused beyond MAX_BYTES."""
+    """What a `read` function returns, limited to MAX_BYTES."""
 
     def __init__(self, read: Read) -> None:
         self._read = read
         self._num_bytes = 0
 
     def read(self, size: int = CHUNK_BYTES, /) -> bytes:
-        """At most `size` bytes, none at the end."""
+        """At most `size` bytes; empty at the end. Raises SourceError beyond the limit."""
         chunk = self._read(size)
         self._num_bytes += len(chunk)
         if self._num_bytes > MAX_BYTES:
@@ -40,9 +40,9 @@ def is_archive(name: str) -> bool:
 
 
 def unpack(name: str, body: io.RawIOBase, wanted: Collection[str], on_member: Callable[[str, Read], None]) -> None:
-    """Call `on_member` with each wanted path and what reads the first member whose path ends in it.
+    """Call `on_member` with each wanted path and a function that reads the first member whose path ends in it.
 
-    name: the archive's, whose ending tells its kind
+    name: of the archive; its ending tells the format
     wanted: paths; a name without a folder is looked for in a folder named data
 
     Raises SourceError when some are missing, and whatever is raised for an archive that is damaged.

@@ -1,4 +1,4 @@
-"""The report as one page for a browser: its text and, instead of the figures, curves to hover over and to switch."""
+"""The report as a page for a browser: its text and, instead of figures, curves to hover over and switch on and off."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ FIGURES = {
 
 
 def page(text: str, results: Sequence[Result], published: Published) -> str:
-    """One file that needs no other and no network; the same for the same results.
+    """A self-contained file that needs no network; the same for the same results.
 
     text: the report in Markdown
     """

@@ -1,4 +1,4 @@
-"""The perplexities that every seed came to, group by group."""
+"""The perplexity that each seed reached, group by group."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,11 +1,9 @@
-"""How far seeds move a perplexity, and what is left of a difference beyond that."""
+"""How far seeds move a perplexity, and whether a difference is larger than that."""
 
 import statistics
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-
-from scipy import stats
 
 from pipeline.artifacts.trials import EndedTrial
 from pipeline.lm.settings import Settings
@@ -28,7 +26,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Spread:
-    """standard_deviation: with n - 1 in the denominator; None of a single value"""
+    """standard_deviation: with n - 1 in the denominator; None if there is a single value"""
 
     n: int
     mean: float
@@ -81,6 +79,8 @@ def difference(one: Mapping[int, float], other: Mapping[int, float]) -> Differen
         one, other = ({seed: values[seed] for seed in shared} for values in (one, other))
     if min(len(one), len(other)) < 2:
         return None
+    from scipy import stats  # takes seconds to import
+
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # for values that are nearly equal
         values = [*one.values()], [*other.values()]
         test = stats.ttest_rel(*values) if paired else stats.ttest_ind(*values, equal_var=False)

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a sweep's file, told at once."""
+"""All the mistakes in a sweep's file, reported at once."""
 
 from collections.abc import Callable
 from itertools import islice
@@ -19,7 +19,7 @@ class Complaints:
         self._lines: dict[str, None] = {}
 
     def of(self, check: Callable[[], T]) -> T | None:
-        """What a check returns; if it raises UserError, that is noted, and None returned."""
+        """The check's result; if it raises UserError, the mistake is noted and the result is None."""
         try:
             return check()
         except UserError as error:

@@ -1,4 +1,4 @@
-"""Trials that have ended, as Optuna has them and as everything else does."""
+"""Ended trials, converted between Optuna's form and ours, and what they say about the settings."""
 
 import math
 import warnings

@@ -1,4 +1,4 @@
-"""The tables of a sweep over seeds: how far they spread, and what differs beyond that."""
+"""The tables of a sweep over seeds: the spread within groups, and the differences between them."""
 
 from collections.abc import Sequence
 from itertools import combinations

@@ -1,4 +1,4 @@
-"""Which study a sweep is, on which corpus."""
+"""Which study a sweep on a corpus belongs to."""
 
 from pipeline.artifacts.trials import KeptStudy, study_path
 from pipeline.corpus.ids import Corpus
@@ -8,7 +8,7 @@ from pipeline.search.sweep_file import Sweep
 
 
 def identity(sweep: Sweep, kept: KeptStudy | None, corpus: Corpus | None) -> KeptStudy:
-    """The study that this sweep is on this corpus, or else on that of the kept one; without its trials.
+    """This sweep's study on the given corpus or, without one, on the kept study's corpus; no trials included.
 
     Raises UserError if another study is kept.
     """

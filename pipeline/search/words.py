@@ -13,7 +13,7 @@ def in_words(tried: Mapping[str, Any]) -> str:
 
 
 def group_name(sweep: Sweep, pick: Pick) -> str:
-    """What `pick` chooses apart from the seed: bundles by their names, settings with theirs; or else the model."""
+    """What `pick` chooses apart from the seed, in words: names of bundles, settings with values; or else the model."""
     nodes = searched(sweep.space)
     words = [
         value if isinstance(nodes[name], OneOf) else in_words({name: value})

@@ -29,7 +29,7 @@ def run_name(model: str, settings: Settings, recipe: str | None) -> str:
 
 
 def read_params(text: str) -> Params | None:
-    """The params file of a text; None if it is none, or one of another version of this project."""
+    """Parse a params file; None if the text is not one, or is of another version of this project."""
     try:
         return parse_params(parse_yaml(text, PARAMS), PARAMS)
     except UserError:
@@ -37,7 +37,7 @@ def read_params(text: str) -> Params | None:
 
 
 def shades(model: str) -> list[str]:
-    """The report's colour of a model, then others around its hue, lighter and darker in turn; none for other runs."""
+    """The report's colour of a model, then others around its hue, lighter and darker in turn; empty if unknown."""
     try:
         models = list(load_params().models)
     except UserError:

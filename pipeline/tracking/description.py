@@ -1,4 +1,4 @@
-"""What a run is, apart from its epochs and results: name, colour, settings, corpus, and how to make it again."""
+"""What describes a run apart from its epochs and results: name, colour, settings, corpus, how to reproduce it."""
 
 import json
 import time
@@ -52,7 +52,7 @@ class RunDescription:
         return client.create_run(experiment_id, start, self._tags | self._origin, name)
 
     def complete(self, client: "MlflowClient", run: "Run") -> None:
-        """Add whatever the run does not have."""
+        """Add whatever the run lacks."""
         from mlflow.entities import Param
 
         run_id = run.info.run_id
@@ -72,7 +72,7 @@ class RunDescription:
             self._log_dataset(client, run_id)
 
     def _color(self, client: "MlflowClient", run: "Run") -> str | None:
-        """The report's colour of the model, or the first of its shades that none of its other runs has."""
+        """The report's colour of the model, or the first of its shades that no other run of the model has."""
         if not (colors := shades(self._facts.model)):
             return None
         runs = client.search_runs([run.info.experiment_id], f"tags.model = '{self._facts.model}'")

@@ -1,6 +1,6 @@
-"""Descriptions on MLflow's page: of a run, its figures and how to use it; of the experiment, results beside published.
+"""The notes that MLflow shows: a run's figures and how to use it; the experiment's results beside the published ones.
 
-One that somebody has rewritten is theirs: only what starts as ours do is brought up to date.
+A note that somebody has rewritten is left alone: only those that start as ours do are updated.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ OPENING = "**Perplexity**"
 
 
 def describe_run(client: "MlflowClient", run_id: str, model: str) -> bool:
-    """Bring a run's note up to date with what MLflow has of it. Returns whether it was not."""
+    """Update a run's note from what MLflow knows about the run. Returns whether anything changed."""
     run = client.get_run(run_id)
     figures, files = run.data.metrics, {file.path for file in client.list_artifacts(run_id)}
     blocks = []
@@ -56,7 +56,7 @@ def describe_run(client: "MlflowClient", run_id: str, model: str) -> bool:
 
 
 def describe_experiment() -> None:
-    """Bring the experiment's note up to date with the results in the files. MLflow's faults become a warning."""
+    """Update the experiment's note from the result files. If MLflow fails, that becomes a warning."""
     if not (results := _results()):
         return
     note = experiment_note(results)
@@ -74,7 +74,7 @@ def describe_experiment() -> None:
 
 
 def experiment_note(results: Sequence[Result]) -> str:
-    """The table of the results, with the published ones where they are of the same."""
+    """The table of results, next to the published ones if both are for the same corpus and models."""
     try:
         published = figures_beside(results, read_corpus_sizes(), load_params().report.published or {})
     except UserError:
@@ -95,7 +95,7 @@ def experiment_note(results: Sequence[Result]) -> str:
 
 
 def _results() -> list[Result]:
-    """Those of the models in params.yaml that are whole and up to date."""
+    """The complete and up-to-date results of the models in params.yaml."""
     results = []
     try:
         models = load_params().models

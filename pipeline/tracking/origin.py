@@ -1,4 +1,4 @@
-"""Where a run comes from, and what it takes to make it again: commit, edits since, packages, data."""
+"""Where a run comes from, and what is needed to reproduce it: commit, uncommitted edits, packages, data."""
 
 import getpass
 import os
@@ -32,7 +32,7 @@ def circumstances() -> dict[str, str]:
 
 
 def uncommitted_changes() -> str:
-    """What `git diff` shows, but for what DVC writes; addresses in it have lost login and query."""
+    """What `git diff` shows, except for files that DVC writes; login and query are removed from addresses."""
     aside = [f":(exclude){path}" for path in (CORPUS_METRICS.parent, LOCK)]
     diff = _git("diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD", "--", ".", *aside)
     diff = re.sub(r"(://)[^\s\"'<>]*@", r"\1***@", diff)
@@ -46,7 +46,7 @@ def packages() -> str:
 
 
 def data_at_hand() -> dict[str, str]:
-    """The digests by which DVC knows the ids in data/processed and, where dvc.lock tells, the text they are of."""
+    """DVC's digests of the ids in data/processed and, if dvc.lock has it, of the text they were made from."""
     if not PROCESSED.exists():
         return {}
     try:
@@ -57,14 +57,14 @@ def data_at_hand() -> dict[str, str]:
 
 
 def digests_of_data(ids: str, stages: dict[str, LockedStage]) -> dict[str, str]:
-    """The digest of ids, and of the text that dvc.lock says they were made of."""
+    """The digest of the ids, and of the text they were made from according to dvc.lock."""
     made = stages.get("preprocess", LockedStage())
     text = made.md5(RAW) if made.md5(PROCESSED) == ids else None
     return {IDS_MD5: ids} | ({RAW_MD5: text} if text else {})
 
 
 def commit_that_brought(path: Path) -> str:
-    """The newest commit that has a file as it is now; empty if there is none."""
+    """The commit that last changed a file; empty if the file has been changed since, or is in no commit."""
     if _git("status", "--porcelain", "--ignored", "--", str(path)):
         return ""
     return _git("log", "-1", "--format=%H", "--", str(path)).strip()

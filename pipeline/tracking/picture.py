@@ -1,4 +1,4 @@
-"""The picture of a training run's perplexities that goes with it to MLflow."""
+"""The picture of a training run's perplexities that MLflow shows."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,7 +13,7 @@ PICTURE = "curve.png"
 
 @contextmanager
 def picture(history: Sequence[EpochRecord]) -> Iterator[list[Path]]:
-    """The file, for as long as the block runs; none, with a warning, if it cannot be drawn: the run is as good."""
+    """The file, for the duration of the block; empty, with a warning, if drawing fails: the run is valid without it."""
     files: list[Path] = []
     with ExitStack() as stack:
         try:
