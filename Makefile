@@ -55,7 +55,7 @@ audit: .venv/.complete ## Look for known vulnerabilities in the pinned packages 
 define train_side_by_side
 set -o pipefail; dvc repro preprocess && dvc stage list --name-only | grep '^train@' | \
 	OMP_NUM_THREADS=$$(python -c 'import os; print(max(1, os.cpu_count() // $(JOBS)))') \
-	xargs -n 1 -P $(JOBS) dvc repro --single-item 2>&1 | cat
+	xargs -n 1 -P $(JOBS) dvc --wait-for-lock repro --single-item 2>&1 | cat
 endef
 
 .venv/.complete: requirements.txt requirements-stores.txt requirements-dev.txt constraints.txt

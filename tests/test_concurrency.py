@@ -1,8 +1,7 @@
 """Several trainings at once, through the real DVC: every run arrives whole in one whole store."""
 
+import shutil
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -10,14 +9,13 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from pipeline.demo import workspace_environment
+from tests.small import ROOT
 from tests.test_pipeline import Repository
 
 pytestmark = pytest.mark.long
 
 MODELS = ["lstm_dropout", "lstm", "gru_dropout", "gru"]
 EPOCHS = 4
-DVC = [sys.executable, "-m", "dvc"]
 
 
 @pytest.fixture
@@ -49,21 +47,9 @@ def assert_database_whole(repository: Repository) -> None:
 
 
 def test_four_models_trained_at_once_in_a_fresh_clone_are_four_whole_runs(repository: Repository) -> None:
-    processes = [
-        subprocess.Popen(
-            [*DVC, "repro", "-s", f"train@{model}"],
-            cwd=repository.path,
-            env=workspace_environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for model in MODELS
-    ]
-    for process in processes:
-        output, _ = process.communicate()
-        assert process.returncode == 0, output
-        assert "warning: MLflow" not in output
+    shutil.copy(ROOT / "Makefile", repository.path)
+    output = repository.run("make", "-o", ".venv/.complete", "repro", "JOBS=4", "ARGS=--dry")
+    assert "warning: MLflow" not in output
     runs = repository.runs()
     assert sorted(run.info.run_name for run in runs) == sorted(MODELS)
     for run in runs:

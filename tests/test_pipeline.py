@@ -54,7 +54,7 @@ class Repository:
         return self.run("git", *arguments)
 
     def dvc(self, *arguments: str) -> str:
-        return self.run(sys.executable, "-m", "dvc", *arguments)
+        return self.run(sys.executable, "-m", "dvc", "--wait-for-lock", *arguments)
 
     def md5(self, stage: str, path: str) -> str:
         """The digest that dvc.lock has of an input or output of a stage."""

@@ -166,7 +166,7 @@ def test_a_server_that_goes_down_in_mid_training_has_every_epoch_once_when_it_is
     assert run.info.status == "FINISHED"
 
 
-def test_a_server_that_is_back_only_after_the_training_gets_the_rest_from_the_evaluation(
+def test_a_server_that_is_back_only_after_the_training_gets_the_rest_from_the_evaluation_and_no_secret(
     server: Server, project: Path
 ) -> None:
     server.start()
@@ -182,6 +182,11 @@ def test_a_server_that_is_back_only_after_the_training_gets_the_rest_from_the_ev
     assert server.steps(run) == list(range(1, EPOCHS + 1))
     assert run.info.status == "FINISHED"
     assert {"valid_perplexity", "test_perplexity"} <= set(run.data.metrics)
+    server.stop()
+    stored = contents([server.folder / "store.db", *(server.folder / "artifacts").rglob("*")])
+    assert b"test_perplexity" in stored
+    assert PASSWORD.encode() not in stored
+    assert_nothing_leaked(stored)
 
 
 def test_a_server_down_from_the_start_gets_all_from_the_restoration(server: Server, project: Path) -> None:
@@ -212,17 +217,6 @@ def test_a_server_down_from_the_start_gets_all_from_the_restoration(server: Serv
         "model.safetensors",
         "params.yaml",
     }
-
-
-def test_no_secret_reaches_a_server(server: Server, project: Path) -> None:
-    server.start()
-    output_of(start(project, "train", MODEL, uri=server.uri))
-    output_of(start(project, "evaluate", MODEL, uri=server.uri))
-    server.stop()
-    stored = contents([server.folder / "store.db", *(server.folder / "artifacts").rglob("*")])
-    assert b"test_perplexity" in stored
-    assert PASSWORD.encode() not in stored
-    assert_nothing_leaked(stored)
 
 
 def test_a_server_that_never_answers_costs_the_end_of_a_training_seconds(project: Path) -> None:
