@@ -37,6 +37,16 @@ def test_a_line_comes_after_the_first_seconds_and_then_one_a_minute(
     ]
 
 
+def test_a_slow_start_is_left_out_of_the_time_that_is_left(
+    clock: Callable[[float], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress(1000, "lstm", "step") as bar:
+        for second in range(1, 16):
+            clock(second)
+            bar.update(10 if second > 8 else 0)
+    assert capsys.readouterr().err == "lstm  70 of 1,000 steps  about 0:01:33 left\n"
+
+
 def test_what_is_short_says_nothing_and_what_has_no_end_no_time(
     clock: Callable[[float], None], capsys: pytest.CaptureFixture[str]
 ) -> None:

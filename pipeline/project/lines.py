@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Self
 
 FIRST_SECONDS, SECONDS = 15.0, 60.0
+WARM_UP_SECONDS = FIRST_SECONDS / 2  # slower than the rest, so left out of the estimate
 
 
 class Lines:
@@ -20,10 +21,11 @@ class Lines:
         self, total: int | None, description: str, unit: str, initial: int = 0, detail: Callable[[], str] | None = None
     ) -> None:
         self.n: float = initial
-        self._total, self._initial, self._description = total, initial, description
+        self._total, self._description = total, description
+        self._initial: float = initial
         of, units = "" if total is None else f" of {total:,}", unit if unit == "B" else f"{unit}s"
         self._detail = detail or (lambda: f"{self.n:,}{of} {units}")
-        self._start = time.monotonic()
+        self._start, self._warm = time.monotonic(), False
         self._next = self._start + FIRST_SECONDS
 
     def __enter__(self) -> Self:
@@ -35,6 +37,8 @@ class Lines:
     def update(self, n: float = 1) -> None:
         self.n += n
         now = time.monotonic()
+        if not self._warm and now >= self._start + WARM_UP_SECONDS:
+            self._start, self._initial, self._warm = now, self.n, True
         if now >= self._next:
             self._next = now + SECONDS
             print(self._line(now - self._start), file=sys.stderr, flush=True)
