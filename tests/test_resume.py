@@ -62,19 +62,11 @@ def train_and_kill(folder: Path, model: str, kills: int, most_lines: int, epoch_
     train_to_the_end(folder, model)
 
 
-@pytest.mark.parametrize(
-    ("model", "epochs", "kills"),
-    [
-        pytest.param("lstm_dropout", 10, 2, marks=pytest.mark.slow),
-        *(
-            pytest.param(model, 20, 3, marks=[pytest.mark.long, pytest.mark.timeout(900)])
-            for model in ("lstm", "gru_dropout", "gru")
-        ),
-    ],
-)
-def test_a_training_killed_at_random_moments_ends_as_if_it_never_was(
-    model: str, epochs: int, kills: int, tmp_path: Path
-) -> None:
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("model", ["lstm_dropout", "lstm", "gru_dropout", "gru"])
+def test_a_training_killed_at_random_moments_ends_as_if_it_never_was(model: str, tmp_path: Path) -> None:
+    epochs, kills = 20, 3
     undisturbed, disturbed = workspace(tmp_path / "undisturbed", epochs), workspace(tmp_path / "disturbed", epochs)
     train_to_the_end(undisturbed, model)
     epoch_seconds = statistics.median(
