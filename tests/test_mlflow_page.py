@@ -30,7 +30,10 @@ CURVES = """() => [...document.querySelectorAll('.js-plotly-plot')].slice(0, 2).
     bottom: chart.getBoundingClientRect().bottom,
     colors: [...chart.querySelectorAll('.scatterlayer .trace path.js-line')].map(line => line.style.stroke),
 }))"""
-DRAWN = f"() => ({CURVES})().filter(chart => new Set(chart.colors).size === {len(MODELS)}).length === 2"
+# Two charts with a curve for each model, on the first screen once whatever loads above them has its height.
+DRAWN = f"""() => ({CURVES})().filter(
+    chart => new Set(chart.colors).size === {len(MODELS)} && chart.bottom < innerHeight
+).length === 2"""
 
 
 @contextmanager
@@ -69,7 +72,6 @@ def see_curves(visit: Visit, address: str) -> None:
     wanted = [_as_page_has_it(color_of(index)) for index in range(len(MODELS))]
     for chart in page.evaluate(CURVES):
         assert set(chart["colors"]) == set(wanted)
-        assert chart["bottom"] < page.viewport_size["height"]
     for title in ("perplexity/train", "perplexity/valid"):
         assert page.get_by_text(title, exact=True).first.is_visible()
     assert [error for error in visit.errors if not any(own in error for own in ITS_OWN)] == []
