@@ -444,11 +444,9 @@ def made_store(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(
-    "ending",
-    [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), pytest.param(signal.SIGKILL, marks=pytest.mark.long)],
-)
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
 def test_a_training_ends_with_the_dvc_that_started_it(ending: signal.Signals, tmp_path: Path) -> None:
     folder = workspace(tmp_path / "work", epochs=2000)
     command = [sys.executable, "-m", "dvc", "repro", "train@lstm"]

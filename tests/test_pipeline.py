@@ -301,16 +301,6 @@ def test_only_the_language_models_code_makes_results_stale_and_accept_needs_its_
     repository.git("clean", "-fdq", "tests")
 
 
-def test_an_experiment_in_a_throw_away_copy_reaches_the_real_store(repository: Repository) -> None:
-    before = len(repository.runs())
-    repository.dvc("exp", "run", "--temp", "-S", "+models.lstm.epochs=1", "train@lstm", "-n", "short")
-    runs = repository.runs()
-    assert len(runs) == before + 1
-    assert runs[0].data.tags["dvc_experiment"] == "short"
-    assert Path(runs[0].info.artifact_uri.removeprefix("file://")).is_relative_to(repository.path)
-    assert "short" in repository.dvc("exp", "show")
-
-
 def test_a_mistake_in_params_is_one_line_and_no_traceback(repository: Repository) -> None:
     repository.edit_params(lambda params: params["models"]["gru"].update(dropuot=0.1))
     output = repository.run(sys.executable, "-m", "dvc", "repro", check=False)

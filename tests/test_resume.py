@@ -100,7 +100,7 @@ def test_a_process_killed_while_it_makes_the_mlflow_store_leaves_none_that_is_br
     subprocess.run(command, cwd=tmp_path, env=environment, check=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_disk_that_is_full_is_one_clear_line_and_the_training_goes_on_when_there_is_room(tmp_path: Path) -> None:
     folder = workspace(tmp_path / "full", epochs=2)
     command = [sys.executable, "-m", "pipeline.train", "gru"]
