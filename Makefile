@@ -18,7 +18,7 @@ help: ## List the targets
 repro: .venv/.complete ## Run what params.yaml, the data or the code have made stale (RECIPE=best over params.yaml, JOBS=2, ARGS="evaluate@gru", ...)
 	$(if $(RECIPE),@python -m pipeline.recipe $(RECIPE))
 	$(if $(filter-out 1,$(JOBS)),@$(train_side_by_side))
-	dvc repro $(ARGS)
+	$(DVC_REPRO) $(ARGS)
 
 corpus: .venv/.complete ## Make a recipe of a text of your own (TEXT=my.txt, ARGS="--lower-case --name mine")
 	python -m pipeline.new_corpus $(TEXT) $(ARGS)
@@ -51,14 +51,18 @@ format: .venv/.complete ## Fix style and formatting where a tool can
 audit: .venv/.complete ## Look for known vulnerabilities in the pinned packages (asks PyPI)
 	pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
-# Halves the time of the installation; Python does not do it where this variable is set, as in many containers.
+# Compiling what is never imported is half of the installation. Where this variable is set, as in many containers,
+# Python keeps nothing that it compiles, so pip has to do it.
 COMPILED_WHEN_IMPORTED := $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
+
+# Several may run side by side; without this, DVC gives up after three seconds where another holds its lock.
+DVC_REPRO := dvc --wait-for-lock repro
 
 # With JOBS=2 or more: so many models at a time, each with its share of the processor's cores.
 define train_side_by_side
-set -o pipefail; dvc repro preprocess && dvc stage list --name-only | grep '^train@' | \
+set -o pipefail; $(DVC_REPRO) preprocess && dvc stage list --name-only | grep '^train@' | \
 	OMP_NUM_THREADS=$$(python -c 'import os; print(max(1, os.cpu_count() // $(JOBS)))') \
-	xargs -n 1 -P $(JOBS) dvc --wait-for-lock repro --single-item 2>&1 | cat
+	xargs -n 1 -P $(JOBS) $(DVC_REPRO) --single-item 2>&1 | cat
 endef
 
 .venv/.complete: requirements.txt requirements-stores.txt requirements-dev.txt constraints.txt
