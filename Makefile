@@ -17,6 +17,7 @@ help: ## List the targets
 
 repro: .venv/.complete ## Run what params.yaml, the data or the code have made stale (RECIPE=best over params.yaml, JOBS=2, ARGS="evaluate@gru", ...)
 	$(if $(RECIPE),@python -m pipeline.recipe $(RECIPE))
+	@python -m pipeline.reference
 	$(if $(filter-out 1,$(JOBS)),@$(train_side_by_side))
 	$(DVC_REPRO) $(ARGS)
 
@@ -24,7 +25,7 @@ corpus: .venv/.complete ## Make a recipe of a text of your own (TEXT=my.txt, ARG
 	python -m pipeline.new_corpus $(TEXT) $(ARGS)
 
 ui: .venv/.complete ## Compare runs in MLflow, on this machine only (PORT=5001, STORE=other.db)
-	@python -m pipeline.restore || true
+	@python -m pipeline.reference && python -m pipeline.restore || true
 	@python -m pipeline.ui --port $(PORT) $(if $(STORE),--store '$(STORE)')
 
 demo: .venv/.complete ## Run the whole pipeline on a small invented corpus, in .demo

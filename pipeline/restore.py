@@ -56,7 +56,7 @@ def restore() -> list[str]:
         if not is_whole(history, facts.settings):
             continue  # interrupted: it is published when it is resumed
         run_id, lacked = publish_finished(facts, history, files, figures)
-        if facts.corpus and figures:
+        if facts.data_sha256 and figures:
             register(facts, run_id, weights_path(name), figures["valid_perplexity"])
         release(name)
         if lacked:
@@ -99,7 +99,7 @@ def find_training(
     text = params_of(name, settings, commit)
     if commit:
         tags |= {"mlflow.source.name": str(history_file), "mlflow.source.git.commit": commit}
-    if text and (trained := read_params(text)):
+    if trained := read_params(text) if text else None:
         tags["recipe"] = trained.recipe
     facts = RunFacts(
         name,
@@ -110,8 +110,9 @@ def find_training(
         AGAIN,
         training_id=known,
         params=text,
-        corpus_name=params.preprocess.corpus,
+        corpus_name=(trained or params).preprocess.corpus,
         sizes=sizes,
+        trained_on=weights.data_sha256 if weights else None,
     )
     return facts, history, files
 

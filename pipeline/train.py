@@ -70,6 +70,7 @@ def train(name: str) -> None:
                 training.fingerprint,
                 lower_case=corpus.lower_case,
                 gpu=training.gpu,
+                data_sha256=corpus.fingerprint,
             )
             write_history(history_path(name), training.history)
 

@@ -208,6 +208,36 @@ def test_a_fresh_clone_fills_mlflow_from_committed_files_and_completes_it_when_t
     }
 
 
+def test_a_fresh_clone_takes_the_weights_that_git_has_and_trains_nothing(
+    repository: Repository, tmp_path: Path
+) -> None:
+    weights = [f"results/models/{model}/model.safetensors" for model in MODELS]
+    elsewhere = repository.clone(tmp_path / "elsewhere")
+    elsewhere.share_cache_of(repository)
+    elsewhere.dvc("push", "--remote", "reference", *weights)
+    elsewhere.commit("weights")
+
+    clone = elsewhere.clone(tmp_path / "clone")
+    assert sorted(file.name for file in (clone.path / "results/reference").rglob("*") if file.is_file()) == sorted(
+        clone.md5(f"train@{model}", path)[2:] for model, path in zip(MODELS, weights, strict=True)
+    )
+    taken = clone.run(sys.executable, "-m", "pipeline.reference")
+    assert taken == "the weights of gru, lstm are those of the reference run, from results/reference\n"
+    assert clone.run(sys.executable, "-m", "pipeline.reference") == ""
+    assert clone.restore() == "MLflow: restored gru, lstm\n"
+    versions = MlflowClient(f"sqlite:///{clone.path / 'mlflow.db'}").search_model_versions()
+    assert {version.name for version in versions} == {f"sample-{model}" for model in MODELS}
+    clone.run(sys.executable, "-m", "pipeline.sample", "data/sample")
+    assert clone.stages_run(clone.dvc("repro")) == {"download", "preprocess"}
+    assert clone.git("status", "--porcelain") == ""
+
+    clone.edit_params(lambda params: params["models"]["gru"].update(epochs=1))
+    for path in weights:
+        (clone.path / path).unlink()
+    taken = clone.run(sys.executable, "-m", "pipeline.reference")
+    assert taken == "the weights of lstm are those of the reference run, from results/reference\n"
+
+
 def test_a_second_repro_runs_nothing(repository: Repository) -> None:
     assert repository.stages_run(repository.dvc("repro")) == set()
     assert "up to date" in repository.dvc("status")

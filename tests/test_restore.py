@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from mlflow import MlflowClient
 from mlflow.entities import Run
 from ruamel.yaml import YAML
 
@@ -47,10 +48,10 @@ def write_metrics(folder: Path, valid: float = 80.0) -> None:
     (folder / "metrics.json").write_text(json.dumps(metrics | {"best_epoch": 2, "parameters": 1234}))
 
 
-def write_weights(folder: Path, **overrides: object) -> None:
+def write_weights(folder: Path, data_sha256: str | None = None, **overrides: object) -> None:
     settings = small_settings(epochs=EPOCHS, **overrides)
     weights = build_model(settings, len(VOCABULARY)).state_dict()
-    save_weights(folder / "model.safetensors", weights, settings, VOCABULARY, "f1a9")
+    save_weights(folder / "model.safetensors", weights, settings, VOCABULARY, "f1a9", data_sha256=data_sha256)
 
 
 def lock(folder: Path, **overrides: object) -> None:
@@ -94,6 +95,17 @@ def test_what_arrives_later_completes_the_same_run(trained_model: Path) -> None:
     assert restore() == []
     assert {"history.csv", "metrics.json", "model.safetensors"} <= artifacts(only_run())
     assert only_run().data.metrics["test_perplexity"] == 81.5
+
+
+def test_weights_are_registered_without_their_corpus_if_they_name_it(trained_model: Path) -> None:
+    client = MlflowClient("sqlite:///mlflow.db")
+    write_weights(trained_model)
+    restore()
+    assert not client.search_model_versions()
+    write_weights(trained_model, data_sha256="da7a")
+    restore()
+    (version,) = client.search_model_versions()
+    assert (version.name, version.tags["data_sha256"]) == ("ptb-gru", "da7a")
 
 
 def test_a_file_that_arrived_in_part_is_sent_again(trained_model: Path) -> None:

@@ -24,6 +24,7 @@ class Description(Strict):
 
     lower_case: whether the model's text was turned into lower case
     gpu: what it was trained on; None for a CPU
+    data_sha256: the fingerprint of the corpus that it was trained on; None in older files
     sha256: of the description's other entries and of the weights; None in older files
     """
 
@@ -32,6 +33,7 @@ class Description(Strict):
     fingerprint: str
     lower_case: bool = False
     gpu: str | None = None
+    data_sha256: str | None = None
     sha256: str | None = None
 
 
@@ -60,8 +62,9 @@ def save_weights(
     *,
     lower_case: bool = False,
     gpu: str | None = None,
+    data_sha256: str | None = None,
 ) -> None:
-    """Write a model's file; the same model gives the same bytes. gpu: what it was trained on; None for a CPU."""
+    """Write a model's file; the same model gives the same bytes. See `Description` for what goes into it."""
     from safetensors.torch import save
 
     weights = {name: weight.cpu().contiguous() for name, weight in weights.items()}
@@ -74,6 +77,8 @@ def save_weights(
         description["lower_case"] = True
     if gpu:
         description["gpu"] = gpu
+    if data_sha256:
+        description["data_sha256"] = data_sha256
     description["sha256"] = _sha256(description, weights)
     # One entry, because the format does not promise an order of several.
     data = save(weights, {"model": json.dumps(description, ensure_ascii=False)})
@@ -114,7 +119,9 @@ def load_weights(path: Path) -> TrainedModel:
 def read_description(path: Path) -> Description:
     """Read it without PyTorch. Raises UserError if the file is missing or not a model of this project."""
     if not path.exists():
-        raise UserError(f"{path} not found: train it with `dvc repro`, or restore it with `dvc checkout` or `dvc pull`")
+        raise UserError(
+            f"{path} not found: `make repro` brings it or trains it; `dvc pull` brings it from a store that you share"
+        )
     try:
         with safe_open(path, framework="np") as file:
             return Description.model_validate_json(file.metadata()["model"])

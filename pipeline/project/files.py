@@ -21,6 +21,7 @@ VALID_PERPLEXITY = Path("results/valid_perplexity.json")
 MODELS = Path("results/models")
 REPORT = Path("results/report")
 SWEEPS = Path("results/sweeps")
+REFERENCE = Path("results/reference")
 CHECKPOINTS = Path(".checkpoints")
 
 

@@ -36,7 +36,7 @@ class RunDescription:
             "corpus": facts.corpus_name,
             "fingerprint": facts.fingerprint,
             "training_id": facts.training_id,
-            "data_sha256": facts.corpus.fingerprint if facts.corpus else None,
+            "data_sha256": facts.data_sha256,
         }
         known = {name: value for name, value in identity.items() if value}
         self._tags = known | facts.tags | (origin.data_at_hand() if facts.corpus else {})

@@ -14,6 +14,7 @@ class RunFacts:
 
     fingerprint: from `checkpoint.fingerprint`; None if only the history is available
     corpus: None if it is not available
+    trained_on: the fingerprint of the corpus, by the weights' file; needed only where `corpus` is None
     remedy: the command that will later write whatever MLflow lacks
     training_id: from `checkpoint.training_id`; None if only the results are available
     params: the text of params.yaml at the start of the run
@@ -31,3 +32,9 @@ class RunFacts:
     params: str | None = None
     corpus_name: str = PENN_TREEBANK
     sizes: CorpusSizes | None = None
+    trained_on: str | None = None
+
+    @property
+    def data_sha256(self) -> str | None:
+        """The corpus's fingerprint; None if it is not known."""
+        return self.corpus.fingerprint if self.corpus else self.trained_on

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from pipeline.artifacts.weights import read_description
 from pipeline.corpus.words import EOS
 from pipeline.project.console import warn
 from pipeline.tracking.deadline import within
@@ -39,13 +40,13 @@ def register(facts: RunFacts, run_id: str, weights_file: Path, valid_perplexity:
 
 
 def _register(facts: RunFacts, run_id: str, weights_file: Path, valid_perplexity: float) -> None:
-    if facts.corpus is None or facts.fingerprint is None:
+    if facts.data_sha256 is None or facts.fingerprint is None:
         raise ValueError("its corpus or its fingerprint is not at hand")
     client, experiment_id = connect()
     name = f"{facts.corpus_name}-{facts.model}"
     tags = {
         "fingerprint": facts.fingerprint,
-        "data_sha256": facts.corpus.fingerprint,
+        "data_sha256": facts.data_sha256,
         "valid_perplexity": str(valid_perplexity),
     }
     versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
@@ -55,9 +56,9 @@ def _register(facts: RunFacts, run_id: str, weights_file: Path, valid_perplexity
     if not versions:
         if not client.search_registered_models(f"name = '{name}'", max_results=1):
             client.create_registered_model(name, description=f"Perplexity of sentences under {facts.model}")
-        model = _log_model(client, experiment_id, facts.model, facts.corpus.vocabulary, run_id, weights_file)
+        model = _log_model(client, experiment_id, facts.model, run_id, weights_file)
         client.create_model_version(name, _source(client, model), run_id, tags, model_id=model.model_id)
-    _promote_best(client, name, facts.corpus.fingerprint)
+    _promote_best(client, name, facts.data_sha256)
     describe_run(client, run_id, facts.model)
 
 
@@ -70,9 +71,7 @@ def _source(client: "MlflowClient", model: "LoggedModel") -> str:
     return f"models:/{model.model_id}" if client.tracking_uri.startswith("http") else model.artifact_location
 
 
-def _log_model(
-    client: "MlflowClient", experiment_id: str, name: str, vocabulary: tuple[str, ...], run_id: str, weights_file: Path
-) -> "LoggedModel":
+def _log_model(client: "MlflowClient", experiment_id: str, name: str, run_id: str, weights_file: Path) -> "LoggedModel":
     """Write the model where MLflow keeps models: code, weights and signature. Returns MLflow's record.
 
     Whatever a failed registration left is used again.
@@ -90,7 +89,7 @@ def _log_model(
             ColSpec(DataType.long, "unknown_words"),
         ]
     )
-    example = " ".join(word for word in vocabulary[:5] if word != EOS)
+    example = " ".join(word for word in read_description(weights_file).vocabulary[:5] if word != EOS)
     left = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'", max_results=1)
     model = left[0] if left else client.create_logged_model(experiment_id, name, run_id)
     with TemporaryDirectory() as folder:
