@@ -465,6 +465,28 @@ def test_what_was_kept_of_another_study_is_left_alone(sweep: Sweep) -> None:
     assert "\n" not in str(fault.value)
 
 
+def test_a_grid_goes_on_when_seeds_are_added_at_the_end_of_their_list(params: None) -> None:
+    def of(*seeds: int) -> Sweep:
+        settings = {"dropout": [0.0, 0.1], "seed": list(seeds)}
+        return load_sweep(write_sweep(sampler=GRID, trials=None, settings=settings))
+
+    shorter = of(1, 2)
+    study = Study(shorter, "small")
+    while trial := study.claim():
+        finish(trial, shorter, [100.0])
+    before = kept(shorter, study.ended())
+
+    longer = of(1, 2, 3)
+    facts = identity(longer, before, None)
+    assert (facts.name != before.name, facts.trials) == (True, 6)
+    more = Study(longer, facts.name)
+    assert more.take_in(before.ended) == 4
+    assert [claim(more).number, claim(more).number] == [5, 6]
+    for other in (of(2, 1, 3), of(1, 3), of(1, 3, 2)):
+        with pytest.raises(UserError, match="another study"):
+            identity(other, before, None)
+
+
 def test_a_committed_study_gives_its_committed_files_to_the_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

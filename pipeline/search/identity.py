@@ -10,7 +10,7 @@ from pipeline.search.sweep_file import Sweep
 def identity(sweep: Sweep, kept: KeptStudy | None, corpus: Corpus | None) -> KeptStudy:
     """This sweep's study on the given corpus or, without one, on the kept study's corpus; no trials included.
 
-    Raises UserError if another study is kept.
+    Raises UserError if a study is kept that this one does not continue.
     """
     if corpus:
         sizes = {f"{split}_tokens": len(ids) for split, ids in corpus.splits().items()}
@@ -19,7 +19,7 @@ def identity(sweep: Sweep, kept: KeptStudy | None, corpus: Corpus | None) -> Kep
         assert kept
         data, of = kept.data_sha256, kept.corpus
     name = sweep.study_name(data)
-    if kept and kept.name != name:
+    if kept and kept.name not in (name, *sweep.earlier_names(data)):
         path = study_path(sweep.name)
         raise UserError(
             f"{path} is of another study than {sweep.path}, {kept.name}: bring back its settings or its corpus, or move"

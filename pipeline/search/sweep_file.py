@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -132,7 +132,7 @@ class Sweep:
     def study_name(self, corpus_fingerprint: str) -> str:
         """Identifies what the trials have in common, so that an edited sweep never continues with trials of another.
 
-        It does not depend on the number of trials: more may be requested later.
+        It does not depend on the number of trials: more may be requested later. See also `earlier_names`.
         """
         definition = [
             self.base.essentials(),
@@ -143,6 +143,14 @@ class Sweep:
             *(["evaluate"] if self.evaluate else []),
         ]
         return f"{self.name}-{hashlib.sha256(json.dumps(definition).encode()).hexdigest()[:8]}"
+
+    def earlier_names(self, corpus_fingerprint: str) -> Iterator[str]:
+        """The names of the studies that this one continues: a grid's list of seeds may become longer at its end."""
+        seeds = self.space.get("seed")
+        if isinstance(self.sampler, Grid) and isinstance(seeds, Choice):
+            for number in range(2, len(seeds.values)):
+                space = {**self.space, "seed": Choice(seeds.values[:number])}
+                yield replace(self, space=space).study_name(corpus_fingerprint)
 
     def corners(self) -> Iterator[Settings]:
         """The settings of the combinations of ends and choices."""
