@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from mlflow import MlflowClient
 from mlflow.entities import Run
 from ruamel.yaml import YAML
 
@@ -20,7 +19,7 @@ from pipeline.project.console import UserError
 from pipeline.restore import restore
 from tests.histories import history
 from tests.small import ROOT, small_settings
-from tests.test_tracking import artifacts, points, runs
+from tests.test_tracking import artifacts, points, runs, store
 
 EPOCHS = 3
 SETTINGS = small_settings(epochs=EPOCHS)
@@ -98,13 +97,12 @@ def test_what_arrives_later_completes_the_same_run(trained_model: Path) -> None:
 
 
 def test_weights_are_registered_without_their_corpus_if_they_name_it(trained_model: Path) -> None:
-    client = MlflowClient("sqlite:///mlflow.db")
     write_weights(trained_model)
     restore()
-    assert not client.search_model_versions()
+    assert not store().search_model_versions()
     write_weights(trained_model, data_sha256="da7a")
     restore()
-    (version,) = client.search_model_versions()
+    (version,) = store().search_model_versions()
     assert (version.name, version.tags["data_sha256"]) == ("ptb-gru", "da7a")
 
 

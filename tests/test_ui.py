@@ -33,7 +33,7 @@ def test_the_page_opens_the_store_of_the_pipeline_whatever_the_letters_of_its_pa
 
 @pytest.mark.usefixtures("empty_store")
 def test_each_experiment_that_has_a_run_is_named_by_the_page_of_its_curves() -> None:
-    client = MlflowClient("sqlite:///mlflow.db")
+    client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")  # MLflow remembers a store by its address
     charts = "runs?workflowType=machine_learning&compareRunsMode=CHART"
     assert chart_pages(client, "http://here") == {"Default": f"http://here/#/experiments/0/{charts}"}
     used = client.create_experiment("used")
