@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 yaml = YAML(typ="safe", pure=True)
 
 MODELS = ("lstm", "gru")
+WEIGHTS = [f"results/models/{model}/model.safetensors" for model in MODELS]
 
 
 class Repository:
@@ -65,6 +66,9 @@ class Repository:
     def restore(self) -> str:
         return self.run(sys.executable, "-m", "pipeline.restore")
 
+    def take_weights(self) -> str:
+        return self.run(sys.executable, "-m", "pipeline.reference")
+
     def clone(self, path: Path) -> "Repository":
         """What git has of this repository, in another folder."""
         self.git("clone", "-q", str(self.path), str(path))
@@ -107,11 +111,12 @@ class Repository:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """The repository after its first `dvc repro`, of less than the demo has, committed."""
+    """The repository after its first `dvc repro`, of less than the demo has, committed with its weights."""
     repository = Repository(tmp_path_factory.mktemp("repository"))
     repository.edit_params(shorten)
     repository.commit("two models")
     repository.dvc("repro")
+    repository.dvc("push", "--remote", "reference", *WEIGHTS)
     repository.commit("results")
     return repository
 
@@ -175,7 +180,7 @@ def test_mlflow_has_a_finished_run_of_every_model_with_every_epoch(repository: R
             assert run.data.tags[tag] == repository.md5(stage, path)
 
 
-def test_a_fresh_clone_fills_mlflow_from_committed_files_and_completes_it_when_the_weights_come(
+def test_a_fresh_clone_fills_mlflow_from_committed_files_then_takes_the_weights_from_git_and_trains_nothing(
     repository: Repository, tmp_path: Path
 ) -> None:
     clone = repository.clone(tmp_path / "clone")
@@ -197,8 +202,12 @@ def test_a_fresh_clone_fills_mlflow_from_committed_files_and_completes_it_when_t
         assert final == {name: value for name, value in run.data.metrics.items() if "system/" not in name}
         assert abs(run.info.end_time - original.info.end_time) < 60_000  # the training's, not the restoration's
 
-    clone.share_cache_of(repository)
-    clone.dvc("checkout")
+    kept = [file for file in (clone.path / "results/reference").rglob("*") if file.is_file()]
+    assert {file.parent.name + file.name for file in kept} == {
+        clone.md5(f"train@{model}", path) for model, path in zip(MODELS, WEIGHTS, strict=True)
+    }
+    assert clone.take_weights() == "the weights of gru, lstm are those of the reference run, from results/reference\n"
+    assert clone.take_weights() == ""
     assert clone.restore() == "MLflow: restored gru, lstm\n"
     assert clone.restore() == "MLflow: nothing to restore\n"
     assert len(clone.runs()) == len(MODELS)
@@ -207,35 +216,13 @@ def test_a_fresh_clone_fills_mlflow_from_committed_files_and_completes_it_when_t
         (f"sample-{model}", run.info.run_id) for model, run in runs.items()
     }
 
-
-def test_a_fresh_clone_takes_the_weights_that_git_has_and_trains_nothing(
-    repository: Repository, tmp_path: Path
-) -> None:
-    weights = [f"results/models/{model}/model.safetensors" for model in MODELS]
-    elsewhere = repository.clone(tmp_path / "elsewhere")
-    elsewhere.share_cache_of(repository)
-    elsewhere.dvc("push", "--remote", "reference", *weights)
-    elsewhere.commit("weights")
-
-    clone = elsewhere.clone(tmp_path / "clone")
-    assert sorted(file.name for file in (clone.path / "results/reference").rglob("*") if file.is_file()) == sorted(
-        clone.md5(f"train@{model}", path)[2:] for model, path in zip(MODELS, weights, strict=True)
-    )
-    taken = clone.run(sys.executable, "-m", "pipeline.reference")
-    assert taken == "the weights of gru, lstm are those of the reference run, from results/reference\n"
-    assert clone.run(sys.executable, "-m", "pipeline.reference") == ""
-    assert clone.restore() == "MLflow: restored gru, lstm\n"
-    versions = MlflowClient(f"sqlite:///{clone.path / 'mlflow.db'}").search_model_versions()
-    assert {version.name for version in versions} == {f"sample-{model}" for model in MODELS}
     clone.run(sys.executable, "-m", "pipeline.sample", "data/sample")
     assert clone.stages_run(clone.dvc("repro")) == {"download", "preprocess"}
     assert clone.git("status", "--porcelain") == ""
-
     clone.edit_params(lambda params: params["models"]["gru"].update(epochs=1))
-    for path in weights:
+    for path in WEIGHTS:
         (clone.path / path).unlink()
-    taken = clone.run(sys.executable, "-m", "pipeline.reference")
-    assert taken == "the weights of lstm are those of the reference run, from results/reference\n"
+    assert clone.take_weights() == "the weights of lstm are those of the reference run, from results/reference\n"
 
 
 def test_a_second_repro_runs_nothing(repository: Repository) -> None:
