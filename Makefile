@@ -25,7 +25,8 @@ corpus: .venv/.complete ## Make a recipe of a text of your own (TEXT=my.txt, ARG
 	python -m pipeline.new_corpus $(TEXT) $(ARGS)
 
 ui: .venv/.complete ## Compare runs in MLflow, on this machine only (PORT=5001, STORE=other.db)
-	@python -m pipeline.reference && python -m pipeline.restore || true
+	@python -m pipeline.reference || true
+	@python -m pipeline.restore || true
 	@python -m pipeline.ui --port $(PORT) $(if $(STORE),--store '$(STORE)')
 
 demo: .venv/.complete ## Run the whole pipeline on a small invented corpus, in .demo

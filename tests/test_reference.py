@@ -1,38 +1,41 @@
 """The weights that git keeps: those of the reference run, and nothing else."""
 
 import configparser
-import hashlib
-import subprocess
 from pathlib import Path
 
-from ruamel.yaml import YAML
+import pytest
 
+from pipeline.artifacts.dvc_lock import LOCK, Lock, dvc_md5
+from pipeline.artifacts.weights import weights_path
+from pipeline.project.files import REFERENCE
+from pipeline.project.params import parse_yaml
+from pipeline.reference import kept
+from pipeline.tracking.origin import commit_that_brought, text_at
 from tests.small import ROOT
 
-REFERENCE = ROOT / "results/reference"
+
+def digests_of_weights(lock: str) -> set[str]:
+    """Of all trained models in a dvc.lock, given as text."""
+    stages = Lock.model_validate(parse_yaml(lock, LOCK)).stages
+    trained = {name.partition("@")[2]: stage for name, stage in stages.items() if name.startswith("train@")}
+    return {digest for model, stage in trained.items() if (digest := stage.md5(weights_path(model)))}
 
 
-def git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def test_git_keeps_the_weights_that_dvc_lock_names_where_the_reference_run_was_committed_and_no_more() -> None:
-    """Above all no corpus: its licence does not allow it."""
-    files = [path for path in REFERENCE.rglob("*") if path.is_file()]
-    for path in files:
-        assert path.relative_to(REFERENCE).parts[:2] == ("files", "md5")
-        assert path.parent.name + path.name == hashlib.md5(path.read_bytes()).hexdigest()
-    named = set()
-    if commit := git("log", "-1", "--format=%H", "--", "results/reference"):
-        lock = YAML(typ="safe", pure=True).load(git("show", f"{commit}:dvc.lock"))
-        outs = [out for stage in lock["stages"].values() for out in stage["outs"]]
-        named = {out["md5"] for out in outs if Path(out["path"]).name == "model.safetensors"}
-    assert {path.parent.name + path.name for path in files} == named
+def test_git_keeps_the_weights_that_dvc_lock_names_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above all no corpus: its licence does not allow it. dvc.lock: of the commit that brought the weights."""
+    monkeypatch.chdir(ROOT)
+    assert len(digests_of_weights(LOCK.read_text())) > 0
+    if files := {path for path in REFERENCE.rglob("*") if path.is_file()}:
+        commit = commit_that_brought(REFERENCE)
+        lock = text_at(commit, LOCK) if commit else LOCK.read_text()
+        assert files == {kept(digest) for digest in digests_of_weights(lock)}
+        assert files == {kept(dvc_md5(path)) for path in files}
 
 
 def test_what_a_person_pushes_does_not_get_there() -> None:
     """DVC pushes into a remote that it was told, or that is the default."""
     config = configparser.ConfigParser()
     config.read(ROOT / ".dvc/config")
+    assert (ROOT / ".dvc" / config["'remote \"reference\"'"]["url"]).resolve() == ROOT / REFERENCE
     assert "remote" not in config["core"]
-    assert not any("remote:" in line for line in (ROOT / "dvc.yaml").read_text().splitlines())
+    assert not any("remote:" in line for line in Path(ROOT / "dvc.yaml").read_text().splitlines())
