@@ -112,7 +112,7 @@ def find_training(
         params=text,
         corpus_name=(trained or params).preprocess.corpus,
         sizes=sizes,
-        trained_on=weights.data_sha256 if weights else None,
+        trained_on=weights.data_sha256 if weights and not at_hand() else None,
     )
     return facts, history, files
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from filelock import FileLock
 from mlflow.entities import Run
@@ -14,8 +15,10 @@ from ruamel.yaml import YAML
 
 from pipeline.artifacts.history import write_history
 from pipeline.artifacts.weights import save_weights
+from pipeline.corpus.ids import write_corpus
 from pipeline.lm.model import build_model
 from pipeline.project.console import UserError
+from pipeline.project.files import SPLITS
 from pipeline.restore import restore
 from tests.histories import history
 from tests.small import ROOT, small_settings
@@ -104,6 +107,13 @@ def test_weights_are_registered_without_their_corpus_if_they_name_it(trained_mod
     restore()
     (version,) = store().search_model_versions()
     assert (version.name, version.tags["data_sha256"]) == ("ptb-gru", "da7a")
+
+
+def test_weights_of_another_corpus_than_the_one_at_hand_are_not_registered(trained_model: Path) -> None:
+    write_corpus({split: np.array([1, 2, 0] * 200, np.uint16) for split in SPLITS}, ["<eos>", "a", "b"])
+    write_weights(trained_model, data_sha256="da7a")
+    restore()
+    assert not store().search_model_versions()
 
 
 def test_a_file_that_arrived_in_part_is_sent_again(trained_model: Path) -> None:

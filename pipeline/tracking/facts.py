@@ -14,7 +14,7 @@ class RunFacts:
 
     fingerprint: from `checkpoint.fingerprint`; None if only the history is available
     corpus: None if it is not available
-    trained_on: the fingerprint of the corpus, by the weights' file; needed only where `corpus` is None
+    trained_on: the fingerprint of the corpus by the weights' file, where no corpus is at hand
     remedy: the command that will later write whatever MLflow lacks
     training_id: from `checkpoint.training_id`; None if only the results are available
     params: the text of params.yaml at the start of the run
