@@ -1,8 +1,8 @@
 """Make a recipe of a text of your own: `data/NAME` gets its three splits, and `recipes/NAME.yaml` its settings.
 
-Give one text in UTF-8, with one sentence per line and words separated by whitespace, which is split by lines, or three
-texts for training, validation and test. Equal lines go into the same split, and empty ones into none. `make repro
-RECIPE=NAME` then trains two models on it and writes the report.
+Give one text in UTF-8, with one sentence per line and words separated by whitespace, or three texts for training,
+validation and test. A single text is split by lines: equal lines go into the same split, and empty ones are dropped.
+`make repro RECIPE=NAME` then trains two models on it and writes the report.
 """
 
 import argparse
@@ -157,8 +157,8 @@ def main() -> None:
         prog="python -m pipeline.new_corpus", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("texts", nargs="+", type=Path, metavar="TEXT", help="one text, three, or a folder of either")
-    parser.add_argument("--name", help="the corpus's (default: the file's or folder's)")
-    parser.add_argument("--max-size", type=int, metavar="N", help="of the vocabulary (default 10000)")
+    parser.add_argument("--name", help="of the corpus (default: the name of the file or folder)")
+    parser.add_argument("--max-size", type=int, metavar="N", help="most words in the vocabulary (default 10000)")
     parser.add_argument("--min-count", type=int, metavar="N", help="words that are rarer become <unk> (default 2)")
     parser.add_argument("--lower-case", action="store_true", help="turn all words into lower case")
     parser.add_argument(
@@ -167,9 +167,9 @@ def main() -> None:
         type=above_zero,
         default=(80, 10, 10),
         metavar=("TRAIN", "VALID", "TEST"),
-        help="of one text's lines (default 80 10 10)",
+        help="how to divide the lines of one text (default 80 10 10)",
     )
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="another seed, another split (default 1)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="another seed gives another split (default 1)")
     arguments = parser.parse_args()
     bounds = {"max_size": arguments.max_size, "min_count": arguments.min_count}
     words = {key: value for key, value in bounds.items() if value is not None} | {"lower_case": arguments.lower_case}

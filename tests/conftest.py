@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
-from xdist.scheduler import LoadScopeScheduling
 
-if TYPE_CHECKING:  # Playwright is needed by the browser's tests alone
+if TYPE_CHECKING:  # neither Playwright nor pytest-xdist is there on every machine
     from tests.browser import Visit
+    from tests.dealing import Dealing
 
 # Small models gain nothing from a second thread, and lose much when something else runs on the machine.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -23,23 +23,10 @@ settings.register_profile("pipeline", deadline=None)
 settings.load_profile("pipeline")
 
 
-# What these modules set up takes longer than most tests.
-DEALT_OUT_WHOLE = {"tests/test_pipeline.py", "tests/test_server.py", "tests/test_shared_stores.py"}
-
-
-class Dealing(LoadScopeScheduling):
-    """Deals out one test at a time to the workers of pytest-xdist, and some modules whole, which come first.
-
-    As `--dist loadgroup` would, if it still did with this pytest; by file, the slowest ones came last, on one worker.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        module = nodeid.partition("::")[0]
-        return module if module in DEALT_OUT_WHOLE else nodeid
-
-
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Dealing:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "Dealing":
+    from tests.dealing import Dealing
+
     return Dealing(config, log)
 
 

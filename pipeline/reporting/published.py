@@ -1,4 +1,4 @@
-"""What was published, and of what: figures and conclusions stand beside our results only where those are of the same.
+"""What was published, and for which corpus and models: it stands beside our results only where those are the same.
 
 That is Penn Treebank, by its sizes, and models of 2 layers of 200 units; beside a model of a published name, also its
 cell and whether it drops. How long and by which optimizer a model is trained is what the recipes try against the

@@ -1,4 +1,4 @@
-"""Work that must end in time, whatever MLflow's store does: a server that drips meets no other limit."""
+"""Work that must end in time, whatever MLflow's store does: a server that answers drop by drop meets no other limit."""
 
 import concurrent.futures.thread
 import threading
