@@ -9,17 +9,19 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.artifacts.trials import study_path
 from pipeline.corpus import sample
-from pipeline.project.console import run, say
+from pipeline.project.console import UserError, run, say
 from pipeline.project.files import PARAMS, PARAMS_BASE, REPORT, SAMPLE, atomic_write
 from pipeline.project.recipes import lay_over, read_base
 
 PROJECT = Path(__file__).resolve().parents[1]
 WORKSPACE = PROJECT / ".demo"
 RECIPE = PROJECT / "recipes/demo.yaml"
+SECONDS_TO_END = 10
 
 # The folder is a DVC root of its own, and it does not use a cache that the user shares between projects.
 DVC_CONFIG = "[core]\n    no_scm = {no_scm}\n[cache]\n    dir = cache\n"
@@ -67,7 +69,9 @@ def reproduce(workspace: Path) -> int:
         try:
             return dvc.wait()
         except KeyboardInterrupt:
-            dvc.wait()  # Ctrl-C reached the stage too; DVC records the failure and releases its locks
+            with suppress(subprocess.TimeoutExpired):
+                dvc.wait(SECONDS_TO_END)  # Ctrl-C reached the stage too; DVC records the failure and releases its locks
+            dvc.terminate()  # SIGTERM reached nobody else
             raise
 
 
@@ -82,11 +86,13 @@ def commit(workspace: Path) -> None:
 
 
 def _git(folder: Path, *arguments: str, check: bool = True) -> int:
-    """Run git in a folder and return its exit code."""
-    command = ["git", *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=workspace_environment(), stdout=subprocess.DEVNULL, check=check
+    """Run git in a folder and return its exit code. Raises UserError where that is to be 0 and is not."""
+    code = subprocess.run(
+        ["git", *arguments], cwd=folder, env=workspace_environment(), stdout=subprocess.DEVNULL, check=False
     ).returncode
+    if code and check:
+        raise UserError(f"`git {arguments[0]}` failed in {folder}, as it says above: mend that, then run it again")
+    return code
 
 
 def workspace_environment() -> dict[str, str]:

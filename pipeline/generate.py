@@ -5,9 +5,7 @@ that the model was trained on.
 """
 
 import argparse
-import math
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
 
 import torch
 
@@ -15,13 +13,12 @@ from pipeline.corpus.vocabulary import Encoder
 from pipeline.corpus.words import UNK
 from pipeline.inference.generation import generate
 from pipeline.inference.trained import load_trained
+from pipeline.project.arguments import above
 from pipeline.project.console import UserError, progress, run, say, warn
 
 BATCH_SIZE = 64
 MOST = 10**9
 MOST_WORDS = 100_000  # in a line; those of a batch are in memory together
-
-Number = TypeVar("Number", int, float)
 
 
 def uniform_numbers(num_lines: int, length: int, seed: int) -> Iterator[torch.Tensor]:
@@ -29,23 +26,6 @@ def uniform_numbers(num_lines: int, length: int, seed: int) -> Iterator[torch.Te
     generator = torch.Generator().manual_seed(seed)
     for first in range(0, num_lines, BATCH_SIZE):
         yield torch.rand(min(BATCH_SIZE, num_lines - first), length, dtype=torch.float64, generator=generator)
-
-
-def above(bound: Number, most: float = math.inf) -> Callable[[str], Number]:
-    """An argument's type: a finite number of the bound's type, above the bound, and `most` at most."""
-
-    def parse(text: str) -> Number:
-        if len(text) > 100:
-            raise argparse.ArgumentTypeError(f"a number of {len(text):,} digits is too long")
-        number = type(bound)(text)
-        if not bound < number < math.inf:
-            raise argparse.ArgumentTypeError(f"{text} is not above {bound}")
-        if number > most:
-            raise argparse.ArgumentTypeError(f"{text} is above {most}")
-        return number
-
-    parse.__name__ = type(bound).__name__  # argparse names it when the text is no number
-    return parse
 
 
 def main() -> None:

@@ -66,7 +66,10 @@ def main() -> None:
     yaml = YAML()
     with atomic_write(LOCK) as file:
         yaml.dump(ours | {"stages": stages}, file)
-    subprocess.run(["git", "add", LOCK], check=True)
+    if subprocess.run(["git", "add", LOCK], check=False).returncode:
+        raise UserError(
+            f"{LOCK} has the stages of both sides, but git says the above: mend that, then `git add {LOCK}`"
+        )
     say(f"{LOCK} has the stages of both sides: `git commit`, then `dvc pull` brings what they made")
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from pipeline.corpus.splitting import divide, find_texts
 from pipeline.corpus.vocabulary import build_vocabulary
 from pipeline.corpus.words import EOS, UNK, read_lines
+from pipeline.project.arguments import above
 from pipeline.project.console import UserError, progress, run, say
 from pipeline.project.files import PARAMS, PROCESSED, RAW, RECIPES, SAMPLE, SPLITS, atomic_write, sha256
 from pipeline.project.params import parse_yaml, validate
@@ -42,7 +43,7 @@ download:
     test: {{name: test.txt, sha256: {test}}}
 
 preprocess:
-  corpus: {name}
+  corpus: "{name}"
   vocabulary: {{max_size: {max_size}, min_count: {min_count}, lower_case: {lower_case}}}
   expected: null
 
@@ -111,8 +112,8 @@ def check_usable(counts: Mapping[str, Counter[str]], unknown: Mapping[str, Set[s
         raise UserError(f"the text for train lacks {lacking[0]!r}, and {UNK} to stand for it: give --min-count 2")
 
 
-def check_name(name: str) -> None:
-    """Raises UserError if no corpus may have that name, or if there is one of it."""
+def check_name(name: str, texts: Sequence[Path]) -> None:
+    """Raises UserError if no corpus may have that name, or if there is one of it; texts: of the new one."""
     if not re.fullmatch(NAME, name) or len(name) > LONGEST_NAME:
         raise UserError(f"{name!r} cannot be a corpus's name: give --name, of small letters, digits and underscores")
     base = parse_yaml(read_base(), PARAMS)
@@ -121,7 +122,9 @@ def check_name(name: str) -> None:
     recipe, folder = RECIPES / f"{name}.yaml", RAW.with_name(name)
     if recipe.exists() or list(folder.glob("[!.]*")):
         there = " ".join(path.as_posix() for path in (recipe, folder) if path.exists())
-        raise UserError(f"the name {name} is taken: give another with --name, or `rm -r {there}` first")
+        in_the_way = any(path.resolve().is_relative_to(folder.resolve()) for path in texts)
+        remove = "" if in_the_way else f", or `rm -r {there}` first"
+        raise UserError(f"the name {name} is taken: give another with --name{remove}")
 
 
 def _lines(
@@ -145,13 +148,6 @@ def name_of(path: Path) -> str:
     return re.sub(r"[^a-z0-9]+", "_", path.resolve().name.partition(".")[0].lower()).strip("_")
 
 
-def above_zero(text: str) -> float:
-    """An argument's type."""
-    if not 0 < float(text) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return float(text)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.new_corpus", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -164,7 +160,7 @@ def main() -> None:
     parser.add_argument(
         "--shares",
         nargs=3,
-        type=above_zero,
+        type=above(0.0),
         default=(80, 10, 10),
         metavar=("TRAIN", "VALID", "TEST"),
         help="how to divide the lines of one text (default 80 10 10)",
@@ -175,7 +171,7 @@ def main() -> None:
     words = {key: value for key, value in bounds.items() if value is not None} | {"lower_case": arguments.lower_case}
     paths = arguments.texts
     name = arguments.name or name_of(paths[0] if len(paths) == 1 else paths[0].resolve().parent)
-    check_name(name)
+    check_name(name, paths)
     new_corpus(find_texts(paths), name, words, arguments.shares, arguments.seed)
 
 

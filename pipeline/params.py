@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from pipeline.project.console import UserError, run, say
 from pipeline.project.files import PARAMS
-from pipeline.project.params import load_params, read_text
+from pipeline.project.params import load_params, parse_yaml, read_text
 from pipeline.project.schema import Params
 
 
@@ -21,14 +21,15 @@ def check(settings: Sequence[str] = ()) -> Params:
         return load_params()
     from dvc.exceptions import InvalidArgumentError  # type: ignore[import-untyped]
     from dvc.utils.hydra import apply_overrides  # type: ignore[import-untyped]
+    from omegaconf.errors import OmegaConfBaseException
 
-    read_text(PARAMS)
+    parse_yaml(read_text(PARAMS), PARAMS)
     with TemporaryDirectory() as folder:
         copy = Path(shutil.copy(PARAMS, folder))
         try:
             apply_overrides(copy, list(settings))
-        except InvalidArgumentError as error:
-            why = " ".join(str(error.__cause__).split())
+        except (InvalidArgumentError, OmegaConfBaseException) as error:
+            why = " ".join(str(error.__cause__ or error).split())
             raise UserError(f"{' '.join(settings)}: {why}: write KEY=VALUE, +KEY=VALUE for a new key") from None
         try:
             return load_params(copy)

@@ -9,7 +9,7 @@ from pipeline.artifacts.metrics import metrics_path, read_corpus_sizes, write_va
 from pipeline.artifacts.trials import KeptStudy, read_study, study_path
 from pipeline.lm.settings import flatten
 from pipeline.project.console import here, run, say
-from pipeline.project.files import MODELS, PARAMS, REPORT, atomic_write, sha256
+from pipeline.project.files import CORPUS_METRICS, MODELS, PARAMS, REPORT, atomic_write, sha256
 from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.params import load_params
 from pipeline.project.schema import CorpusSizes
@@ -191,7 +191,7 @@ def inputs() -> Inputs:
     return {
         PARAMS.name: (params.preprocess, params.train, params.models, params.report),
         MODELS.as_posix(): [sha256(path) if path.exists() else None for path in files],
-        SEEDS.as_posix(): sha256(SEEDS) if SEEDS.exists() else None,
+        **{path.as_posix(): sha256(path) if path.exists() else None for path in (CORPUS_METRICS, SEEDS)},
     }
 
 

@@ -28,10 +28,10 @@ CHARTS = "runs?workflowType=machine_learning&compareRunsMode=CHART"  # MLflow op
 
 def check_port(port: int) -> None:
     """Raises UserError when a page cannot be opened there: MLflow says so in a traceback, under its own name for it."""
+    if not 1 <= port <= 65535:
+        raise UserError(f"there is no port {port}: take one from 1024 to 65535, as in `make ui PORT=5001`")
     try:
         socket.create_server((HOST, port)).close()
-    except OverflowError:
-        raise UserError(f"there is no port {port}: take one from 1024 to 65535, as in `make ui PORT=5001`") from None
     except OSError as error:
         what = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
         raise UserError(f"port {port} {what}: take another one, as in `make ui PORT={_another(port)}`") from None

@@ -195,7 +195,10 @@ def test_the_names_of_files_and_folders_count(tmp_path: Path) -> None:
 def test_where_the_folder_is_and_what_else_is_in_it_do_not_count(tmp_path: Path) -> None:
     before = digest(tmp_path / "a", "x = 1")
     shutil.copytree(tmp_path / "a", tmp_path / "b" / "c")
-    (tmp_path / "b" / "c" / "notes.txt").write_text("x = 2")
+    for name in ("notes.txt", "._module.py", ".ipynb_checkpoints/module-checkpoint.py"):
+        (tmp_path / "b" / "c" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "b" / "c" / name).write_bytes(b"x = \0")
+    (tmp_path / "b" / "c" / ".#module.py").symlink_to("an editor's lock, which leads nowhere")
     assert code_digest(tmp_path / "b" / "c") == before
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -52,7 +53,7 @@ def test_four_models_trained_at_once_in_a_fresh_clone_are_four_whole_runs(reposi
     shutil.copy(ROOT / "Makefile", repository.path)
     lock = LockFile(str(repository.path / ".dvc/tmp/lock"))  # held by another command, longer than DVC waits
     threading.Timer(6, lock.close).start()
-    output = repository.run("make", "-o", ".venv/.complete", "repro", "JOBS=4", "ARGS=--dry")
+    output = repository.run("make", "-o", ".venv/.complete", "repro", "JOBS=4")
     assert "warning: MLflow" not in output
     runs = repository.runs()
     assert sorted(run.info.run_name for run in runs) == sorted(MODELS)
@@ -87,3 +88,11 @@ def test_experiments_from_a_queue_and_a_throw_away_copy_all_reach_the_real_store
     assert_database_whole(repository)
     assert "apart" in repository.dvc("exp", "show")
     assert not list(repository.path.glob(".checkpoints/*.pt"))
+
+
+@pytest.mark.parametrize("arguments", ["JOBS=0", "JOBS=01", "JOBS=two", "JOBS=", "JOBS=2 ARGS=evaluate@gru"])
+def test_jobs_that_are_none_or_would_train_more_than_was_asked_for_are_refused(arguments: str) -> None:
+    command = ["make", "-o", ".venv/.complete", "repro", *arguments.split()]
+    make = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (make.returncode, make.stdout) == (2, "")
+    assert "*** JOBS" in make.stderr

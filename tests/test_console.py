@@ -143,6 +143,17 @@ def test_a_signal_to_a_command_that_is_over_ends_it_without_a_word(number: signa
         assert command.returncode == -number
 
 
+def test_an_interruption_before_a_command_has_begun_ends_it_without_a_word(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(200)\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-m", "pipeline.generate"], cwd=ROOT, env=environment, **streams) as command:
+        assert command.stdout.readline() == b"importing\n"
+        command.send_signal(signal.SIGINT)
+        assert command.communicate(timeout=200) == (b"", b"")
+        assert command.returncode == -signal.SIGINT
+
+
 WORKING = """
 import time
 from pathlib import Path

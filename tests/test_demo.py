@@ -1,11 +1,15 @@
 """The demo's workspace: complete, its own DVC root, and out of everything else's way."""
 
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from pipeline.demo import PROJECT, build_workspace, commit, workspace_environment
+from pipeline.project.console import UserError
 from pipeline.project.files import SPLITS
 from pipeline.project.params import load_params
 from tests.small import recipe_params, recipe_text
@@ -65,6 +69,35 @@ def test_a_workspace_with_git_is_a_repository_of_its_own_with_a_commit_for_each_
     assert dvc(inner, "params", "diff") == []
     (inner / "params.yaml").write_text((inner / "params.yaml").read_text().replace('"epochs": 6', '"epochs": 3'))
     assert dvc(inner, "params", "diff")[-2:] == ["6", "3"]
+
+
+def test_what_git_refuses_is_one_line(tmp_path):
+    build_workspace(tmp_path, recipe_text("demo"), with_git=True)
+    (tmp_path / ".git/index.lock").touch()  # left by a power cut
+    with pytest.raises(UserError, match=r"`git add` failed in .*: mend that, then run it again"):
+        commit(tmp_path)
+
+
+REPRODUCING = """
+from pathlib import Path
+from pipeline import demo
+from pipeline.project.console import run
+
+demo.SECONDS_TO_END = 0
+run(lambda: demo.reproduce(Path()))
+"""
+
+
+def test_a_kill_ends_dvc_too_though_it_reached_the_demo_alone(tmp_path):
+    (tmp_path / "dvc.py").write_text("import time\nprint('running', flush=True)\ntime.sleep(200)\n")  # for DVC itself
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", REPRODUCING], cwd=tmp_path, env=environment, stdout=subprocess.PIPE
+    ) as command:
+        assert command.stdout.readline() == b"running\n"
+        command.terminate()
+        assert command.stdout.read() == b""  # which is at its end when both are
+        assert command.wait() == 130
 
 
 def test_nothing_in_the_environment_leads_out_of_the_workspace(monkeypatch):

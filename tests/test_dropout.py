@@ -38,6 +38,13 @@ def test_the_share_asked_for_is_zero_and_the_rest_scaled(rate: float, way: Calla
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("rate", [0.99999, 0.999993, 1 - 2**-53])
+def test_however_close_the_rate_is_to_1_nearly_all_is_zero(rate: float, way: Callable) -> None:
+    torch.manual_seed(1)
+    assert (draw(way, rate, 1000, 1000) != 0).sum() < 100
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_every_number_is_dropped_on_its_own(way: Callable) -> None:
     """Four masks come out of each draw of 64 bits: they must not hang together."""
     torch.manual_seed(1)

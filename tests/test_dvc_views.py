@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from dvc.utils.hydra import apply_overrides
 
+from pipeline.artifacts.dvc_lock import renew_code
 from pipeline.params import check
 from pipeline.project.console import UserError
 from pipeline.project.recipes import lay_over, read_base
@@ -39,10 +40,23 @@ def test_settings_are_checked_before_dvc_writes_them() -> None:
         "+train.bppt=5": "^params.yaml: train.bppt: no such setting; did you mean bptt",
         "train.bppt=5": "Could not override 'train.bppt'",
         "train.bptt": "write KEY=VALUE",
+        "train.seed=${x}": "Interpolation key 'x' not found",
+        "models.gru.cell=???": "Missing mandatory value",
     }.items():
         with pytest.raises(UserError, match=fault):
             check([setting])
     assert Path("params.yaml").read_text() == read_base(ROOT)
+    Path("params.yaml").write_text("train: {")
+    with pytest.raises(UserError, match=r"^params\.yaml"):
+        check(["train.seed=2"])
+
+
+def test_what_dvc_refuses_to_accept_code_into_is_one_line() -> None:
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], check=True)
+    Path("dvc.yaml").write_text("stages: {train: {cmd: 'true', deps: [pipeline], outs: [weights]}}")
+    Path("dvc.lock").write_text("<<<<<<< HEAD\n")
+    with pytest.raises(UserError, match=r"^DVC: .*dvc\.lock.* as it was\)$"):
+        renew_code(["train"])
 
 
 def test_the_check_is_a_command() -> None:

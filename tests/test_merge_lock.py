@@ -79,6 +79,15 @@ def test_two_machines_that_trained_different_models_keep_the_stages_of_both(tmp_
     }
 
 
+def test_what_git_refuses_is_one_clear_line_below_its_own(tmp_path: Path) -> None:
+    Conflict(tmp_path, {"train@gru": {"md5": "1"}}, {"train@lstm": {"md5": "2"}})
+    (tmp_path / ".git/index.lock").touch()  # as an editor's git has it for a moment
+    result = resolve(tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].endswith("but git says the above: mend that, then `git add dvc.lock`")
+    assert "Traceback" not in result.stderr
+
+
 def test_a_stage_run_to_two_ends_is_left_to_the_user(tmp_path: Path) -> None:
     Conflict(tmp_path, {"train@gru": {"md5": "1"}}, {"train@gru": {"md5": "2"}})
     conflicting = (tmp_path / "dvc.lock").read_text()

@@ -84,6 +84,14 @@ def test_one_text_becomes_a_recipe_that_is_downloaded_and_preprocessed(
     assert (params.preprocess.corpus, params.report.published) == ("my_text", None)
 
 
+@pytest.mark.parametrize("name", ["1984", "1e5", "0x10", "1_000", "null", "true"])
+def test_a_name_that_yaml_takes_for_something_else_is_a_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(f"{name}.txt").write_text(TEXT)
+    run(monkeypatch, new_corpus.main, f"{name}.txt")
+    Path("params.yaml").write_text(lay_over(default_params(), Path(f"recipes/{name}.yaml")))
+    assert (load_params().preprocess.corpus, load_params().recipe) == (name, name)
+
+
 @pytest.mark.parametrize("names", [("c.dev.txt", "b.test.txt", "a.train.txt"), ("1", "2", "3")])
 def test_three_texts_are_told_by_their_names_or_their_order(
     names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
@@ -131,6 +139,9 @@ def test_three_texts_are_told_by_their_names_or_their_order(
         ({"default": "x\ny\nz\n"}, ["default"], "the name default has another use"),
         ({"a": "x\ny\nz\n", "recipes/a.yaml": ""}, ["a"], "the name a is taken.*rm -r recipes/a.yaml`"),
         ({"a": "x\ny\nz\n", "data/a/test.txt": ""}, ["a"], "the name a is taken.*rm -r data/a`"),
+        ({"data/a/b.txt": "x\ny\nz\n"}, ["data/a"], "the name a is taken: give another with --name$"),
+        ({"data/a/b.txt": "x\ny\nz\n"}, ["data/a/b.txt", "--name", "a"], "a is taken: give another with --name$"),
+        ({}, ["/dev/null", "--name", "a"], "/dev/null cannot be read twice"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_leaves_nothing(

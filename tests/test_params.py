@@ -154,6 +154,8 @@ DYNAMIC = {"learning_rate": 0.1, "decay": 0.1, "epsilon": 0.1, "bptt": 5}
         ("evaluate.dynamic", {"lstm": DYNAMIC | {"decay": 1e300}}, "dynamic.lstm.decay = 1e+300: input should be less"),
         ("download.files.test.name", "a" * 201, "at most 200 characters"),
         ("download.sources", ["a" * 5000], "at most 4096 characters"),
+        ("download.files.test.name", "ptb.valid.txt", "three files: give each a name of its own"),
+        ("download.files.test.name", "data/ptb.valid.txt", "three files: give each a name of its own"),
     ],
 )
 def test_what_is_within_a_value_has_its_bounds_too(key: str, value: Any, message: str) -> None:

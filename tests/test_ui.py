@@ -105,7 +105,7 @@ def test_a_taken_port_is_named_with_one_that_is_free(monkeypatch: pytest.MonkeyP
             main()
 
 
-@pytest.mark.parametrize("port", [-1, 65536, 10**30])
+@pytest.mark.parametrize("port", [-1, 0, 65536, 10**30])
 def test_a_port_that_is_none_is_one_line(port: int) -> None:
     with pytest.raises(UserError, match="there is no port"):
         check_port(port)

@@ -11,12 +11,16 @@ MEANINGLESS = {"ctx", "kind", "type_comment"}
 def code_digest(folder: Path) -> str:
     """The SHA-256 of all modules below a folder: their names and their syntax trees without docstrings.
 
+    A file that cannot be imported by its name is no module, but an editor's or a system's: `.#model.py`, `._model.py`.
+
     It is the same on Python 3.11 to 3.14. `ast.dump` is not: later versions have new fields, leave out empty ones, and
     split f-strings differently. Raises SyntaxError for a file that is not Python.
     """
     digest = hashlib.sha256()
     modules = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py")}
     for name, path in sorted(modules.items()):
+        if not all(part.isidentifier() for part in name.removesuffix(".py").split("/")):
+            continue
         digest.update(f"{name!a}: {_form(ast.parse(path.read_bytes(), path))}\n".encode())
     return digest.hexdigest()
 

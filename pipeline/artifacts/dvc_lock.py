@@ -64,7 +64,17 @@ def renew_code(stages: Collection[str]) -> list[str]:
     """Write the digests of the current code, and nothing else, into dvc.lock for those of these stages that it has.
 
     Returns the stages in which they differed. Uses DVC's own API, which needs neither data nor weights for this.
+    Raises UserError for what DVC refuses.
     """
+    from dvc.exceptions import DvcException  # type: ignore[import-untyped]
+
+    try:
+        return _renew_code(stages)
+    except DvcException as error:
+        raise UserError(f"DVC: {' '.join(str(error).split())} ({LOCK} is as it was)") from None
+
+
+def _renew_code(stages: Collection[str]) -> list[str]:
     from dvc.repo import Repo  # type: ignore[import-untyped]
 
     renewed = []

@@ -36,6 +36,8 @@ def find_texts(paths: Sequence[Path]) -> list[Path]:
     if len(files) not in (1, 3):
         raise UserError(f"{len(files)} files: give one text (`cat` makes one of many), or three: train, valid and test")
     if len(files) == 1:
+        if files[0].exists() and not files[0].is_file():
+            raise UserError(f"{shown_path(files[0])} cannot be read twice: write the text to a file first")
         return files
     if missing := [path for path in files if not path.is_file()]:
         raise UserError(f"{shown_path(missing[0])} is no file: correct its name")

@@ -35,7 +35,8 @@ def draw_masks_in_turn(wanted: Sequence[Mask], device: torch.device) -> list[Ten
 
 def dropout_mask(shape: torch.Size, rate: float, device: torch.device) -> Tensor:
     """float32: 0 with probability `rate`, else 1/(1 - rate)."""
-    keep = random_bits(shape, device) >= round(rate * 2**16) - 2**15
+    threshold = min(round(rate * 2**16), 2**16 - 1) - 2**15  # in int16, however close the rate is to 1
+    keep = random_bits(shape, device) >= threshold
     return keep.to(torch.float32).div_(1 - rate)
 
 

@@ -40,7 +40,7 @@ class Training:
     """
 
     def __init__(self, settings: Settings, train: Tensor, valid: Tensor, vocabulary_size: int) -> None:
-        """train, valid [length] int64: the ids of the texts. Raises DeviceError and SharesError."""
+        """train, valid [length] of any integer type: the ids of the texts. Raises DeviceError and SharesError."""
         check_shares(settings.batch_size)
         self.settings = settings
         self.device = choose_device(settings.device)

@@ -52,6 +52,8 @@ def run(main: Callable[[], None], interrupted: str = "interrupted: the same comm
     """
     endings = [signal.SIGINT, signal.SIGTERM]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as a shell has it for what it runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
         endings.append(signal.SIGHUP)
         signal.signal(signal.SIGHUP, _hang_up)

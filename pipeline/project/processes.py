@@ -97,7 +97,7 @@ def _starter() -> psutil.Process | None:
         return None
     try:
         parents = psutil.Process().parents()
-        return next((parent for parent in parents if "-c" not in parent.cmdline()[1:2]), None)
+        return next((parent for parent in parents if parent.cmdline()[-2:-1] != ["-c"]), None)
     except psutil.Error:  # not visible to this process
         return None
 

@@ -1,8 +1,8 @@
 """What `params.yaml` may hold: its sections, and the types and bounds of their values."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from pipeline.lm.settings import DynamicEvaluation, Settings, Strict
 from pipeline.project.console import UserError
@@ -32,6 +32,12 @@ class Files(Strict):
     train: SourceFile
     valid: SourceFile
     test: SourceFile
+
+    @model_validator(mode="after")
+    def _are_three(self) -> Self:
+        if len({file.name.removeprefix("data/") for file in (self.train, self.valid, self.test)}) < 3:
+            raise ValueError("train, valid and test are three files: give each a name of its own")
+        return self
 
 
 class Download(Strict):
