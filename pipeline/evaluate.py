@@ -8,13 +8,14 @@ from pathlib import Path
 from pipeline.artifacts.checkpoint import CODE, checkpoint_path, release, training_id
 from pipeline.artifacts.code_digest import code_digest
 from pipeline.artifacts.history import best_epoch, history_path, read_history
-from pipeline.artifacts.metrics import Metrics, write_metrics
+from pipeline.artifacts.metrics import Metrics, mismatch, write_metrics
 from pipeline.artifacts.weights import load_weights, weights_path
 from pipeline.corpus.ids import corpus_digests, load_corpus
 from pipeline.inference.dynamic_evaluation import dynamic_losses, num_windows
 from pipeline.lm.device import choose_device, keep_freed_memory
 from pipeline.lm.evaluation import batches_of, evaluate, perplexity
 from pipeline.lm.model import num_parameters
+from pipeline.lm.record import is_whole
 from pipeline.project.console import UserError, naming, progress, run, say
 from pipeline.project.files import PARAMS, PROCESSED, SPLITS, sha256
 from pipeline.project.inputs import FixedInputs, Inputs
@@ -39,6 +40,9 @@ def evaluate_model(name: str) -> Metrics:
     if corpus.vocabulary != trained.vocabulary:
         raise UserError(f"{weights_file} was trained on another corpus: run `dvc repro train@{name}`")
     history = read_history(history_file)
+    if not is_whole(history, trained.settings):
+        epochs = f"{len(history)} of {trained.settings.epochs} epochs"
+        raise UserError(f"{history_file} has {epochs}: let the training end first, by `dvc repro train@{name}`")
     device = choose_device(trained.settings.device)
     model = trained.model.to(device)
 
@@ -59,6 +63,8 @@ def evaluate_model(name: str) -> Metrics:
     metrics = Metrics(
         best_epoch=best_epoch(history).epoch, parameters=num_parameters(model), gpu=trained.gpu, **perplexities
     )
+    if reason := mismatch(metrics, history):
+        raise UserError(f"{weights_file} {reason}, {history_file}: run `dvc repro --force train@{name}`")
     write_metrics(name, metrics)
     facts = RunFacts(
         name,

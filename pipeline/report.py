@@ -57,7 +57,7 @@ def render(
     seeds: the study of how much other seeds change results
     """
     published, judged = figures_beside(results, corpus, published), comparable(results, corpus)
-    groups = _comparable_groups(seeds, corpus)
+    groups = _comparable_groups(seeds, corpus) if judged else []
     finished_at = max(result.last.finished_at for result in results)
     blocks = [
         f"# Language models on `{name}`, side by side",
@@ -141,7 +141,7 @@ def _comparable_groups(seeds: KeptStudy | None, corpus: CorpusSizes) -> list[Gro
 def _measured(groups: Sequence[Group]) -> str:
     if not groups:
         return "not measured here"
-    return f"measured on shorter runs of {groups[0].settings.epochs} epochs (see the conclusions below)"
+    return f"measured on other runs, of {groups[0].settings.epochs} epochs (see the conclusions below)"
 
 
 def _conclusion_item(conclusion: Conclusion) -> str:

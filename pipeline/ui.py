@@ -110,7 +110,7 @@ def show(pages: dict[str, str], remark: str) -> None:
     for name, page in pages.items():
         say(f"MLflow, {name}: {page}")
     say(remark)
-    if sys.stdout.isatty() and _has_desktop():
+    if pages and sys.stdout.isatty() and _has_desktop():
         webbrowser.open(next(iter(pages.values())))
 
 
@@ -126,6 +126,8 @@ def main() -> None:
     parser.add_argument("--store", default="", help="a SQLite file other than the project's own")
     arguments = parser.parse_args()
     if arguments.store:
+        if not Path(arguments.store).is_file():
+            raise UserError(f"{arguments.store} not found: name the file of a store")
         os.environ["MLFLOW_TRACKING_URI"] = file_address(Path(arguments.store))
     location = locate()
     on_a_server = location.address.startswith("http")

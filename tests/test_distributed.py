@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ from pipeline.artifacts.history import read_history
 from pipeline.demo import workspace_environment
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training
+from pipeline.project import processes
 from pipeline.project.console import UserError
 from pipeline.project.params import load_params, read_yaml
 from pipeline.project.processes import PATIENCE, broadcast
@@ -185,3 +187,12 @@ def test_a_batch_that_cannot_be_shared_evenly_is_one_line(tmp_path: Path) -> Non
     assert printed.count("error: ") == 1
     assert "lstm: 3 processes cannot share a batch_size of 20 evenly" in printed
     assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize("shell", ["sh -c", "bash --noprofile --norc -c", "zsh --no-rcs -c", "fish --no-config -c"])
+def test_the_shell_between_dvc_and_a_stage_is_not_taken_for_dvc(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    dvc = ["python", "-m", "dvc", "repro"]
+    parents = [SimpleNamespace(cmdline=lambda line=line: line) for line in ([*shell.split(), "python ..."], dvc)]
+    monkeypatch.setenv("DVC_STAGE", "train@lstm")
+    monkeypatch.setattr(processes.psutil, "Process", lambda: SimpleNamespace(parents=lambda: parents))
+    assert processes._starter().cmdline() == dvc

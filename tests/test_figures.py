@@ -143,6 +143,13 @@ def test_the_heights_of_a_scale_keep_the_order_of_its_numbers(numbers: list[floa
     assert all(-1e-9 <= place <= 1 + 1e-9 for place in marks)
 
 
+def test_a_setting_that_is_searched_in_the_logarithm_may_be_0_elsewhere() -> None:
+    columns = TRIALS | {"learning_rate": [0.0, *(0.001 * 2**number for number in range(11))]}
+    columns |= {name: values * 3 for name, values in TRIALS.items() if name != "learning_rate"}
+    svg = draw_trials(columns, [100.0] * 12, [True] * 12)
+    assert ElementTree.fromstring(svg).tag.endswith("svg")
+
+
 @pytest.mark.parametrize("perplexities", [[100.0], [math.inf], [50.0, 50.0], [50.0, 1e30]])
 def test_unusual_sweeps_are_drawn(perplexities: list[float]) -> None:
     columns = {name: values[: len(perplexities)] for name, values in TRIALS.items()}

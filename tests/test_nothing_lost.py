@@ -424,6 +424,26 @@ def test_every_training_draws_an_id_and_keeps_it() -> None:
 
 
 @pytest.mark.usefixtures("project")
+def test_a_training_that_is_not_at_its_end_is_not_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_epoch = ResumableTraining.run_epoch
+
+    def interrupted_in_the_second(training: ResumableTraining, *arguments: Any) -> Any:
+        if training.history:
+            raise KeyboardInterrupt
+        return run_epoch(training, *arguments)
+
+    edit_params(epochs=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(ResumableTraining, "run_epoch", interrupted_in_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            train("lstm")
+    with pytest.raises(UserError, match=r"history\.csv has 1 of 2 epochs: let the training end first"):
+        evaluate_model("lstm")
+    train("lstm")
+    evaluate_model("lstm")
+
+
+@pytest.mark.usefixtures("project")
 def test_a_training_interrupted_in_its_first_epoch_goes_on_in_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -36,14 +36,13 @@ def params(
     models: Mapping[str, dict[str, Any]] = FOUR, published: dict[str, Any] | None = PUBLISHED, corpus: str = "ptb"
 ) -> None:
     """Write a params.yaml; JSON is YAML too."""
-    source = {"name": "x.txt", "sha256": "0" * 64}
     document = {
         "recipe": "test",
         "processes": 1,
         "download": {
             "timeout_seconds": 1,
             "sources": ["x"],
-            "files": dict.fromkeys(["train", "valid", "test"], source),
+            "files": {split: {"name": f"{split}.txt", "sha256": "0" * 64} for split in ("train", "valid", "test")},
         },
         "preprocess": {"corpus": corpus, "expected": None},
         "train": SETTINGS,
@@ -163,7 +162,7 @@ def test_a_whole_study_of_seeds_judges_the_conclusions_too() -> None:
     text = render(results, "ptb", corpus, {}, whole)
     assert "- Dropout beats none: **confirmed** by one run per model; **confirmed** over 3 seeds of 2 epochs.\n" in text
     assert "  - `lstm_dropout` beats `gru_dropout` by 5.97 ± 0.14 in test perplexity over 3 seeds.\n" in text
-    assert "is measured on shorter runs of 2 epochs" in text
+    assert "is measured on other runs, of 2 epochs" in text
     elsewhere = whole.model_copy(update={"corpus": corpus.model_copy(update={"vocabulary_size": 9})})
     for other in (study(trials=13), elsewhere, None):
         assert render(results, "ptb", corpus, {}, other) == render(results, "ptb", corpus, {})

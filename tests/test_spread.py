@@ -123,8 +123,10 @@ def test_conclusions_are_judged_with_their_intervals() -> None:
     assert list(over_fitting.verdicts) == [""]
     swapped = TESTS | {"lstm_dropout": TESTS["gru_dropout"], "gru_dropout": TESTS["lstm_dropout"]}
     cells = judge([], grouped(study(swapped).ended))[0]
-    assert cells.verdicts["over 3 seeds of 2 epochs"] == "contradicted"
+    assert cells.verdicts["over 3 seeds of 2 epochs"] == "contradicted in 1 of 2 cases"
     assert "`gru_dropout` beats `lstm_dropout` by 5.97 ± 0.14 in test perplexity over 3 seeds." in cells.evidence
+    all_swapped = swapped | {"gru": [90.9, 91.4, 92.6]}
+    assert judge([], grouped(study(all_swapped).ended))[0].verdicts["over 3 seeds of 2 epochs"] == "contradicted"
     near = TESTS | {"gru_dropout": [91.2, 91.8, 91.6]}
     assert judge([], grouped(study(near).ended))[0].verdicts["over 3 seeds of 2 epochs"] == "undecided"
 
@@ -158,3 +160,6 @@ def test_a_study_that_was_altered_is_one_line() -> None:
         path.write_text("\n".join([*lines[: number - 1], line, *lines[number:]]))
         with pytest.raises(UserError, match=rf"^trials\.jsonl, line {number}: .*: restore the file with git$"):
             read_study(path)
+    path.write_text("\n".join([*lines[:5], *lines[4:]]))  # both sides of a conflict in git
+    with pytest.raises(UserError, match=r"^trials\.jsonl, line 6: trial 4 is out of order: restore the file with git$"):
+        read_study(path)

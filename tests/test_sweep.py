@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import chdir, closing
+from contextlib import AbstractContextManager, ExitStack, chdir, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from mlflow.entities import Run
 from ruamel.yaml import YAML
 
 from pipeline import sweep as command
+from pipeline.artifacts.checkpoint import InUseError
 from pipeline.artifacts.trials import EndedTrial, KeptStudy, read_study, write_study
 from pipeline.corpus.ids import Corpus
 from pipeline.demo import workspace_environment
@@ -66,6 +67,7 @@ SWEEP = {
 
 
 GRID = {"name": "grid"}
+RANGE = {"low": 5, "high": 9}
 
 
 def write_sweep(folder: Path = Path(), name: str = "small", **changes: Any) -> Path:
@@ -117,6 +119,12 @@ def study(sweep: Sweep) -> Study:
             {"sampler": GRID, "settings": {f"optimizer.{n}": [*range(9)] for n in "abcdefghijkl"}},
             "a grid of 282429536481 combinations: 100,000 at most",
         ),
+        (
+            {"sampler": GRID, "settings": {"update": {"one_of": {"a": {"bptt": [5, 6]}, "b": {"bptt": RANGE}}}}},
+            "settings.bptt: a grid is of choices: give a [list] instead of a range",
+        ),
+        ({"settings": {"optimizer.kind": UPDATE}}, "settings.optimizer.kind: name a one_of without a dot"),
+        ({"settings": {"optimizer": {"kind": UPDATE}}}, "settings.optimizer: name a one_of without a dot"),
         ({"trials": None}, "trials is missing"),
         ({"settings": {"epochs": 3}}, "settings: nothing to search"),
         ({"settings": {"droput": [0.1, 0.2]}}, "settings.droput: no such setting; did you mean dropout?"),
@@ -456,13 +464,42 @@ def test_a_study_goes_on_elsewhere_from_what_was_kept(study: Study, sweep: Sweep
     assert other.is_finished()
 
 
-def test_what_was_kept_of_another_study_is_left_alone(sweep: Sweep) -> None:
+def test_what_was_kept_of_another_study_is_left_alone(study: Study, sweep: Sweep) -> None:
     mine = kept(sweep, [])
     assert identity(sweep, mine, None) == mine
     edited = load_sweep(write_sweep(settings=SETTINGS | {"epochs": 3}))
+    assert identity(edited, mine, None).name == edited.study_name("corpus")  # no trial has ended: nothing would be lost
+    finish(claim(study), sweep, [100.0])
+    mine = kept(sweep, study.ended())
     with pytest.raises(UserError, match=r"trials\.jsonl is of another study than small\.yaml, small-") as fault:
         identity(edited, mine, None)
     assert "\n" not in str(fault.value)
+
+
+@pytest.mark.parametrize("picked", [{}, {"cell": "rnn"}])
+def test_what_this_sweep_could_not_have_picked_is_one_line(picked: dict, study: Study, sweep: Sweep) -> None:
+    finish(claim(study), sweep, [100.0])
+    (trial,) = study.ended()
+    altered = trial.model_copy(update={"picked": {**trial.picked, **picked} if picked else {}})
+    with pytest.raises(UserError, match=r"small/trials\.jsonl, trial 1: .*: restore the file with git"):
+        Study(sweep, "other").take_in([altered])
+
+
+def test_a_trial_taken_over_from_a_worker_that_was_only_silent_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    faults = [InUseError("process 7 is training"), InUseError("process 7 is training")]
+
+    def resumable(*_: object) -> AbstractContextManager[str]:
+        if faults:
+            raise faults.pop()
+        return nullcontext("the training")
+
+    monkeypatch.setattr(command, "resumable", resumable)
+    monkeypatch.setattr(command, "SECONDS_BETWEEN_LOOKS", 0)
+    with ExitStack() as stack:
+        assert command.resume(stack, "trial 1/1", "name", None, None, 1) == "the training"
+    assert capsys.readouterr().out == "trial 1/1: process 7 is training; waiting for it\n"
 
 
 def test_a_grid_goes_on_when_seeds_are_added_at_the_end_of_their_list(params: None) -> None:
@@ -525,11 +562,16 @@ def test_the_best_weights_are_tested() -> None:
         ("sqlite://", "--storage: expected sqlite:///FILE"),
         ("sqlite:///none/x.db", "--storage: no folder none"),
         ("postgresql://me:planted-93f1@127.0.0.1:1/x", "the sweep's database: "),
+        ("postgresql://me:planted-93f1@localhost:abc/x", "--storage: not a database's URL: expected"),
+        ("postgresql+psycpg://me:planted-93f1@localhost/x", "the sweep's database: Can't load plugin"),
+        ("sqlite:///mlflow.db", "--storage: mlflow.db is MLflow's database: give sweeps one of their own"),
     ],
 )
 def test_a_database_that_cannot_be_had_is_one_line_without_the_password(
     storage: str, message: str, sweep: Sweep
 ) -> None:
+    with closing(sqlite3.connect("mlflow.db")) as database:
+        database.execute("CREATE TABLE experiments (experiment_id INTEGER)")
     with pytest.raises(UserError, match=re.escape(message)) as fault:
         Study(sweep, "small", storage)
     assert "planted" not in str(fault.value)

@@ -100,6 +100,16 @@ def test_a_training_that_stops_early_says_why_and_its_resumption_goes_on_in_the_
     assert "failure" not in run.data.tags
 
 
+def test_a_training_that_ended_while_mlflow_was_down_is_not_left_as_interrupted() -> None:
+    with pytest.raises(KeyboardInterrupt), live_run(FACTS) as tracked:  # noqa: PT012
+        tracked.publish(epochs(2))
+        raise KeyboardInterrupt
+    publish(FACTS, epochs(4), [])
+    (run,) = runs()
+    assert run.info.status == "FINISHED"
+    assert "failure" not in run.data.tags
+
+
 def test_a_training_that_died_is_finished_in_its_run_from_the_results_alone() -> None:
     with pytest.raises(KeyboardInterrupt), live_run(FACTS) as tracked:  # noqa: PT012
         tracked.publish(epochs(2))

@@ -105,6 +105,13 @@ def test_a_taken_port_is_named_with_one_that_is_free(monkeypatch: pytest.MonkeyP
             main()
 
 
+def test_a_store_that_is_not_there_is_named_and_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["ui", "--store", "nope/typo.db"])
+    with pytest.raises(UserError, match=r"^nope/typo\.db not found"):
+        main()
+    assert not Path("nope").exists()
+
+
 @pytest.mark.parametrize("port", [-1, 0, 65536, 10**30])
 def test_a_port_that_is_none_is_one_line(port: int) -> None:
     with pytest.raises(UserError, match="there is no port"):

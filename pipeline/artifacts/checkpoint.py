@@ -109,9 +109,13 @@ def delete_checkpoints(prefix: str) -> None:
         path.unlink(missing_ok=True)
 
 
+class InUseError(UserError):
+    """Another process of this machine holds a checkpoint."""
+
+
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold a checkpoint for this process alone. Raises UserError, naming the holder, if another process has it."""
+    """Hold a checkpoint for this process alone. Raises InUseError, naming the holder, if another process has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = path.with_suffix(".holder")
     lock = FileLock(path.with_suffix(".lock"))
@@ -119,7 +123,7 @@ def exclusive(path: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         process = holder.read_text() if holder.exists() else "another one"
-        raise UserError(f"process {process} is training this very model: wait for it, or stop it") from None
+        raise InUseError(f"process {process} is training this very model: wait for it, or stop it") from None
     try:
         holder.write_text(str(os.getpid()))
         yield

@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -86,6 +87,9 @@ def read_study(path: Path) -> KeptStudy | None:
         return None
     study = _parse(KeptStudy, first, path, 1)
     ended = [_parse(EndedTrial, line, path, number) for number, line in enumerate(lines, start=2)]
+    for number, (before, trial) in enumerate(pairwise(ended), start=3):
+        if trial.number <= before.number:
+            raise UserError(f"{path}, line {number}: trial {trial.number} is out of order: restore the file with git")
     return study.model_copy(update={"ended": ended})
 
 

@@ -100,10 +100,13 @@ def _better(
 
 
 def _verdict_over_seeds(found: Sequence[Difference]) -> str:
-    """Undecided if no interval is on one side of zero."""
-    if not any(abs(one.mean) > one.margin for one in found):
+    """By those whose interval is on one side of zero; the others are undecided."""
+    decided = [one.mean > 0 for one in found if abs(one.mean) > one.margin]
+    if not decided:
         return "undecided"
-    return _verdict([one.mean > one.margin for one in found])
+    if any(decided) or len(decided) == len(found):
+        return _verdict([one.mean > one.margin for one in found])
+    return f"contradicted in {len(decided)} of {len(found)} cases"
 
 
 def _by_how_much(one: str, other: str, found: Difference) -> str:

@@ -82,6 +82,7 @@ def _scale(
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in present)
     in_order = sorted(present, key=None if numbers else str)
     if numbers and len(present) > most_names:
+        logarithmic = logarithmic and in_order[0] > 0  # elsewhere in the space the same setting may be 0
         transform = math.log if logarithmic else float
         low, high = transform(in_order[0]), transform(in_order[-1])
         marks = _marks(in_order[0], in_order[-1], logarithmic)

@@ -19,7 +19,7 @@ def identity(sweep: Sweep, kept: KeptStudy | None, corpus: Corpus | None) -> Kep
         assert kept
         data, of = kept.data_sha256, kept.corpus
     name = sweep.study_name(data)
-    if kept and kept.name not in (name, *sweep.earlier_names(data)):
+    if kept and kept.ended and kept.name not in (name, *sweep.earlier_names(data)):
         path = study_path(sweep.name)
         raise UserError(
             f"{path} is of another study than {sweep.path}, {kept.name}: bring back its settings or its corpus, or move"

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.artifacts.trials import EndedTrial, KeptStudy, study_path, write_study
 from pipeline.project.console import counted, say
-from pipeline.project.files import PARAMS, RECIPES, SWEEPS, atomic_write
+from pipeline.project.files import PARAMS, RECIPES, SWEEPS, atomic_write, project_root
 from pipeline.project.params import parse_params, parse_yaml
 from pipeline.project.recipes import differences, in_layout, lay_over, round_trip
 from pipeline.reporting.parallel_coordinates import parallel_coordinates
@@ -122,6 +122,12 @@ def _draw(sweep: Sweep, trials: Sequence[EndedTrial], path: Path) -> None:
     )
 
 
+def _as_in_the_root(path: Path) -> str:
+    """The path from the project's root, however it was given; the name alone of what is elsewhere."""
+    path, root = path.resolve(), project_root()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
 def _write_recipe(sweep: Sweep, trial: EndedTrial, trials: int) -> Path:
     """A recipe with one model, which has the best settings: everything that differs from the recipes' base."""
     settings = sweep.settings(trial.pick)
@@ -135,8 +141,8 @@ def _write_recipe(sweep: Sweep, trial: EndedTrial, trials: int) -> Path:
     path = _recipe_path(sweep)
     with atomic_write(path) as file:
         file.write(
-            f"# The best of {trials} trials of {sweep.path.as_posix()}: trial {trial.number}, validation perplexity"
-            f" {trial.valid_perplexity:.2f} after {counted(len(trial.history), 'epoch')}.\n\n"
+            f"# The best of {trials} trials of {_as_in_the_root(sweep.path)}: trial {trial.number}, validation"
+            f" perplexity {trial.valid_perplexity:.2f} after {counted(len(trial.history), 'epoch')}.\n\n"
         )
         round_trip().dump(in_layout(document), file)
     lay_over(sweep.recipe_base, path)

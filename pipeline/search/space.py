@@ -40,8 +40,7 @@ class Range(Strict):
     @field_validator("high")
     @classmethod
     def _ends_are_in_order(cls, high: float, info: ValidationInfo) -> float:
-        low = info.data.get("low")
-        if low is not None and not low < high:
+        if (low := info.data.get("low")) is not None and not low < high:
             raise PydanticCustomError("order", "has to be greater than low, {low}", {"low": low})
         return high
 
@@ -164,6 +163,15 @@ def searched(space: Space) -> dict[str, Range | Choice | OneOf]:
     return found
 
 
+def ranges(space: Space) -> Iterator[str]:
+    """The names of the settings that have a range, in bundles as well."""
+    for name, node in space.items():
+        if isinstance(node, Range):
+            yield name
+        elif isinstance(node, OneOf):
+            yield from chain.from_iterable(map(ranges, node.bundles.values()))
+
+
 def parse_space(document: Mapping[str, Any], path: Path, location: tuple[str, ...]) -> Space:
     """Raises UserError, a line for each mistake."""
     space: dict[str, Node] = {}
@@ -178,12 +186,15 @@ def _parse_node(name: str, value: Any, path: Path, place: tuple[str, ...]) -> Sp
     match value:
         case list():
             return {name: _parse_choice(value, path, place)}
-        case {"one_of": _}:
+        case {"one_of": _} if "." not in name:
             return {name: _parse_one_of(value, path, place)}
         case {"low": _} | {"high": _}:
             return {name: validate(Range, value, path, place, every=True)}
         case dict():
-            return {f"{name}.{inner}": node for inner, node in parse_space(value, path, place).items()}
+            group = {} if "one_of" in value else parse_space(value, path, place)
+            if "one_of" in value or any(isinstance(node, OneOf) for node in group.values()):
+                raise UserError(f"{path}: {'.'.join(place)}: name a one_of without a dot, outside of any group")
+            return {f"{name}.{inner}": node for inner, node in group.items()}
     return {name: value}
 
 

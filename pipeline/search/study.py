@@ -15,10 +15,10 @@ import optuna
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.trial import TrialState
-from sqlalchemy import URL, Engine, create_engine, make_url, text
+from sqlalchemy import URL, Engine, create_engine, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from pipeline.artifacts.trials import EndedTrial
+from pipeline.artifacts.trials import EndedTrial, study_path
 from pipeline.project.console import UserError
 from pipeline.project.files import project_root
 from pipeline.search.ended import as_ended, as_frozen, number_of
@@ -42,10 +42,13 @@ class Study:
         self.name = name
         self._url = _parse_url(storage)
         try:
-            self._engine = create_engine(self._url)
+            with self.faults():
+                self._engine = create_engine(self._url)
         except ImportError:
             raise UserError(f"--storage: {self._url.drivername} has no driver here: {DRIVER_REMEDY}") from None
         with self.faults(), self.alone():
+            if inspect(self._engine).has_table("experiments"):
+                raise UserError(f"--storage: {self.place} is MLflow's database: give sweeps one of their own")
             self.storage = optuna.storages.RDBStorage(
                 self._url.render_as_string(hide_password=False),
                 {"connect_args": _connect_args(self._url), "pool_pre_ping": True},
@@ -115,7 +118,11 @@ class Study:
             for trial in missing:
                 if trial.number in here:
                     self.storage.set_trial_state_values(here[trial.number]._trial_id, TrialState.FAIL)
-                study.add_trial(as_frozen(trial, self.sweep))
+                try:
+                    study.add_trial(as_frozen(trial, self.sweep))
+                except (KeyError, ValueError):
+                    where = f"{study_path(self.sweep.name)}, trial {trial.number}"
+                    raise UserError(f"{where}: not picked from this sweep's space: restore the file with git") from None
         return len(missing)
 
     def _load(self, number: int = 0) -> optuna.Study:
@@ -151,7 +158,7 @@ def _parse_url(storage: str | None) -> URL:
     expected = "expected sqlite:///FILE or postgresql://USER@HOST/DATABASE"
     try:
         url = make_url(storage)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise UserError(f"--storage: not a database's URL: {expected}") from None
     backend = url.get_backend_name()
     if backend not in ("sqlite", "postgresql") or not url.database:

@@ -31,6 +31,7 @@ from pipeline.search.space import (
     overrides,
     parse_space,
     plain,
+    ranges,
     searched,
 )
 
@@ -229,8 +230,8 @@ def _count_trials(file: SweepFile, space: Space, path: Path) -> int:
         if file.trials is None:
             raise UserError(f"{path}: trials is missing")
         return file.trials
-    if ranges := [name for name, node in searched(space).items() if isinstance(node, Range)]:
-        raise UserError(f"{path}: settings.{ranges[0]}: a grid is of choices: give a [list] instead of a range")
+    if ranged := next(ranges(space), ""):
+        raise UserError(f"{path}: settings.{ranged}: a grid is of choices: give a [list] instead of a range")
     size = grid_size(space)
     if size > MOST_TRIALS:
         raise UserError(f"{path}: a grid of {shown(size)} combinations: {MOST_TRIALS:,} at most")

@@ -105,7 +105,7 @@ def _named_file(address: str, secrets: list[str]) -> Location:
 
     try:
         url = make_url(address)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         return Location(address, None, UNCLEAR, (*secrets, address))
     if not url.database or url.database.startswith((":memory:", "file:")):
         return Location(address, None, UNCLEAR, tuple(secrets))

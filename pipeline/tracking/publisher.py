@@ -152,6 +152,8 @@ class Publisher:
             return False
         for name, value in (dict(tags) | ({"failure": failure} if failure else {})).items():
             self._client.set_tag(run_id, name, value)
+        if not self.live and not failure and "failure" in run.data.tags:  # of an interruption that MLflow saw last
+            self._client.delete_tag(run_id, "failure")
         if status == "FINISHED":
             self._client.set_tag(run_id, "history", history_id)
         self._client.set_terminated(run_id, status, None if self.live else milliseconds(history[-1].finished_at))
