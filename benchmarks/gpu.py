@@ -32,7 +32,9 @@ def main() -> None:
     tests = keep("tests.txt", ["-m", "pytest", "-m", "gpu", "tests/test_gpu.py", "-p", "no:cacheprovider", "-v"])
     rounds = ["--rounds", str(arguments.rounds), "--steps", str(arguments.steps)]
     benchmark = keep("benchmark.txt", ["benchmarks/throughput.py", *rounds])
-    print(f"\ntests: {'passed' if tests == 0 else 'FAILED'}; {time.monotonic() - start:.0f} s; all in {RESULTS.name}/")
+    outcomes = {"tests": tests, "benchmark": benchmark}
+    ends = ", ".join(f"{part} {'FAILED' if code else 'passed'}" for part, code in outcomes.items())
+    print(f"\n{ends}; {time.monotonic() - start:.0f} s; all in {RESULTS.name}/")
     sys.exit(tests or benchmark)
 
 

@@ -42,7 +42,8 @@ from pipeline.lm.device import (
 )
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training
-from pipeline.project.console import progress
+from pipeline.project.arguments import above
+from pipeline.project.console import progress, run
 from pipeline.project.params import load_params
 
 VOCAB_SIZE = 10_000
@@ -89,7 +90,9 @@ def plain_loop(settings: Settings, steps: int) -> Contestant:
     """The loop one would write first."""
     device = choose_device(settings.device)
     model = PlainModel(settings).to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=settings.optimizer.momentum)
+    optimizer: torch.optim.Optimizer = torch.optim.AdamW(model.parameters())
+    if settings.optimizer.name == "sgd":
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=settings.optimizer.momentum)
     batches = Batches(random_text(settings, steps).to(device), settings.batch_size, settings.bptt)
 
     def contestant() -> float:
@@ -186,8 +189,8 @@ def take_turn(kind: str, model: str, steps: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="turns that each contestant takes (default: 7)")
-    parser.add_argument("--steps", type=int, default=10, help="steps in a turn (default: 10)")
+    parser.add_argument("--rounds", type=above(0), default=7, help="turns that each contestant takes (default: 7)")
+    parser.add_argument("--steps", type=above(0), default=10, help="steps in a turn (default: 10)")
     arguments = parser.parse_args()
 
     models = load_params().models
@@ -234,4 +237,4 @@ def processor() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -26,6 +26,8 @@ from pipeline.lm.model import LanguageModel, State, build_model, num_parameters
 from pipeline.lm.settings import Settings
 from pipeline.lm.step import loss_scale, train_step
 from pipeline.lm.update import build_optimizer
+from pipeline.project.arguments import above
+from pipeline.project.console import run
 from pipeline.project.params import load_params
 
 CPU = torch.device("cpu")
@@ -80,8 +82,8 @@ def measure(build: Callable[[Settings, int], LanguageModel], vocab_size: int, st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], metavar="WORDS")
-    parser.add_argument("--steps", type=int, default=8, help="steps of each (default: 8)")
+    parser.add_argument("--sizes", type=above(0), nargs="+", default=[10_000, 100_000, 1_000_000], metavar="WORDS")
+    parser.add_argument("--steps", type=above(0), default=8, help="steps of each (default: 8)")
     arguments = parser.parse_args()
     print("| words | softmax | parameters | ms a step | peak memory, GB |")
     print("| ---: | --- | ---: | ---: | ---: |")
@@ -93,4 +95,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
