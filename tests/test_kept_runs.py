@@ -1,5 +1,6 @@
 """The runs kept in docs/recipes are whole, and the pages give their figures."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -75,3 +76,30 @@ def test_the_readme_has_the_figures_of_the_reference_run(run: Path) -> None:
     lines = [line for line in (ROOT / "README.md").read_text().splitlines() if row in line]
     assert len(lines) == 1
     assert lines[0].endswith(facts)
+
+
+def study_of_seeds(table: str) -> list[dict[str, str]]:
+    with (ROOT / f"results/sweeps/seeds/{table}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_pages_have_the_figures_of_the_study_of_seeds() -> None:
+    readme, page = ((ROOT / name).read_text() for name in ("README.md", "docs/sweeps.md"))
+    spread = {
+        (row["group"], row["split"]): f"{float(row['mean']):.2f} ± {float(row['standard_deviation']):.2f}"
+        for row in study_of_seeds("groups")
+    }
+    models = {"LSTM, dropout 0.2": "lstm_dropout", "GRU, dropout 0.2": "gru_dropout", "LSTM": "lstm", "GRU": "gru"}
+    for words, model in models.items():
+        assert f"| {words} | {spread[model, 'valid']} | {spread[model, 'test']} |" in page
+    found = {(row["group"], row["other"]): row for row in study_of_seeds("differences") if row["split"] == "test"}
+    pairs = {
+        ("lstm_dropout", "gru_dropout"): "LSTM below GRU, with dropout",
+        ("lstm", "gru"): "LSTM below GRU, without",
+        ("lstm_dropout", "lstm"): "dropout below none, LSTM",
+        ("gru_dropout", "gru"): "dropout below none, GRU",
+    }
+    for pair, words in pairs.items():
+        by, low, high = (float(found[pair][name]) for name in ("difference", "low_95", "high_95"))
+        assert f"| {words} | {by:.2f} | {low:.2f} to {high:.2f} |" in page
+        assert f"{by:.2f} ± {(high - low) / 2:.2f}" in readme
