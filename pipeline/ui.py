@@ -126,8 +126,8 @@ def main() -> None:
     parser.add_argument("--store", default="", help="a SQLite file other than the project's own")
     arguments = parser.parse_args()
     if arguments.store:
-        if not Path(arguments.store).is_file():
-            raise UserError(f"{arguments.store} not found: name the file of a store")
+        if not Path(arguments.store).absolute().parent.is_dir():
+            raise UserError(f"{arguments.store} not found: name a file in a folder that there is")
         os.environ["MLFLOW_TRACKING_URI"] = file_address(Path(arguments.store))
     location = locate()
     on_a_server = location.address.startswith("http")
