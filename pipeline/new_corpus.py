@@ -153,7 +153,7 @@ def main() -> None:
         prog="python -m pipeline.new_corpus", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("texts", nargs="+", type=Path, metavar="TEXT", help="one text, three, or a folder of either")
-    parser.add_argument("--name", help="of the corpus (default: the name of the file or folder)")
+    parser.add_argument("--name", help="the corpus's name (default: that of the file or folder)")
     parser.add_argument("--max-size", type=int, metavar="N", help="most words in the vocabulary (default 10000)")
     parser.add_argument("--min-count", type=int, metavar="N", help="words that are rarer become <unk> (default 2)")
     parser.add_argument("--lower-case", action="store_true", help="turn all words into lower case")

@@ -24,8 +24,8 @@ from ruamel.yaml import YAML
 
 from pipeline import evaluate
 from pipeline.artifacts.checkpoint import load_checkpoint, release, save_checkpoint, training_id
-from pipeline.artifacts.history import history_path, read_history
-from pipeline.artifacts.metrics import read_metrics
+from pipeline.artifacts.history import history_path, read_history, write_history
+from pipeline.artifacts.metrics import metrics_path, read_metrics
 from pipeline.artifacts.resumable import ResumableTraining, resumable
 from pipeline.artifacts.weights import load_weights, read_description, weights_path
 from pipeline.corpus.ids import Corpus, load_corpus, write_corpus
@@ -441,6 +441,16 @@ def test_a_training_that_is_not_at_its_end_is_not_evaluated(monkeypatch: pytest.
         evaluate_model("lstm")
     train("lstm")
     evaluate_model("lstm")
+
+
+@pytest.mark.usefixtures("project")
+def test_weights_and_history_of_two_trainings_are_not_evaluated() -> None:
+    train("lstm")
+    records = read_history(history_path("lstm"))
+    write_history(history_path("lstm"), [replace(one, valid_perplexity=one.valid_perplexity + 1) for one in records])
+    with pytest.raises(UserError, match=r"model\.safetensors has validation perplexity .*history\.csv: run `dvc repro"):
+        evaluate_model("lstm")
+    assert not metrics_path("lstm").exists()
 
 
 @pytest.mark.usefixtures("project")

@@ -1,7 +1,6 @@
 """The weights that git keeps: those of the reference run, and nothing else."""
 
 import configparser
-from pathlib import Path
 
 import pytest
 
@@ -38,4 +37,4 @@ def test_what_a_person_pushes_does_not_get_there() -> None:
     config.read(ROOT / ".dvc/config")
     assert (ROOT / ".dvc" / config["'remote \"reference\"'"]["url"]).resolve() == ROOT / REFERENCE
     assert "remote" not in config["core"]
-    assert not any("remote:" in line for line in Path(ROOT / "dvc.yaml").read_text().splitlines())
+    assert not any("remote:" in line for line in (ROOT / "dvc.yaml").read_text().splitlines())

@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, chdir, closing, nullcontext
+from contextlib import chdir, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -485,23 +485,6 @@ def test_what_this_sweep_could_not_have_picked_is_one_line(picked: dict, study: 
         Study(sweep, "other").take_in([altered])
 
 
-def test_a_trial_taken_over_from_a_worker_that_was_only_silent_waits_for_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    faults = [InUseError("process 7 is training"), InUseError("process 7 is training")]
-
-    def resumable(*_: object) -> AbstractContextManager[str]:
-        if faults:
-            raise faults.pop()
-        return nullcontext("the training")
-
-    monkeypatch.setattr(command, "resumable", resumable)
-    monkeypatch.setattr(command, "SECONDS_BETWEEN_LOOKS", 0)
-    with ExitStack() as stack:
-        assert command.resume(stack, "trial 1/1", "name", None, None, 1) == "the training"
-    assert capsys.readouterr().out == "trial 1/1: process 7 is training; waiting for it\n"
-
-
 def test_a_grid_goes_on_when_seeds_are_added_at_the_end_of_their_list(params: None) -> None:
     def of(*seeds: int) -> Sweep:
         settings = {"dropout": [0.0, 0.1], "seed": list(seeds)}
@@ -536,6 +519,15 @@ def test_a_committed_study_gives_its_committed_files_to_the_byte(
         monkeypatch.chdir(tmp_path)
         files = write_files(sweep, facts.model_copy(update={"ended": committed.ended}))
         assert {path.name: path.read_bytes() for path in files} == before
+
+
+def test_a_sweeps_files_do_not_depend_on_how_it_was_named(study: Study, sweep: Sweep) -> None:
+    finish(claim(study), sweep, [100.0])
+    contents = []
+    for path in (Path("small.yaml"), Path("small.yaml").absolute()):
+        files = write_files(load_sweep(path), kept(sweep, study.ended()))
+        contents.append({file: file.read_bytes() for file in files})
+    assert contents[0] == contents[1]
 
 
 def test_the_best_weights_are_tested() -> None:
@@ -658,8 +650,17 @@ def test_a_sweep_goes_on_after_an_interrupt_and_ends_once(
     partial = run_sweep("small.yaml", "--report")
     assert "1 of 4 trials have ended" in partial
 
+    resumable, in_use = command.resumable, [InUseError("process 7 is training")] * 2
+
+    def resumable_when_free(*arguments: Any) -> Any:
+        if in_use:  # by a worker that was presumed dead and was only silent
+            raise in_use.pop()
+        return resumable(*arguments)
+
+    monkeypatch.setattr(command, "resumable", resumable_when_free)
     out = run_sweep("small.yaml")
     assert "1 of 4 trials have ended" in out
+    assert out.count("trial 2/4: process 7 is training; waiting for it") == 1
     if "trial 2/4: going on after epoch 1" not in out:
         assert "trial 2/4: pruned" in out
     assert_complete(folder, 4)

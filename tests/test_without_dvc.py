@@ -21,13 +21,13 @@ import tests.conftest, tests.test_gpu, benchmarks.throughput, benchmarks.gpu
 
 def test_the_tests_and_the_benchmark_for_a_gpu_do_with_what_is_named_for_them() -> None:
     [named] = re.findall(r"^pip install (numpy .*)$", (ROOT / "docs/performance.md").read_text(), re.MULTILINE)
-    present = brought_by(["torch", "pip", *named.split()])
+    present = brought_by(["torch", "pip", *named.split()]) - {"filelock"}  # which PyTorch has for a use of its own
     absent = [
         module
         for module, distributions in packages_distributions().items()
         if present.isdisjoint(map(canonicalize_name, distributions))
     ]
-    assert {"dvc", "mlflow", "optuna", "matplotlib", "xdist"} <= set(absent)
+    assert {"dvc", "mlflow", "optuna", "matplotlib", "filelock", "pandas", "scipy", "sklearn", "xdist"} <= set(absent)
     subprocess.run([sys.executable, "-c", PROGRAM, *absent], cwd=ROOT, check=True)
 
 

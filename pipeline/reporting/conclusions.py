@@ -100,13 +100,14 @@ def _better(
 
 
 def _verdict_over_seeds(found: Sequence[Difference]) -> str:
-    """By those whose interval is on one side of zero; the others are undecided."""
-    decided = [one.mean > 0 for one in found if abs(one.mean) > one.margin]
-    if not decided:
-        return "undecided"
-    if any(decided) or len(decided) == len(found):
-        return _verdict([one.mean > one.margin for one in found])
-    return f"contradicted in {len(decided)} of {len(found)} cases"
+    """By those whose interval is on one side of zero: the others are undecided."""
+    cases = {
+        "confirmed": sum(one.mean > one.margin for one in found),
+        "contradicted": sum(one.mean < -one.margin for one in found),
+    }
+    verdict = next((verdict for verdict, number in cases.items() if number), "undecided")
+    some = 0 < cases.get(verdict, 0) < len(found)
+    return f"{verdict} in {cases[verdict]} of {len(found)} cases" if some else verdict
 
 
 def _by_how_much(one: str, other: str, found: Difference) -> str:
