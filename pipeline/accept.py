@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipeline.artifacts.dvc_lock import LOCK, renew_code
+from pipeline.artifacts.dvc_lock import LOCK, read_lock, renew_code
 from pipeline.project.console import UserError, run, say
 
 PROOF = "tests/test_golden.py"
@@ -24,6 +24,7 @@ def main() -> None:
     ).parse_args()
     if not Path(PROOF).exists():
         raise UserError(f"{PROOF} not found: run from the root of a clone")
+    read_lock()  # a damaged one is told before the proof, which takes minutes
     say(f"running {PROOF} ...")
     if subprocess.run([sys.executable, "-m", "pytest", "-q", PROOF], check=False).returncode:
         raise UserError(

@@ -95,6 +95,9 @@ def run_trial(trial: Trial, sweep: Sweep, study: Study, corpus: Corpus, parent: 
                     say(f"{title}: epoch {record.epoch}/{settings.epochs}  valid {record.valid_perplexity:.6g}")
             except DivergedError as error:
                 state, failure = "diverged", str(error)
+            except TakenOverError:
+                tracked.leave()
+                raise
             if sweep.evaluate and state == "complete":
                 test = test_perplexity(training, corpus)
                 say(f"{title}: test {test:.6g}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from dvc.utils.hydra import apply_overrides
 
+from pipeline import accept
 from pipeline.artifacts.dvc_lock import renew_code
 from pipeline.params import check
 from pipeline.project.console import UserError
@@ -57,6 +58,16 @@ def test_what_dvc_refuses_to_accept_code_into_is_one_line() -> None:
     Path("dvc.lock").write_text("<<<<<<< HEAD\n")
     with pytest.raises(UserError, match=r"^DVC: .*dvc\.lock.* as it was\)$"):
         renew_code(["train"])
+
+
+def test_a_damaged_lock_is_told_before_the_proof_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    proof = Path(accept.PROOF)
+    proof.parent.mkdir()
+    proof.write_text("def test_golden():\n    assert False\n")
+    Path("dvc.lock").write_text("<<<<<<< HEAD\n")
+    monkeypatch.setattr(sys, "argv", ["accept"])
+    with pytest.raises(UserError, match=r"^dvc\.lock is damaged"):
+        accept.main()
 
 
 def test_the_check_is_a_command() -> None:

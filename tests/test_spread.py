@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow.utils.validation import _validate_metric_name
 
 from pipeline.artifacts.trials import EndedTrial, KeptStudy, read_study, write_study
 from pipeline.project.console import UserError
 from pipeline.project.schema import CorpusSizes
 from pipeline.reporting.conclusions import judge
 from pipeline.reporting.seed_points import seed_points
-from pipeline.reporting.spread import difference, grouped, spread
+from pipeline.reporting.spread import Group, difference, grouped, spread
 from pipeline.search.groups import difference_rows, group_metrics, spread_rows
 from tests.histories import history
 from tests.small import small_settings
@@ -106,6 +107,15 @@ def test_groups_have_a_row_for_each_split_and_pair() -> None:
     assert row["difference"] == pytest.approx(5.9667, abs=1e-4)
     assert (row["low_95"], row["high_95"]) == pytest.approx((5.8232, 6.1101), abs=1e-3)
     assert group_metrics(groups)["mean_test_perplexity/lstm_dropout"] == 91.5
+
+
+def test_every_group_has_a_metric_by_a_name_that_mlflow_takes() -> None:
+    settings = ", ".join(f"a_setting_of_many_{number} {number}" for number in range(9))
+    groups = [Group(f"{settings}, last {last}", small_settings(), {"test": {1: 90.0, 2: 91.0}}) for last in (1, 2)]
+    metrics = group_metrics(groups)
+    assert len(metrics) == 4
+    for name in metrics:
+        _validate_metric_name(name)
 
 
 def test_a_trial_that_is_not_complete_has_no_part_in_a_spread() -> None:

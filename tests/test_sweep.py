@@ -27,7 +27,7 @@ from ruamel.yaml import YAML
 from pipeline import sweep as command
 from pipeline.artifacts.checkpoint import InUseError
 from pipeline.artifacts.trials import EndedTrial, KeptStudy, read_study, write_study
-from pipeline.corpus.ids import Corpus
+from pipeline.corpus.ids import Corpus, load_corpus
 from pipeline.demo import workspace_environment
 from pipeline.lm.training import Training
 from pipeline.project.console import UserError
@@ -41,6 +41,7 @@ from pipeline.search.space import MOST_COMBINATIONS, Choice, OneOf, Range, combi
 from pipeline.search.study import Study
 from pipeline.search.sweep_file import Sampler, Sweep, load_sweep
 from pipeline.search.trial import TakenOverError, Trial
+from pipeline.tracking.sweeps import open_sweep
 from tests.histories import history
 from tests.small import ROOT, recipe_text, small_settings
 from tests.workspaces import workspace
@@ -530,6 +531,17 @@ def test_a_sweeps_files_do_not_depend_on_how_it_was_named(study: Study, sweep: S
     assert contents[0] == contents[1]
 
 
+def test_a_setting_that_has_the_name_of_a_column_gets_one_of_its_own(params: None) -> None:
+    sweep = load_sweep(write_sweep(pruner=None, sampler=GRID, trials=None, settings={"epochs": [2, 9]}))
+    study = Study(sweep, "small")
+    for _ in range(2):
+        finish(claim(study), sweep, [100.0])
+    write_files(sweep, kept(sweep, study.ended()))
+    with Path("results/sweeps/small/trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["epochs"], row["settings.epochs"]) for row in rows] == [("1", "2"), ("1", "9")]
+
+
 def test_the_best_weights_are_tested() -> None:
     ids = torch.arange(60) % 7
     settings = small_settings(epochs=2)
@@ -557,6 +569,8 @@ def test_the_best_weights_are_tested() -> None:
         ("postgresql://me:planted-93f1@localhost:abc/x", "--storage: not a database's URL: expected"),
         ("postgresql+psycpg://me:planted-93f1@localhost/x", "the sweep's database: Can't load plugin"),
         ("sqlite:///mlflow.db", "--storage: mlflow.db is MLflow's database: give sweeps one of their own"),
+        ("sqlite:///shop.db", "--storage: shop.db is another program's database: give sweeps one of their own"),
+        ("sqlite:///newer.db", "--storage: newer.db is of another version of Optuna: give this sweep a new one"),
     ],
 )
 def test_a_database_that_cannot_be_had_is_one_line_without_the_password(
@@ -564,6 +578,12 @@ def test_a_database_that_cannot_be_had_is_one_line_without_the_password(
 ) -> None:
     with closing(sqlite3.connect("mlflow.db")) as database:
         database.execute("CREATE TABLE experiments (experiment_id INTEGER)")
+    with closing(sqlite3.connect("shop.db")) as database:
+        database.execute("CREATE TABLE alembic_version (version_num VARCHAR(32))")
+    if storage == "sqlite:///newer.db":
+        Study(sweep, "small", storage)
+        with closing(sqlite3.connect("newer.db")) as database, database:
+            database.execute("UPDATE alembic_version SET version_num = 'v99.0.0'")
     with pytest.raises(UserError, match=re.escape(message)) as fault:
         Study(sweep, "small", storage)
     assert "planted" not in str(fault.value)
@@ -719,6 +739,26 @@ def test_what_mlflow_missed_is_written_by_the_report(
     assert parent.data.metrics["mean_test_perplexity/cell lstm"] == pytest.approx((tests[1] + tests[3]) / 2, abs=1e-4)
     assert_report_made_again(folder, monkeypatch, run_sweep)
     assert len(runs_of(folder)[1]) == 4
+
+
+@pytest.mark.slow
+def test_a_worker_whose_trial_was_taken_over_leaves_its_run_to_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = workspace(tmp_path / "workspace", epochs=2)
+    monkeypatch.chdir(folder)
+    sweep = load_sweep(write_sweep())
+    study = Study(sweep, "small")
+
+    def report_too_late(*_: Any) -> bool:
+        raise TakenOverError
+
+    monkeypatch.setattr(Trial, "report", report_too_late)
+    parent = open_sweep(study.name, sweep.name)
+    with pytest.raises(TakenOverError), claim(study) as trial:
+        command.run_trial(trial, sweep, study, load_corpus(), parent)
+    (run,) = runs_of(folder)[1]
+    assert (run.info.status, run.data.tags.get("failure")) == ("RUNNING", None)
 
 
 def start_worker(folder: Path, *arguments: str) -> subprocess.Popen:

@@ -1,5 +1,6 @@
 """The tables of a sweep over seeds: the spread within groups, and the differences between them."""
 
+import hashlib
 from collections.abc import Sequence
 from itertools import combinations
 from statistics import fmean
@@ -9,6 +10,7 @@ from pipeline.reporting.spread import Group, difference, spread
 
 MOST_COMPARED = 10  # groups, the best by validation perplexity
 DECIMALS = 4
+LONGEST = 180  # letters of a group's name, of the 250 that MLflow takes
 
 
 def spread_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -66,4 +68,6 @@ def group_metrics(groups: Sequence[Group]) -> dict[str, float]:
 
 
 def _plain(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "_-./ " else "" for letter in name)
+    """In letters that MLflow takes; a long name ends in a digest of itself."""
+    plain = "".join(letter if letter.isalnum() or letter in "_-./ " else "" for letter in name)
+    return plain if len(plain) <= LONGEST else f"{plain[:LONGEST]} {hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -93,7 +93,8 @@ def _row(sweep: Sweep, trial: EndedTrial) -> dict[str, Any]:
     }
     if sweep.evaluate:
         result["test_perplexity"] = trial.test_perplexity
-    return result | sweep.tried(trial.pick)
+    tried = sweep.tried(trial.pick).items()
+    return result | {f"settings.{name}" if name in result else name: value for name, value in tried}
 
 
 def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -15,6 +15,7 @@ from pipeline.tracking.faults import fault_message
 from pipeline.tracking.picture import picture
 from pipeline.tracking.publisher import Publisher
 
+LEFT = "LEFT"  # in the place of a status
 GRACE_SECONDS = 30.0  # how long the end of a training run waits for a slow server
 
 
@@ -26,6 +27,7 @@ class LiveRun:
         self._publisher = Publisher(facts, live=True)
         self._reports: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._behind = False
+        self._left = False
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
         self.publish(history)
@@ -34,6 +36,11 @@ class LiveRun:
         """Bring the run up to the newest epoch; returns at once."""
         self._history = tuple(history)
         self._reports.put({"history": self._history, "status": "RUNNING"})
+
+    def leave(self) -> None:
+        """Write nothing more, not even how it ends: another process goes on with this run."""
+        self._left = True
+        self._reports.put({"status": LEFT})
 
     def end(
         self,
@@ -45,6 +52,8 @@ class LiveRun:
         metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Write everything that is left and end the run; waits for a slow server, but not forever."""
+        if self._left:
+            return
         with ExitStack() as stack:
             if history_path(self._publisher.facts.model) in files:  # drawn before the server's time runs
                 files = [*files, *stack.enter_context(picture(self._history))]
@@ -57,6 +66,9 @@ class LiveRun:
     def _work(self) -> None:
         while True:
             report = self._newest_report()
+            if report["status"] == LEFT:
+                self._publisher.stop_monitor()
+                return
             try:
                 self._publisher.publish(**report)
                 if self._behind:
@@ -79,7 +91,7 @@ class LiveRun:
 
 @contextmanager
 def live_run(facts: RunFacts, history: Sequence[EpochRecord] = ()) -> Iterator[LiveRun]:
-    """A run that ends as KILLED when interrupted and as FAILED, with the reason, on an error; else its user ends it."""
+    """A run that ends as KILLED when interrupted, as FAILED, with the reason, on an error; else as its user ends it."""
     run = LiveRun(facts, history)
     try:
         yield run

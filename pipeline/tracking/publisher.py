@@ -84,7 +84,7 @@ class Publisher:
             ]
         except Exception:
             self._run = None
-            self._stop_monitor()
+            self.stop_monitor()
             raise
         return run.info.run_id, any(lacked)
 
@@ -159,7 +159,7 @@ class Publisher:
         self._client.set_terminated(run_id, status, None if self.live else milliseconds(history[-1].finished_at))
         return True
 
-    def _stop_monitor(self) -> None:
+    def stop_monitor(self) -> None:
         if self._monitor is not None:
             self._monitor.finish()
             self._monitor = None
