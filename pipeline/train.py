@@ -104,7 +104,8 @@ def so_far(training: Training) -> str:
     """Epoch, step and training perplexity of the epoch in progress; the perplexities after the one before."""
     current, history = training.current, training.history
     steps = current.steps if current else 0
-    parts = [f"epoch {len(history) + 1}/{training.settings.epochs}", f"step {steps:,}/{len(training.train):,}"]
+    windows = current.results.shape[1] if current else len(training.train)  # random ones may be one more
+    parts = [f"epoch {len(history) + 1}/{training.settings.epochs}", f"step {steps:,}/{windows:,}"]
     if current and steps and world_size() == 1:
         parts.append(f"train {perplexity(current.mean_loss()):.2f} so far")
     if history:

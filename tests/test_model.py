@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from pipeline.lm.model import build_model, detach, num_parameters
+from pipeline.lm.model import TOKENS_COUNTED_AT_A_TIME, build_model, detach, num_parameters
+from pipeline.lm.training import Training
 from tests.small import CELLS, small_settings
 
 VOCAB = 50
@@ -108,6 +109,21 @@ def test_weights_start_uniform_within_the_range_and_follow_the_seed() -> None:
     assert weights.std().item() == pytest.approx(0.05 / 3**0.5, rel=0.05)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), same.parameters(), strict=True))
     assert not torch.equal(first.output.weight, other.output.weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.int64])
+def test_a_model_may_start_as_a_unigram_model(dtype: torch.dtype) -> None:
+    tokens = torch.cat([torch.arange(VOCAB - 1), torch.zeros(2 * TOKENS_COUNTED_AT_A_TIME, dtype=torch.int64)])
+    trainings = [
+        Training(small_settings(unigram_bias=chosen), tokens.to(dtype), tokens[:40].to(dtype), VOCAB)
+        for chosen in (False, True)
+    ]
+    plain, unigram = ({name: w.clone() for name, w in training.model.named_parameters()} for training in trainings)
+    bias = unigram.pop("output.bias")
+    counts = torch.tensor([2 * TOKENS_COUNTED_AT_A_TIME + 2.0, *[2.0] * (VOCAB - 2), 1.0])
+    torch.testing.assert_close(bias.softmax(0), counts / counts.sum())
+    assert bias.exp().sum().item() == pytest.approx(1, abs=1e-4)
+    assert all(torch.equal(weight, plain[name]) for name, weight in unigram.items())
 
 
 def test_a_detached_state_keeps_its_value_and_loses_its_history() -> None:

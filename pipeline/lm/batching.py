@@ -14,6 +14,12 @@ IGNORED = -100  # the target of a padded place; `F.cross_entropy` leaves it out
 SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32}
 
 
+def as_int64(tokens: Tensor, places: Tensor | slice = slice(None)) -> Tensor:
+    """The ids at some places of a text of any integer type, without a copy of the rest."""
+    ids = tokens.view(SIGNED.get(tokens.dtype, tokens.dtype))[places].to(torch.int64)
+    return ids & torch.iinfo(tokens.dtype).max  # what is negative when signed is itself again
+
+
 class Window(NamedTuple):
     """inputs, targets [time, batch] int64; num_tokens counts the targets that are not padding, in all columns."""
 
@@ -82,8 +88,7 @@ class Batches:
         if padded:
             padding = places[:-1] >= self.num_tokens
             places.clamp_(max=self.num_tokens)
-        ids = self.tokens.view(SIGNED.get(self.tokens.dtype, self.tokens.dtype))[places].to(torch.int64)
-        ids &= torch.iinfo(self.tokens.dtype).max  # what is negative when signed is itself again
+        ids = as_int64(self.tokens, places)
         inputs, targets = ids[:-1], ids[1:]
         if padded:
             inputs, targets = inputs.masked_fill(padding, 0), targets.masked_fill(padding, IGNORED)

@@ -8,10 +8,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pipeline.lm.backend import backend
+from pipeline.lm.batching import as_int64
 from pipeline.lm.cells import CELLS
 from pipeline.lm.distributed import own_columns, world_size
 from pipeline.lm.dropout import Mask, recurrent_weights
 from pipeline.lm.settings import Settings
+
+TOKENS_COUNTED_AT_A_TIME = 2**20
 
 LayerState = Tensor | tuple[Tensor, Tensor]  # hidden for the GRUs, (hidden, cell) for the LSTM
 State = list[LayerState]
@@ -130,6 +133,20 @@ def without_dropout(model: LanguageModel) -> LanguageModel:
         if isinstance(layer, nn.RNNBase):
             layer.flatten_parameters()
     return model
+
+
+@torch.no_grad()
+def start_as_unigrams(model: LanguageModel, tokens: Tensor) -> None:
+    """Set the softmax layer's bias to the log probabilities of the words of a text, its ids [length].
+
+    A model that is not trained then predicts as a unigram model does, near enough. Each word is counted once more than
+    it occurs (add-one smoothing).
+    """
+    vocab_size = model.output.out_features
+    counts = torch.ones(vocab_size, dtype=torch.int64)
+    for part in tokens.split(TOKENS_COUNTED_AT_A_TIME):
+        counts += torch.bincount(as_int64(part), minlength=vocab_size)
+    model.output.bias.copy_(counts.log() - counts.sum().log())
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -71,6 +71,7 @@ class Settings(Strict):
     locked_dropout: bool = False
     weight_dropout: Probability = 0.0
     init_range: Annotated[float, Field(gt=0, le=100)]
+    unigram_bias: bool = False
 
     epochs: Count
     patience: Count | None = None

@@ -17,7 +17,7 @@ from pipeline.lm.device import choose_device, choose_precision, chooses_tf32, tf
 from pipeline.lm.distributed import check_shares, data_parallel, total, world_size
 from pipeline.lm.errors import DivergedError
 from pipeline.lm.evaluation import evaluate, perplexity
-from pipeline.lm.model import build_model
+from pipeline.lm.model import build_model, start_as_unigrams
 from pipeline.lm.progress import EpochInProgress, random_state, set_random_state
 from pipeline.lm.record import EpochRecord, is_whole
 from pipeline.lm.replay import ReplayedSteps
@@ -47,6 +47,8 @@ class Training:
         self.precision = choose_precision(settings.precision, self.device)
         self.tf32 = chooses_tf32(settings.precision, self.device)
         self.model = build_model(settings, vocabulary_size).to(self.device)
+        if settings.unigram_bias:
+            start_as_unigrams(self.model, train)
         self.data_parallel = data_parallel(self.model)
         self.optimizer = build_optimizer(self.model, settings)
         self.train = Batches(train.to(self.device), settings.batch_size, settings.bptt)
