@@ -1,5 +1,5 @@
-"""The first steps of the default models and of those of `best`, pinned in golden.json: no refactoring and no change
-of speed may move them.
+"""The first steps of the default models and of those of `best` and `fast`, pinned in golden.json: no refactoring and no
+change of speed may move them.
 
 `python -m pipeline.accept` takes this as its proof. When a change is meant to move them, `python -m tests.test_golden`
 writes golden.json anew.
@@ -95,7 +95,7 @@ def pin() -> None:
     models = {
         run.removeprefix("default-"): Settings.model_validate(settings)
         for run, settings in KEPT_SETTINGS.items()
-        if run.startswith(("default-", "best-"))
+        if run.startswith(("default-", "best-", "fast-"))
     }
     models["gru_textbook"] = models["gru_dropout"].model_copy(update={"cell": "gru_textbook"})
     with tempfile.TemporaryDirectory() as folder:
