@@ -52,8 +52,8 @@ def draw(runs: Mapping[str, tuple[History, float]], published: Mapping[str, floa
             axes.plot(best.epoch, test, marker_of(index), color=color, label=f"{label}: {test:.1f}", **BEST)
         for label, test in published.items():
             axes.axhline(test, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0.9)
-            place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
-            axes.annotate(f"{test:g}  {label}", (1, test), (4, 0), **place)
+            at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+            axes.annotate(f"{test:g}  {label}", (1, test), (4, 0), va="center", **at)
         axes.set_yscale("log")
         axes.set_ylim(low / 1.05, 3 * low)
         axes.yaxis.set_major_locator(FixedLocator(round_numbers(*axes.get_ylim())))
