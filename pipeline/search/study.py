@@ -47,23 +47,27 @@ class Study:
         except ImportError:
             raise UserError(f"--storage: {self._url.drivername} has no driver here: {DRIVER_REMEDY}") from None
         with self.faults(), self.alone():
-            tables = inspect(self._engine).get_table_names()
-            if tables and "studies" not in tables:
-                whose = "MLflow's" if "experiments" in tables else "another program's"
-                raise UserError(f"--storage: {self.place} is {whose} database: give sweeps one of their own")
-            try:
-                self.storage = optuna.storages.RDBStorage(
-                    self._url.render_as_string(hide_password=False),
-                    {"connect_args": _connect_args(self._url), "pool_pre_ping": True},
-                    heartbeat_interval=max(1, sweep.grace_seconds // 4),
-                    grace_period=sweep.grace_seconds,
-                )
-            except RuntimeError:  # which Optuna raises for this alone
-                raise UserError(
-                    f"--storage: {self.place} is of another version of Optuna: give this sweep a new one"
-                    f" ({study_path(sweep.name)} brings the trials that have ended)"
-                ) from None
+            tables = set(inspect(self._engine).get_table_names())
+            if "experiments" in tables:
+                raise UserError(f"--storage: {self.place} is MLflow's database: give sweeps one of their own")
+            if "alembic_version" in tables and "studies" not in tables:  # Optuna takes that for its own
+                raise UserError(f"--storage: {self.place} is another program's database: give sweeps one of their own")
+            self.storage = self._open_storage()
             optuna.create_study(storage=self.storage, study_name=name, load_if_exists=True)
+
+    def _open_storage(self) -> optuna.storages.RDBStorage:
+        try:
+            return optuna.storages.RDBStorage(
+                self._url.render_as_string(hide_password=False),
+                {"connect_args": _connect_args(self._url), "pool_pre_ping": True},
+                heartbeat_interval=max(1, self.sweep.grace_seconds // 4),
+                grace_period=self.sweep.grace_seconds,
+            )
+        except RuntimeError:  # which Optuna raises for this alone
+            raise UserError(
+                f"--storage: {self.place} is of another version of Optuna: give this sweep a new one"
+                f" ({study_path(self.sweep.name)} brings the trials that have ended)"
+            ) from None
 
     @property
     def place(self) -> str:

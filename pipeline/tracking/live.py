@@ -15,7 +15,6 @@ from pipeline.tracking.faults import fault_message
 from pipeline.tracking.picture import picture
 from pipeline.tracking.publisher import Publisher
 
-LEFT = "LEFT"  # in the place of a status
 GRACE_SECONDS = 30.0  # how long the end of a training run waits for a slow server
 
 
@@ -40,7 +39,7 @@ class LiveRun:
     def leave(self) -> None:
         """Write nothing more, not even how it ends: another process goes on with this run."""
         self._left = True
-        self._reports.put({"status": LEFT})
+        self._reports.put({})  # wakes the thread
 
     def end(
         self,
@@ -66,7 +65,7 @@ class LiveRun:
     def _work(self) -> None:
         while True:
             report = self._newest_report()
-            if report["status"] == LEFT:
+            if self._left:
                 self._publisher.stop_monitor()
                 return
             try:
