@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,10 @@ if TYPE_CHECKING:  # neither Playwright nor pytest-xdist is there on every machi
 os.environ["OMP_NUM_THREADS"] = "1"
 
 os.environ["DVC_NO_ANALYTICS"] = os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+# A shell has them ignored in what it runs in the background, as nohup does, and so would whatever a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Training a small model takes as long as it takes: pytest-timeout bounds each test as a whole.
 settings.register_profile("pipeline", deadline=None)

@@ -5,6 +5,7 @@ import fcntl
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -194,6 +195,14 @@ def test_a_terminal_that_is_closed_ends_a_command_as_an_interruption_does() -> N
         os.close(ours)  # the kernel sends SIGHUP, and whatever is written fails
         assert command.wait(timeout=200) == 130
     assert Path("ended").read_text() == "KeyboardInterrupt"
+
+
+def test_tests_in_the_background_start_programs_that_hear_signals() -> None:
+    child = "import signal; print(signal.SIG_IGN in map(signal.getsignal, (signal.SIGINT, signal.SIGHUP)))"
+    program = f"import subprocess, sys, tests.conftest; subprocess.run([sys.executable, '-c', {child!r}])"
+    line = f"trap '' HUP; {shlex.quote(sys.executable)} -c {shlex.quote(program)} & wait"
+    told = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert told == "False\n"
 
 
 def test_nohup_keeps_a_command_going_when_its_terminal_is_closed() -> None:
