@@ -136,7 +136,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 save_checkpoint(Path({str(path)!r}), {{"weights": torch.ones(1_000_000)}})
 """
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert f"OSError: [Errno 27] File too large: '{path}'" in run.stderr
+    assert "OSError: [Errno 27] File too large" in run.stderr
     assert torch.equal(load_checkpoint(path)["weights"], torch.ones(10))
     assert list(tmp_path.iterdir()) == [path]
 

@@ -1,6 +1,5 @@
 """Where the project's files live, and how they are written and recognised."""
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -24,8 +23,6 @@ REPORT = Path("results/report")
 SWEEPS = Path("results/sweeps")
 REFERENCE = Path("results/reference")
 CHECKPOINTS = Path(".checkpoints")
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def project_root() -> Path:
@@ -60,10 +57,6 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
             file.flush()
             os.fsync(file.fileno())
             os.replace(partial, path)  # still locked: nobody may clear it away
-    except OSError as error:
-        if error.filename is None and error.errno in NO_ROOM:  # of a write: only of an opening does the system say it
-            error.filename = os.fspath(path)
-        raise
     finally:
         partial.unlink(missing_ok=True)
 
