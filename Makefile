@@ -35,7 +35,7 @@ demo: .venv/.complete ## Run the whole pipeline on a small invented corpus, in .
 	python -m pipeline.demo
 
 test: .venv/.complete ## Run the tests (ARGS="-m long" for those that take minutes, "-m stores" for PostgreSQL and S3, "-m browser")
-	python -m pytest -n auto $(ARGS)
+	python -m pytest -n auto --dist loadgroup $(ARGS)
 
 bench: .venv/.complete ## Time a training step of each model against the plain loop and the floor (ARGS="--rounds 5")
 	python benchmarks/throughput.py $(ARGS)

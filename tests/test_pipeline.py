@@ -17,7 +17,8 @@ from pipeline.demo import build_workspace, workspace_environment
 from pipeline.sample import true_perplexity
 from tests.small import ROOT, recipe_text
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+# In one group, one worker of pytest-xdist runs them all, and the repository is made once.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("pipeline")]
 
 yaml = YAML(typ="safe", pure=True)
 
