@@ -52,9 +52,10 @@ def build_workspace(destination: Path, params: str, with_git: bool = False) -> N
         shutil.copyfile(PROJECT / file, destination / file)
     with atomic_write(destination / PARAMS) as settings:
         settings.write(params)
-    seeds = destination / study_path("seeds")  # the report depends on it: empty, no such study
+    seeds = destination / study_path("seeds")  # the report depends on it
     seeds.parent.mkdir(parents=True, exist_ok=True)
-    seeds.touch()
+    if not seeds.exists():
+        seeds.write_text("\n")  # no study; DVC warns of a file with nothing in it
     (destination / PARAMS_BASE).unlink(missing_ok=True)  # left by a recipe that was laid over the earlier settings
     with atomic_write(destination / ".dvc/config.local") as config:
         config.write(DVC_CONFIG.format(no_scm=str(not with_git).lower()))

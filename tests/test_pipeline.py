@@ -116,7 +116,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     repository = Repository(tmp_path_factory.mktemp("repository"))
     repository.edit_params(shorten)
     repository.commit("two models")
-    repository.dvc("repro")
+    assert "WARNING" not in repository.dvc("repro")
     repository.dvc("push", "--remote", "reference", *WEIGHTS)
     repository.commit("results")
     return repository

@@ -78,12 +78,12 @@ def write_study(path: Path, study: KeptStudy) -> None:
 
 
 def read_study(path: Path) -> KeptStudy | None:
-    """None if there is none: no file, or an empty one. Raises UserError, naming the line, if it has been altered."""
+    """None if there is none: no file, or one with nothing on its first line. Raises UserError, naming the line, if it has been altered."""
     try:
         first, *lines = path.read_bytes().splitlines() or [b""]
     except FileNotFoundError:
         return None
-    if not first:
+    if not first.strip():
         return None
     study = _parse(KeptStudy, first, path, 1)
     ended = [_parse(EndedTrial, line, path, number) for number, line in enumerate(lines, start=2)]
