@@ -1,7 +1,6 @@
 """Recipes: files that hold only what differs from params.yaml, and how one is laid over it."""
 
 import io
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from ruamel.yaml.comments import CommentedMap
 
 from pipeline.project.console import UserError
 from pipeline.project.files import PARAMS, PARAMS_BASE, RECIPES
+from pipeline.project.git import git
 from pipeline.project.params import parse_params, parse_yaml, read_text, read_yaml
 
 WIDTH = 80
@@ -40,7 +40,7 @@ def read_base(root: Path = Path()) -> str:
 
 def committed_params(root: Path = Path()) -> str | None:
     """The text of params.yaml as committed at HEAD; None if git, a repository or the file in it is missing."""
-    return _git(root, "show", f"HEAD:./{PARAMS}")
+    return git("show", f"HEAD:./{PARAMS}", folder=root)
 
 
 def lay_over(base: str, recipe: Path) -> str:
@@ -157,15 +157,6 @@ def _versions(root: Path) -> Iterator[str]:
         yield read_text(root / PARAMS_BASE if (root / PARAMS_BASE).exists() else root / PARAMS)
         return
     yield committed
-    for commit in (_git(root, "log", "--format=%H", "--", str(PARAMS)) or "").split():
-        if (text := _git(root, "show", f"{commit}:./{PARAMS}")) is not None:
+    for commit in (git("log", "--format=%H", "--", str(PARAMS), folder=root) or "").split():
+        if (text := git("show", f"{commit}:./{PARAMS}", folder=root)) is not None:
             yield text
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    """git's output; None if it fails or is not installed."""
-    try:
-        result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=False)
-    except FileNotFoundError:
-        return None
-    return None if result.returncode else result.stdout.decode("utf-8", errors="replace")

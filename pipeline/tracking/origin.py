@@ -3,7 +3,6 @@
 import getpass
 import os
 import re
-import subprocess
 import sys
 from importlib.metadata import distributions
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from pipeline.artifacts.dvc_lock import LOCK, LockedStage, dvc_md5, read_lock
 from pipeline.project.console import UserError
 from pipeline.project.files import CORPUS_METRICS, PROCESSED, RAW
+from pipeline.project.git import git
 
 LONGEST_DIFF = 1_000_000  # letters
 IDS_MD5, RAW_MD5, WEIGHTS_MD5 = "dvc_md5_ids", "dvc_md5_corpus", "dvc_md5_weights"
@@ -18,13 +18,13 @@ IDS_MD5, RAW_MD5, WEIGHTS_MD5 = "dvc_md5_ids", "dvc_md5_corpus", "dvc_md5_weight
 
 def circumstances() -> dict[str, str]:
     """Who ran which command, at which commit, in which DVC stage and experiment."""
-    commit = _git("rev-parse", "HEAD").strip()
+    commit = (git("rev-parse", "HEAD") or "").strip()
     tags = {
         "mlflow.user": _user(),
         "mlflow.source.name": f"python -m pipeline.{Path(sys.argv[0]).stem}",
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": commit,
-        "git_dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower() if commit else "",
+        "git_dirty": str(bool(git("status", "--porcelain", "--untracked-files=no"))).lower() if commit else "",
         "dvc_stage": os.environ.get("DVC_STAGE", ""),
         "dvc_experiment": os.environ.get("DVC_EXP_NAME", ""),
     }
@@ -34,7 +34,7 @@ def circumstances() -> dict[str, str]:
 def uncommitted_changes() -> str:
     """What `git diff` shows, except for files that DVC writes; login and query are removed from addresses."""
     aside = [f":(exclude){path}" for path in (CORPUS_METRICS.parent, LOCK)]
-    diff = _git("diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD", "--", ".", *aside)
+    diff = git("diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD", "--", ".", *aside) or ""
     diff = re.sub(r"(://)[^\s\"'<>]*@", r"\1***@", diff)
     diff = re.sub(r"(://[^\s\"'<>?]*\?)[^\s\"'<>]*", r"\1***", diff)
     return diff if len(diff) <= LONGEST_DIFF else f"{diff[:LONGEST_DIFF]}\n[cut: {len(diff):,} letters in all]\n"
@@ -65,14 +65,14 @@ def digests_of_data(ids: str, stages: dict[str, LockedStage]) -> dict[str, str]:
 
 def commit_that_brought(path: Path) -> str:
     """The commit that last changed a file; empty if the file has been changed since, or is in no commit."""
-    if _git("status", "--porcelain", "--ignored", "--", str(path)):
+    if git("status", "--porcelain", "--ignored", "--", str(path)):
         return ""
-    return _git("log", "-1", "--format=%H", "--", str(path)).strip()
+    return (git("log", "-1", "--format=%H", "--", str(path)) or "").strip()
 
 
 def text_at(commit: str, path: Path) -> str:
     """A file as a commit has it; empty if it has none."""
-    return _git("show", f"{commit}:./{path}")
+    return git("show", f"{commit}:./{path}") or ""
 
 
 def _user() -> str:
@@ -80,14 +80,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container may run under a user id that has no name
         return ""
-
-
-def _git(*arguments: str) -> str:
-    """What git says; empty where it fails."""
-    try:
-        result = subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, errors="replace", check=False, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return result.stdout if result.returncode == 0 else ""
