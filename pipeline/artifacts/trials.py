@@ -78,7 +78,10 @@ def write_study(path: Path, study: KeptStudy) -> None:
 
 
 def read_study(path: Path) -> KeptStudy | None:
-    """None if there is none: no file, or one with nothing on its first line. Raises UserError, naming the line, if it has been altered."""
+    """None if there is none: no file, or nothing on its first line.
+
+    Raises UserError, naming the line, if it has been altered.
+    """
     try:
         first, *lines = path.read_bytes().splitlines() or [b""]
     except FileNotFoundError:
