@@ -26,7 +26,8 @@ from pipeline.project.recipes import read_base
 from pipeline.project.schema import LONGEST_NAME, NAME, PENN_TREEBANK, Vocabulary
 
 TOKENS_TO_SEE = 1_000_000  # by a model in all of its epochs, where these are not too many or too few
-FEWEST_EPOCHS, MOST_EPOCHS = 4, 20
+FEWEST_EPOCHS, MOST_EPOCHS = 4, 10
+SMALL, EPOCHS_IF_SMALL = 70_000, 20  # tokens, and the LSTM's epochs with fewer of them: docs/recipes.md
 FAST, SLOW = 15_000, 4_000  # tokens a second on two cores, with and without bfloat16 products: docs/performance.md
 BOUNDS = {"max_size": 10_000, "min_count": 2}  # of the vocabulary, where the text has no <unk> of its own
 
@@ -47,24 +48,33 @@ preprocess:
   vocabulary: {{max_size: {max_size}, min_count: {min_count}, lower_case: {lower_case}}}
   expected: null
 
-train:                      # as in recipes/best.yaml, with more dropout and for less time
+train:                      # as in recipes/fast.yaml, with more dropout for more epochs
   tied_weights: true
   locked_dropout: true
+  unigram_bias: true        # AdamW would spend the first epochs learning how frequent each word is
   epochs: {epochs}
   bptt: 35
   random_windows: true
-  optimizer: {{name: sgd, momentum: 0.0, weight_decay: 1.2e-6}}
-  learning_rate: 30.0
+  optimizer: {{name: adamw, weight_decay: 0.01}}
+  learning_rate: 0.008
   schedule: {{name: linear, warmup: 0.02}}
-  max_grad_norm: 0.25
+  max_grad_norm: 1.0
 
 models:
-  lstm: {{cell: lstm, dropout: {dropout}}}
-  gru: {{cell: gru, dropout: {dropout}, optimizer: {{name: adamw, weight_decay: 0.01}}, learning_rate: 0.003,
-    max_grad_norm: 1.0}}
-
+{models}
 report:
   published: null           # those figures are for Penn Treebank
+"""
+
+MODELS = """\
+  lstm: {{cell: lstm, dropout: {dropout}}}
+  gru: {{cell: gru, dropout: {dropout}, learning_rate: 0.006}}
+"""
+MODELS_OF_A_SMALL_TEXT = """\
+  # On so small a text, AdamW makes the LSTM over-fit: plain SGD gets it further, in more epochs.
+  lstm: {{cell: lstm, dropout: 0.4, unigram_bias: false, epochs: {lstm_epochs}, learning_rate: 30.0,
+    optimizer: {{name: sgd, momentum: 0.0, weight_decay: 1.2e-6}}, max_grad_norm: 0.25}}
+  gru: {{cell: gru, dropout: 0.5, learning_rate: 0.006, optimizer: {{weight_decay: 0.1}}}}
 """
 
 
@@ -94,13 +104,14 @@ def new_corpus(texts: Sequence[Path], name: str, words: Words, shares: Sequence[
     say(f"vocabulary: {len(vocabulary):,} words of the text for train")
     tokens = counts["train"].total()
     epochs = min(max(round(TOKENS_TO_SEE / tokens), FEWEST_EPOCHS), MOST_EPOCHS)
-    dropout = 0.4 if epochs == MOST_EPOCHS else 0.2
+    lstm_epochs, models = (EPOCHS_IF_SMALL, MODELS_OF_A_SMALL_TEXT) if tokens < SMALL else (epochs, MODELS)
+    models = models.format(dropout=0.4 if epochs == MOST_EPOCHS else 0.2, lstm_epochs=lstm_epochs)
     digests = {split: sha256(folder / f"{split}.txt") for split in SPLITS}
     with atomic_write(recipe) as file:
         in_yaml = {key: json.dumps(value) for key, value in chosen.model_dump().items()}
-        file.write(RECIPE.format(name=name, epochs=epochs, dropout=dropout, **in_yaml, **digests))
+        file.write(RECIPE.format(name=name, epochs=epochs, models=models, **in_yaml, **digests))
     seconds = f"{tokens // FAST + 1:,} to {tokens // SLOW + 1:,} s"
-    say(f"{recipe}: two models of {epochs} epochs; an epoch takes some {seconds} on two cores")
+    say(f"{recipe}: an LSTM of {lstm_epochs} epochs and a GRU of {epochs}; an epoch takes some {seconds} on two cores")
     say(f"next: `make repro RECIPE={name}`")
 
 
