@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-SECONDS_TO_ANSWER = 30  # in a folder on a network that is gone, git waits for ever
+SECONDS_TO_ANSWER = 10  # in a folder on a network that is gone, git waits for ever
 
 
 def git(*arguments: str, folder: Path = Path()) -> str | None:
