@@ -15,7 +15,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-repro: .venv/.complete ## Run what params.yaml, the data or the code have made stale (RECIPE=best over params.yaml, JOBS=2, ARGS="evaluate@gru", ...)
+repro: .venv/.complete ## Run what params.yaml, the data or the code have made stale (RECIPE=best over params.yaml, JOBS=2, ARGS="evaluate@gru", ARGS=--force for all)
 	$(if $(shell grep -Ex '[1-9][0-9]{0,2}' <<< '$(JOBS)'),,$(error JOBS=$(JOBS): give a number of models to train at a time))
 	$(if $(and $(ARGS),$(filter-out 1,$(JOBS))),$(error JOBS trains all models before ARGS is looked at: leave out one of them))
 	$(if $(RECIPE),@python -m pipeline.recipe $(RECIPE))

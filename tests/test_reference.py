@@ -23,12 +23,12 @@ def digests_of_weights(lock: str) -> set[str]:
 def test_git_keeps_the_weights_that_dvc_lock_names_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Above all no corpus: its licence does not allow it. dvc.lock: of the commit that brought the weights."""
     monkeypatch.chdir(ROOT)
-    assert len(digests_of_weights(LOCK.read_text())) > 0
-    if files := {path for path in REFERENCE.rglob("*") if path.is_file()}:
-        commit = commit_that_brought(REFERENCE)
-        lock = text_at(commit, LOCK) if commit else LOCK.read_text()
-        assert files == {kept(digest) for digest in digests_of_weights(lock)}
-        assert files == {kept(dvc_md5(path)) for path in files}
+    files = {path for path in REFERENCE.rglob("*") if path.is_file()}
+    commit = commit_that_brought(REFERENCE)
+    lock = text_at(commit, LOCK) if commit else LOCK.read_text()
+    assert len(files) == 4
+    assert files == {kept(digest) for digest in digests_of_weights(lock)}
+    assert files == {kept(dvc_md5(path)) for path in files}
 
 
 def test_what_a_person_pushes_does_not_get_there() -> None:
