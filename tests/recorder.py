@@ -1,7 +1,6 @@
 """A recorder of operations on a CPU that behaves as CUDA's graphs do."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -43,12 +42,7 @@ class RecordedOnCPU:
 
     def __init__(self, changed: Callable[[], list[Tensor]]) -> None:
         self.changed = changed
-        self.recorded = self.replayed = self.warmed_up = 0
-
-    @contextmanager
-    def aside(self) -> Iterator[None]:
-        self.warmed_up += 1
-        yield
+        self.recorded = self.replayed = 0
 
     def record(self, function: Callable[[], T]) -> Callable[[], T]:
         tensors, random_numbers = self.changed(), torch.get_rng_state()

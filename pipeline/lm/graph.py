@@ -1,8 +1,7 @@
 """CUDA graphs: the launches of a function are recorded once; from then on one call makes the GPU repeat them all."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -11,9 +10,6 @@ T = TypeVar("T")
 
 class Recorder(Protocol):
     """Records a function that reads and writes the same tensors at every call."""
-
-    def aside(self) -> AbstractContextManager[None]:
-        """A context in which the function has to run a few times before it is recorded."""
 
     def record(self, function: Callable[[], T]) -> Callable[[], T]:
         """The function as recorded: each call leaves its results in the same tensors. Recording itself runs nothing."""
@@ -24,23 +20,22 @@ class CudaGraphs:
 
     Random numbers advance from replay to replay, and `torch.manual_seed` in between takes effect: PyTorch passes the
     generator's seed and offset to each replay. Python numbers keep the values they had when it was recorded.
+
+    CUDA cannot record its default stream, nor anything that another stream has a part in. PyTorch adds up the gradient
+    of a weight on the stream that first used the weight for as long as any graph of that use is alive, and an LSTM
+    whose weights are dropped keeps the last one. So the first recorder moves this process to another stream for good.
     """
 
     def __init__(self) -> None:
-        self.stream = torch.cuda.Stream()
-
-    @contextmanager
-    def aside(self) -> Any:
-        """On the stream that will be recorded, so that libraries do their set-up there beforehand."""
-        self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
-            yield
-        torch.cuda.current_stream().wait_stream(self.stream)
+        if torch.cuda.current_stream() == torch.cuda.default_stream():
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.default_stream())
+            torch.cuda.set_stream(stream)
 
     def record(self, function: Callable[[], T]) -> Callable[[], T]:
         """Raises RuntimeError for what CUDA cannot record, such as copying a number to the host."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self.stream):
+        with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
             results = function()
 
         def replay() -> T:

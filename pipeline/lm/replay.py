@@ -1,12 +1,12 @@
 """Training steps on windows of full length are recorded once and replayed, on devices that gain from it."""
 
-import warnings
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from pipeline.lm.batching import Batches
+from pipeline.lm.errors import DeviceError
 from pipeline.lm.graph import Recorder
 from pipeline.lm.model import State, map_state, state_tensors
 from pipeline.lm.step import Step
@@ -33,21 +33,18 @@ class ReplayedSteps:
         self.warm_up = WARM_UP
 
     def __call__(self, inputs: Tensor, targets: Tensor, scale: Tensor, state: State | None) -> Step:
-        """As `train_step`. The next step overwrites the results of a replayed one."""
+        """As `train_step`. The next step overwrites the results of a replayed one. Raises DeviceError."""
         if self.recorder is None or state is None or len(inputs) != self.bptt:
             return self.step(inputs, targets, scale, state)
         if self.warm_up:
             self.warm_up -= 1
-            with self.recorder.aside():
-                return self.step(inputs, targets, scale, state)
+            return self.step(inputs, targets, scale, state)
         if self.recording is None:
             try:
                 self.recording = Recording(self.step, self.recorder, inputs, targets, scale, state)
             except RuntimeError as error:
                 reason = str(error).strip().partition("\n")[0]
-                warnings.warn(f"steps run one launch at a time, a CUDA graph failed: {reason}", stacklevel=2)
-                self.recorder = None
-                return self.step(inputs, targets, scale, state)
+                raise DeviceError(f"a training step cannot be recorded ({reason}): set cuda_graph: off") from error
         return self.recording(inputs, targets, scale, state)
 
     def rehearse(self, windows: Batches, taken: int, changed: Sequence[Tensor]) -> None:
