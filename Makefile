@@ -22,6 +22,7 @@ repro: .venv/.complete ## Run what params.yaml, the data or the code have made s
 	@python -m pipeline.reference
 	$(if $(filter-out 1,$(JOBS)),@$(train_side_by_side))
 	$(DVC_REPRO) $(ARGS)
+	@echo 'See results/report/index.html, or compare the runs in MLflow: make ui'
 
 corpus: .venv/.complete ## Make a recipe of a text of your own (TEXT=my.txt, ARGS="--lower-case --name mine")
 	python -m pipeline.new_corpus $(TEXT) $(ARGS)
