@@ -1,6 +1,9 @@
 """A fresh clone: the same files whatever git is set to, and a place for the corpus that keeps it out of git."""
 
+import re
 import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 from tests.small import ROOT
@@ -33,3 +36,18 @@ def test_git_has_a_word_on_the_corpus_and_sees_none_of_it(tmp_path: Path) -> Non
         (folder / "data" / name).parent.mkdir(exist_ok=True)
         (folder / "data" / name).touch()
     assert subprocess.check_output(["git", "status", "--porcelain"], cwd=folder) == b""
+
+
+def test_a_fresh_clone_has_models_to_use(tmp_path: Path) -> None:
+    """Those of the reference run, whatever has been trained and committed since."""
+    folder = clone(tmp_path / "clone")
+    run = partial(subprocess.check_output, cwd=folder, text=True, stderr=subprocess.STDOUT)
+    commit = run(["git", "log", "-1", "--format=%H", "--", "results/reference"]).strip()
+    run(["git", "checkout", "-q", commit, "--", "dvc.lock", "params.yaml"])
+    assert "the weights of lstm_dropout, lstm, gru_dropout, gru" in run([sys.executable, "-m", "pipeline.reference"])
+    assert run(["git", "status", "--porcelain", "--", "results"]) == ""
+    for model in ("lstm_dropout", "lstm", "gru_dropout", "gru"):
+        said = run(
+            [sys.executable, "-m", "pipeline.score", model], input="the company said it expects to report a loss\n"
+        )
+        assert 5 < float(re.search(r"stdin: perplexity ([\d.]+) of 10 tokens", said)[1]) < 50
