@@ -412,13 +412,13 @@ def check_that_it_moves_on(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_moves_on_and_leaves_no_partial_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_ends_it_at_once_and_leaves_no_partial_file(capsys: pytest.CaptureFixture[str]) -> None:
     RAW.mkdir(parents=True)
-    (RAW / f".valid.txt.{os.getpid()}.partial").symlink_to("/dev/full")  # where the first attempt writes to
-    first, second = folder("first"), folder("second")
-    assert download.fetch(settings(first, second))[0] == second
-    assert capsys.readouterr().out == f"skipped {first}: No space left on device\n"
-    assert raw_files() == RAW_FILES
+    (RAW / f".valid.txt.{os.getpid()}.partial").symlink_to("/dev/full")  # where it writes to
+    with pytest.raises(OSError, match=r"No space left on device: 'data/raw'$"):
+        download.fetch(settings(folder("first"), folder("second")))
+    assert capsys.readouterr().out == ""
+    assert raw_files() == {}
 
 
 def test_when_nothing_delivers_the_files_of_before_stay_and_the_remedy_is_told(serve: Serve) -> None:

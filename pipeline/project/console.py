@@ -15,15 +15,12 @@ from types import FrameType
 from tqdm import tqdm
 
 from pipeline.lm.errors import TrainingError
-from pipeline.project.files import clear_partial_files, kept_folders
+from pipeline.project.files import NO_ROOM, clear_partial_files, kept_folders
 from pipeline.project.lines import Lines
 
 # How to mend what the system refuses; what is not listed says enough by its own words.
-_SPACE, _PERMISSIONS = "free some space", "mend the permissions"
-_REMEDIES = {
-    errno.ENOSPC: _SPACE,
-    errno.EDQUOT: _SPACE,
-    errno.EFBIG: _SPACE,
+_PERMISSIONS = "mend the permissions"
+_REMEDIES = dict.fromkeys(NO_ROOM, "free some space") | {
     errno.EROFS: _PERMISSIONS,
     errno.EACCES: _PERMISSIONS,
     errno.EPERM: _PERMISSIONS,

@@ -1,5 +1,6 @@
 """Where the project's files live, and how they are written and recognised."""
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -24,6 +25,8 @@ SWEEPS = Path("results/sweeps")
 REFERENCE = Path("results/reference")
 CHECKPOINTS = Path(".checkpoints")
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def project_root() -> Path:
     """The real repository, also from the throw-away copy in which `dvc exp run --temp` and `--queue` run a stage.
@@ -43,7 +46,9 @@ def kept_folders() -> list[Path]:
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
-    """Open a file for writing that appears under its name only when complete, or not at all. Raises OSError.
+    """Open a file for writing that appears under its name only when complete, or not at all.
+
+    Raises OSError, which names the folder if there is no room in it.
 
     Until then it is a partial file beside it, locked for as long as it is being written: see `clear_partial_files`.
     """
@@ -57,6 +62,10 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
             file.flush()
             os.fsync(file.fileno())
             os.replace(partial, path)  # still locked: nobody may clear it away
+    except OSError as error:
+        if error.errno in NO_ROOM and error.filename is None:  # a write does not know where
+            error.filename = str(path.parent)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
