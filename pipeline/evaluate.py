@@ -11,7 +11,7 @@ from pipeline.artifacts.history import best_epoch, history_path, read_history
 from pipeline.artifacts.metrics import Metrics, mismatch, write_metrics
 from pipeline.artifacts.weights import load_weights, weights_path
 from pipeline.corpus.ids import corpus_digests, load_corpus
-from pipeline.inference.dynamic_evaluation import dynamic_losses, num_windows
+from pipeline.inference import dynamic_evaluation, temperature
 from pipeline.lm.device import choose_device, keep_freed_memory
 from pipeline.lm.evaluation import batches_of, evaluate, perplexity
 from pipeline.lm.model import num_parameters
@@ -25,7 +25,7 @@ from pipeline.tracking.finished import publish
 from pipeline.tracking.notes import describe_experiment
 from pipeline.tracking.registry import register
 
-DYNAMIC_CODE = Path("pipeline/inference/dynamic_evaluation.py")
+CODE_OF_EVALUATION = [Path("pipeline/inference/dynamic_evaluation.py"), Path("pipeline/inference/temperature.py")]
 
 
 def evaluate_model(name: str) -> Metrics:
@@ -53,15 +53,25 @@ def evaluate_model(name: str) -> Metrics:
             perplexities[f"{split}_perplexity"] = perplexity(evaluate(model, batches, bar.update))
     if settings := (params.evaluate.dynamic or {}).get(name):
         texts = {split: ids.to(device) for split, ids in corpus.splits().items()}
-        with progress(num_windows(texts, settings), f"evaluate {name} dynamically", "window") as bar:
-            for split, loss in dynamic_losses(model, texts, settings, bar.update).items():
+        windows = dynamic_evaluation.num_windows(texts, settings)
+        with progress(windows, f"evaluate {name} dynamically", "window") as bar:
+            for split, loss in dynamic_evaluation.dynamic_losses(model, texts, settings, bar.update).items():
                 perplexities[f"{split}_perplexity_dynamic"] = perplexity(loss)
+    fitted = None
+    if params.evaluate.temperature:
+        with progress(temperature.num_windows(splits), f"evaluate {name} at its temperature", "window") as bar:
+            fitted, losses = temperature.tempered_losses(model, splits, bar.update)
+        perplexities |= {f"{split}_perplexity_tempered": perplexity(loss) for split, loss in losses.items()}
     for figure, value in perplexities.items():
         if not math.isfinite(value):
             key = f"evaluate.dynamic.{name}.learning_rate" if "dynamic" in figure else f"models.{name}.learning_rate"
             raise UserError(f"{figure} is {value}: lower {key} in {PARAMS}")
     metrics = Metrics(
-        best_epoch=best_epoch(history).epoch, parameters=num_parameters(model), gpu=trained.gpu, **perplexities
+        best_epoch=best_epoch(history).epoch,
+        parameters=num_parameters(model),
+        gpu=trained.gpu,
+        temperature=fitted,
+        **perplexities,
     )
     if reason := mismatch(metrics, history):
         raise UserError(f"{weights_file} {reason}, {history_file}: run `dvc repro --force train@{name}`")
@@ -85,9 +95,10 @@ def evaluate_model(name: str) -> Metrics:
 
 def evaluation_inputs(name: str) -> Inputs:
     """Everything that a model's evaluation depends on, in its current state."""
-    params, files = load_params(), [weights_path(name), history_path(name), DYNAMIC_CODE]
+    params, files = load_params(), [weights_path(name), history_path(name), *CODE_OF_EVALUATION]
+    how = params.evaluate
     return {
-        PARAMS.name: (params.model(name), (params.evaluate.dynamic or {}).get(name)),
+        PARAMS.name: (params.model(name), (how.dynamic or {}).get(name), how.temperature),
         PROCESSED.as_posix(): corpus_digests(),
         "pipeline/lm": code_digest(CODE),
     } | {path.as_posix(): sha256(path) if path.exists() else None for path in files}
@@ -104,6 +115,9 @@ def main() -> None:
     if "test_perplexity_dynamic" in figures:
         valid, test = (figures[f"{split}_perplexity_dynamic"] for split in ("valid", "test"))
         say(f"{name}: perplexity under dynamic evaluation  valid {valid:.2f}  test {test:.2f}")
+    if "temperature" in figures:
+        valid, test = (figures[f"{split}_perplexity_tempered"] for split in ("valid", "test"))
+        say(f"{name}: perplexity at temperature {figures['temperature']:.3f}  valid {valid:.2f}  test {test:.2f}")
 
 
 if __name__ == "__main__":

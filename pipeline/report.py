@@ -97,9 +97,10 @@ def _results_table(results: Sequence[Result], published: Published) -> str:
             "valid": f"{metrics.valid_perplexity:.2f}",
             "test": f"**{metrics.test_perplexity:.2f}**",
         }
-        if any(other.metrics.test_perplexity_dynamic for other in results):
-            dynamic = metrics.test_perplexity_dynamic
-            row["test, dynamic"] = f"{dynamic:.2f}" if dynamic else NONE
+        for kind in ("tempered", "dynamic"):
+            figures = [getattr(each.metrics, f"test_perplexity_{kind}") for each in (result, *results)]
+            if any(figures):
+                row[f"test, {kind}"] = f"{figures[0]:.2f}" if figures[0] else NONE
         row |= {
             "best epoch": f"{metrics.best_epoch} of {result.last.epoch}",
             "training time": clock(sum(record.seconds for record in result.history)),

@@ -60,17 +60,21 @@ def test_a_file_is_read_at_a_sitting(module: str) -> None:
     assert len((ROOT / module).read_text().splitlines()) <= MOST_LINES
 
 
+WATCHED_BESIDE = ("pipeline/inference/dynamic_evaluation.py", "pipeline/inference/temperature.py")
+
+
 def test_dvc_watches_what_decides_a_number_and_nothing_else() -> None:
     code = {
         stage: {dep for dep in definition.get("do", definition)["deps"] if dep.startswith("pipeline")}
         for stage, definition in STAGES.items()
     }
     assert code["train"] == {"pipeline/lm"}
-    assert code["evaluate"] == {"pipeline/lm", "pipeline/inference/dynamic_evaluation.py"}
+    assert code["evaluate"] == {"pipeline/lm", *WATCHED_BESIDE}
 
 
 def test_what_evaluation_runs_beside_the_language_model_is_watched_with_all_that_it_imports() -> None:
-    assert {room(module) for module in imported("pipeline/inference/dynamic_evaluation.py")} == {"lm"}
+    for module in WATCHED_BESIDE:
+        assert {room(other) for other in imported(module)} == {"lm"}
 
 
 def test_the_settings_and_the_records_do_without_torch() -> None:

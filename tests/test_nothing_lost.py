@@ -340,6 +340,7 @@ def evaluate_dynamically() -> None:
                 "results/models/lstm/model.safetensors",
                 "results/models/lstm/history.csv",
                 "pipeline/inference/dynamic_evaluation.py",
+                "pipeline/inference/temperature.py",
             )
         ),
     ],

@@ -123,10 +123,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 
 def shorten(params: dict) -> None:
-    """Two models of four epochs, one of them evaluated dynamically as well."""
+    """Two models of four epochs, both evaluated at their temperatures as well, one of them dynamically."""
     params["train"].update(epochs=4)
     params["models"] = {name: params["models"][name] for name in MODELS}
-    params["evaluate"].update(dynamic={"gru": {"learning_rate": 0.0001, "decay": 0.01, "epsilon": 0.001, "bptt": 5}})
+    how = {"learning_rate": 0.0001, "decay": 0.01, "epsilon": 0.001, "bptt": 5}
+    params["evaluate"].update(dynamic={"gru": how}, temperature=True)
 
 
 def edit(params: dict) -> None:
@@ -255,6 +256,14 @@ def test_an_edit_runs_only_what_it_concerns_and_a_new_model_needs_an_entry_in_pa
     undo_edit(repository)
 
 
+def test_at_its_own_temperature_no_model_is_worse_on_the_text_that_it_is_fitted_on(repository: Repository) -> None:
+    for name in MODELS:
+        metrics = repository.metrics(name)
+        assert 0.5 < metrics["temperature"] < 2
+        assert metrics["valid_perplexity_tempered"] <= metrics["valid_perplexity"]
+        assert metrics["test_perplexity_tempered"] < 1.1 * metrics["test_perplexity"]
+
+
 def test_only_a_model_that_is_named_for_it_is_evaluated_dynamically(repository: Repository) -> None:
     static, dynamic = (repository.metrics("gru")[f"test_perplexity{kind}"] for kind in ("", "_dynamic"))
     assert 0.5 * static < dynamic < 1.1 * static
@@ -296,7 +305,10 @@ def test_only_the_language_models_code_makes_results_stale_and_accept_needs_its_
     proof = repository.path / "tests/test_golden.py"
     proof.parent.mkdir()
     for module in (repository.path / "pipeline").rglob("*.py"):
-        if "lm" not in module.relative_to(repository.path).parts and module.name != "dynamic_evaluation.py":
+        if "lm" not in module.relative_to(repository.path).parts and module.name not in (
+            "dynamic_evaluation.py",
+            "temperature.py",
+        ):
             module.write_text(f"{module.read_text()}\n# a comment\n")
     assert modified(repository.dvc("status")) == {}
 

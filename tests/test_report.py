@@ -253,10 +253,12 @@ def test_a_model_of_a_published_name_that_is_another_model_has_no_published_row(
     assert "106.74" in report()
 
 
-def test_perplexities_under_dynamic_evaluation_have_a_column_of_their_own() -> None:
-    assert "dynamic" not in report()
-    model("gru", TESTS["gru"], OVER_FITTING, valid_perplexity_dynamic=112.5, test_perplexity_dynamic=108.25)
-    assert "test, dynamic" in report()
+@pytest.mark.parametrize("kind", ["dynamic", "tempered"])
+def test_perplexities_that_are_not_static_have_a_column_of_their_own(kind: str) -> None:
+    assert kind not in report()
+    figures = {f"valid_perplexity_{kind}": 112.5, f"test_perplexity_{kind}": 108.25}
+    model("gru", TESTS["gru"], OVER_FITTING, **figures)
+    assert f"test, {kind}" in report()
     assert "108.25" in row(report(), "gru")
     assert "**118.00**" in row(report(), "gru")
     assert "108.25" not in row(report(), "lstm")

@@ -23,7 +23,8 @@ S = TypeVar("S", bound=Strict)
 class Metrics(Strict):
     """A trained model's final figures; the perplexities are those of the best epoch's weights.
 
-    Those under dynamic evaluation are present if params.yaml asks for them, `gpu` if it was trained on one.
+    Those under dynamic evaluation and at a fitted temperature are present if params.yaml asks for them, `gpu` if it was
+    trained on one.
     """
 
     train_perplexity: PositiveFloat
@@ -31,6 +32,9 @@ class Metrics(Strict):
     test_perplexity: PositiveFloat
     valid_perplexity_dynamic: PositiveFloat | None = None
     test_perplexity_dynamic: PositiveFloat | None = None
+    valid_perplexity_tempered: PositiveFloat | None = None
+    test_perplexity_tempered: PositiveFloat | None = None
+    temperature: PositiveFloat | None = None
     best_epoch: PositiveInt
     parameters: PositiveInt
     gpu: str | None = None

@@ -1,1 +1,1 @@
-"""What trained models are used for: scoring and generating sentences, dynamic evaluation."""
+"""What trained models are used for: scoring and generating sentences, dynamic evaluation, temperature."""

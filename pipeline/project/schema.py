@@ -74,9 +74,13 @@ class Perplexities(Strict):
 
 
 class Evaluate(Strict):
-    """`dynamic` has the settings of each model that is to be evaluated dynamically as well."""
+    """`dynamic` has the settings of each model that is to be evaluated dynamically as well.
+
+    temperature: whether all are also to be evaluated at the softmax temperature that suits the validation text best
+    """
 
     dynamic: dict[ModelName, DynamicEvaluation] | None
+    temperature: bool = False
 
 
 class Report(Strict):

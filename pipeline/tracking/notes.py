@@ -110,7 +110,8 @@ def _results() -> list[Result]:
 
 
 def _present(figures: dict[str, float], split: str) -> list[str]:
-    return [name for name in (f"{split}_perplexity", f"{split}_perplexity_dynamic") if name in figures]
+    kinds = ("", "_tempered", "_dynamic")
+    return [name for kind in kinds if (name := f"{split}_perplexity{kind}") in figures]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
