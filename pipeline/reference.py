@@ -1,8 +1,8 @@
 """Bring the weights of the reference run from git, so that nobody has to train them.
 
-They are in results/reference, DVC's remote `reference`. A model gets those that dvc.lock names if
-params.yaml still has its settings and it has no weights: your own are left alone. `make repro` and `make ui` begin with
-this; it takes no network.
+They are in results/reference, DVC's remote `reference`. A model gets those that dvc.lock names if params.yaml still has
+its settings and it has no weights: your own are left alone. `make repro` and `make ui` begin with this; it takes no
+network.
 """
 
 import argparse
