@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline.evaluate import CODE_OF_EVALUATION
 from tests.small import ROOT
 
 STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -60,7 +61,7 @@ def test_a_file_is_read_at_a_sitting(module: str) -> None:
     assert len((ROOT / module).read_text().splitlines()) <= MOST_LINES
 
 
-WATCHED_BESIDE = ("pipeline/inference/dynamic_evaluation.py", "pipeline/inference/temperature.py")
+WATCHED_BESIDE = {module for module in imported("pipeline/evaluate.py") if room(module) == "inference"}
 
 
 def test_dvc_watches_what_decides_a_number_and_nothing_else() -> None:
@@ -73,6 +74,7 @@ def test_dvc_watches_what_decides_a_number_and_nothing_else() -> None:
 
 
 def test_what_evaluation_runs_beside_the_language_model_is_watched_with_all_that_it_imports() -> None:
+    assert {path.as_posix() for path in CODE_OF_EVALUATION} == WATCHED_BESIDE
     for module in WATCHED_BESIDE:
         assert {room(other) for other in imported(module)} == {"lm"}
 

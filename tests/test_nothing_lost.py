@@ -30,7 +30,7 @@ from pipeline.artifacts.resumable import ResumableTraining, resumable
 from pipeline.artifacts.weights import load_weights, read_description, weights_path
 from pipeline.corpus.ids import Corpus, load_corpus, write_corpus
 from pipeline.demo import workspace_environment
-from pipeline.evaluate import evaluate_model, evaluation_inputs
+from pipeline.evaluate import CODE_OF_EVALUATION, evaluate_model, evaluation_inputs
 from pipeline.lm.step import train_step
 from pipeline.project.console import UserError
 from pipeline.project.files import SPLITS, sha256
@@ -339,8 +339,7 @@ def evaluate_dynamically() -> None:
             for place in (
                 "results/models/lstm/model.safetensors",
                 "results/models/lstm/history.csv",
-                "pipeline/inference/dynamic_evaluation.py",
-                "pipeline/inference/temperature.py",
+                *(path.as_posix() for path in CODE_OF_EVALUATION),
             )
         ),
     ],
