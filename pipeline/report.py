@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pipeline.artifacts.history import history_path, write_histories
 from pipeline.artifacts.metrics import metrics_path, read_corpus_sizes, write_valid_perplexities
 from pipeline.artifacts.trials import KeptStudy, read_study, study_path
-from pipeline.lm.settings import flatten
 from pipeline.project.console import here, run, say
 from pipeline.project.files import CORPUS_METRICS, MODELS, PARAMS, REPORT, atomic_write, sha256
 from pipeline.project.inputs import FixedInputs, Inputs
@@ -153,7 +152,7 @@ def _conclusion_item(conclusion: Conclusion) -> str:
 def _settings(results: Sequence[Result]) -> list[str]:
     """The settings that all models share, listed once, and a table of those that differ; not what is off in all."""
     models = {result.name: {key: as_text(value) for key, value in result.settings.flat().items()} for result in results}
-    names = list(dict.fromkeys(name for result in results for name in flatten(result.settings.essentials())))
+    names = list(dict.fromkeys(name for result in results for name in result.settings.flat(essential=True)))
     values = {name: [settings.get(name, NONE) for settings in models.values()] for name in names}
     shared = [f"`{name}` {values[name][0]}" for name in names if len(set(values[name])) == 1]
     differing = [[f"`{name}`", *values[name]] for name in names if len(set(values[name])) > 1]

@@ -4,100 +4,151 @@ Several processes share the work if torchrun starts them or `processes` in param
 """
 
 import argparse
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.artifacts.checkpoint import CODE
 from pipeline.artifacts.code_digest import code_digest
 from pipeline.artifacts.history import best_epoch, history_path, write_history
-from pipeline.artifacts.resumable import resumable
+from pipeline.artifacts.resumable import ResumableTraining, resumable
 from pipeline.artifacts.weights import save_weights, weights_path
-from pipeline.corpus.ids import corpus_digests, load_corpus
+from pipeline.corpus.ids import Corpus, corpus_digests, load_corpus
 from pipeline.lm.device import keep_freed_memory
 from pipeline.lm.distributed import check_shares, rank, world_size
 from pipeline.lm.evaluation import perplexity
 from pipeline.lm.memory import check_fits
-from pipeline.lm.model import num_parameters
+from pipeline.lm.model import LanguageModel, num_parameters
 from pipeline.lm.record import EpochRecord
+from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training, check_runs_here
 from pipeline.project.console import counted, naming, progress, run, say
 from pipeline.project.files import PARAMS, PROCESSED
 from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.params import load_params, read_text
 from pipeline.project.processes import ending_with_dvc, fail_together, launch, launched, peer_failures, process_group
+from pipeline.project.schema import Params
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.finished import publish
 from pipeline.tracking.live import live_run
 
 
+class Start(NamedTuple):
+    """What a training run was started with."""
+
+    params_text: str
+    params: Params
+    corpus: Corpus
+    inputs: FixedInputs
+
+
 def train(name: str) -> None:
-    """Train a model to its end, keeping its best weights and its history. Raises UserError."""
+    """Train a model to its end, its teachers first, keeping its best weights and its history. Raises UserError."""
     keep_freed_memory()
     with fail_together(), naming(name):
         inputs = FixedInputs(name, partial(training_inputs, name))
-        params_text, params = read_text(PARAMS), load_params()
-        settings = params.model(name)
-        corpus = load_corpus()
-        check_runs_here(settings)
-        check_fits(settings, len(corpus.train), len(corpus.vocabulary))
-    with naming(name), inputs, resumable(name, settings, corpus, params.checkpoint_minutes) as training:
-        if rank() > 0:
-            while not training.finished:
-                training.run_epoch()
-            return
-        size = f"{num_parameters(training.model):,} parameters, {counted(settings.epochs, 'epoch')}"
-        say(f"{name}: {size} of {counted(len(training.train), 'step')}; {training.description()}")
-        tags = {"recipe": params.recipe} | training.circumstances()
-        facts = RunFacts(
-            name,
-            training.fingerprint,
-            settings,
-            corpus,
-            tags,
-            training_id=training.id,
-            params=params_text,
-            corpus_name=params.preprocess.corpus,
-        )
-        files = [history_path(name), weights_path(name)]
+        start = Start(read_text(PARAMS), load_params(), load_corpus(), inputs)
+        settings = start.params.model(name)
+        check(settings, start.corpus)
+    with naming(name), inputs:
+        teachers = train_teachers(name, settings, start)
+        with resumable(name, settings, start.corpus, start.params.checkpoint_minutes, teachers) as training:
+            keep = partial(keep_results, name, training, start.corpus)
+            run_to_end(name, training, start, keep, [history_path(name), weights_path(name)])
 
-        def keep_results() -> None:
-            weights = training.best_weights
-            save_weights(
-                weights_path(name),
-                weights,
-                settings,
-                corpus.vocabulary,
-                training.fingerprint,
-                lower_case=corpus.lower_case,
-                gpu=training.gpu,
-                data_sha256=corpus.fingerprint,
-            )
-            write_history(history_path(name), training.history)
 
-        if training.history:
-            keep_results()
-        if training.finished:
-            say(f"{name}: was finished after epoch {len(training.history)}")
-            publish(facts, training.history, files)
-            return
-        if place := training.place():
-            say(f"{name}: going on after {place}")
-        total = settings.epochs * len(training.train)
-        with (
-            live_run(facts, training.history) as tracked,
-            progress(total, name, "step", training.steps_taken, lambda: so_far(training)) as bar,
-            peer_failures(),
-        ):
-            while not training.finished:
-                record = training.run_epoch(bar.update)
-                keep_results()
-                tracked.publish(training.history)
-                say(epoch_line(name, record, settings.epochs, best=record == best_epoch(training.history)))
-                inputs.warn_once()
-            if len(training.history) < settings.epochs:
-                best = best_epoch(training.history).epoch
-                say(f"{name}: ends here, for validation perplexity has not been better since epoch {best}")
-            tracked.end("FINISHED", files=files)
+def check(settings: Settings, corpus: Corpus) -> None:
+    """Raise TrainingError if a model or one of its teachers cannot be trained here."""
+    for teacher in settings.teachers:
+        check(teacher, corpus)
+    check_runs_here(settings)
+    check_fits(settings, len(corpus.train), len(corpus.vocabulary))
+
+
+def train_teachers(name: str, settings: Settings, start: Start) -> list[LanguageModel]:
+    """The teachers of a model, with their best weights. Their checkpoints stay, for other models with the same one."""
+    models = []
+    for number, wanted in enumerate(settings.teachers, start=1):
+        title = f"{name}_teacher_{number}"
+        teachers = train_teachers(title, wanted, start)
+        minutes = start.params.checkpoint_minutes
+        with resumable("teacher", wanted, start.corpus, minutes, teachers, wait=True) as training:
+            run_to_end(title, training, start)
+            training.model.load_state_dict(training.best_weights)
+            models.append(training.model)
+    return models
+
+
+def run_to_end(
+    name: str,
+    training: ResumableTraining,
+    start: Start,
+    keep: Callable[[], object] = lambda: None,
+    files: Sequence[Path] = (),
+) -> None:
+    """Train to the end, which the terminal and MLflow are told about.
+
+    keep: called after every epoch; files: what MLflow gets in the end
+    """
+    if rank() > 0:
+        while not training.finished:
+            training.run_epoch()
+        return
+    settings, params = training.settings, start.params
+    size = f"{num_parameters(training.model):,} parameters, {counted(settings.epochs, 'epoch')}"
+    say(f"{name}: {size} of {counted(len(training.train), 'step')}; {training.description()}")
+    tags = {"recipe": params.recipe} | training.circumstances()
+    facts = RunFacts(
+        name,
+        training.fingerprint,
+        settings,
+        start.corpus,
+        tags,
+        training_id=training.id,
+        params=start.params_text,
+        corpus_name=params.preprocess.corpus,
+    )
+    if training.history:
+        keep()
+    if training.finished:
+        say(f"{name}: was finished after epoch {len(training.history)}")
+        publish(facts, training.history, files)
+        return
+    if place := training.place():
+        say(f"{name}: going on after {place}")
+    total = settings.epochs * len(training.train)
+    with (
+        live_run(facts, training.history) as tracked,
+        progress(total, name, "step", training.steps_taken, lambda: so_far(training)) as bar,
+        peer_failures(),
+    ):
+        while not training.finished:
+            record = training.run_epoch(bar.update)
+            keep()
+            tracked.publish(training.history)
+            say(epoch_line(name, record, settings.epochs, best=record == best_epoch(training.history)))
+            start.inputs.warn_once()
+        if len(training.history) < settings.epochs:
+            best = best_epoch(training.history).epoch
+            say(f"{name}: ends here, for validation perplexity has not been better since epoch {best}")
+        tracked.end("FINISHED", files=files)
+
+
+def keep_results(name: str, training: ResumableTraining, corpus: Corpus) -> None:
+    """Write a model's best weights so far and its history."""
+    save_weights(
+        weights_path(name),
+        training.best_weights,
+        training.settings,
+        corpus.vocabulary,
+        training.fingerprint,
+        lower_case=corpus.lower_case,
+        gpu=training.gpu,
+        data_sha256=corpus.fingerprint,
+    )
+    write_history(history_path(name), training.history)
 
 
 def so_far(training: Training) -> str:

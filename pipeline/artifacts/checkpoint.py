@@ -22,7 +22,7 @@ from pipeline.artifacts.dvc_lock import read_lock
 from pipeline.artifacts.history import history_path
 from pipeline.artifacts.weights import read_description, weights_path
 from pipeline.lm.settings import Settings
-from pipeline.project.console import UserError
+from pipeline.project.console import UserError, say
 from pipeline.project.files import CHECKPOINTS, atomic_write, project_root
 
 DIGEST_BYTES = hashlib.sha256().digest_size
@@ -114,8 +114,11 @@ class InUseError(UserError):
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold a checkpoint for this process alone. Raises InUseError, naming the holder, if another process has it."""
+def exclusive(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold a checkpoint for this process alone.
+
+    wait: until another process that has it lets go; without it, that raises InUseError, naming the holder
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = path.with_suffix(".holder")
     lock = FileLock(path.with_suffix(".lock"))
@@ -123,7 +126,11 @@ def exclusive(path: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         process = holder.read_text() if holder.exists() else "another one"
-        raise InUseError(f"process {process} is training this very model: wait for it, or stop it") from None
+        busy = f"process {process} is training this very model"
+        if not wait:
+            raise InUseError(f"{busy}: wait for it, or stop it") from None
+        say(f"{busy}: waiting for it")
+        lock.acquire()
     try:
         holder.write_text(str(os.getpid()))
         yield

@@ -1,7 +1,7 @@
 """The only way to start or resume a training run, for `train` and `sweep` alike."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -17,6 +17,7 @@ from pipeline.artifacts.checkpoint import (
 from pipeline.corpus.ids import Corpus
 from pipeline.lm.device import describe, device_name
 from pipeline.lm.distributed import in_any_process, rank, world_size
+from pipeline.lm.model import LanguageModel
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training
@@ -36,8 +37,15 @@ class ResumableTraining(Training):
     id: from `checkpoint.training_id`, in the process that keeps the checkpoint
     """
 
-    def __init__(self, name: str, settings: Settings, corpus: Corpus, checkpoint_minutes: float) -> None:
-        super().__init__(settings, corpus.train, corpus.valid, len(corpus.vocabulary))
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        corpus: Corpus,
+        checkpoint_minutes: float,
+        teachers: Sequence[LanguageModel] = (),
+    ) -> None:
+        super().__init__(settings, corpus.train, corpus.valid, len(corpus.vocabulary), teachers)
         self.fingerprint = fingerprint(settings, corpus.fingerprint)
         self.checkpoint = checkpoint_path(name, self.fingerprint)
         self.id: str | None = None
@@ -96,16 +104,26 @@ class ResumableTraining(Training):
 
 
 @contextmanager
-def resumable(name: str, settings: Settings, corpus: Corpus, checkpoint_minutes: float) -> Iterator[ResumableTraining]:
+def resumable(
+    name: str,
+    settings: Settings,
+    corpus: Corpus,
+    checkpoint_minutes: float,
+    teachers: Sequence[LanguageModel] = (),
+    *,
+    wait: bool = False,
+) -> Iterator[ResumableTraining]:
     """Start a training run, or resume it from its checkpoint, which no other process may hold in the meantime.
 
     checkpoint_minutes: between checkpoints in the middle of an epoch; more where writing one takes long
+    teachers: the trained models that `settings.distillation` asks for
+    wait: as in `checkpoint.exclusive`
 
     The checkpoint stays until `release`, or until whatever else keeps the results. Raises UserError and TrainingError.
     """
-    training = ResumableTraining(name, settings, corpus, checkpoint_minutes)
+    training = ResumableTraining(name, settings, corpus, checkpoint_minutes, teachers)
     first = rank() == 0
-    with exclusive(training.checkpoint) if first else nullcontext():
+    with exclusive(training.checkpoint, wait=wait) if first else nullcontext():
         if first:
             training.id = training_id(training.checkpoint, make=True)
         if saved := broadcast(load_checkpoint(training.checkpoint) if first else None):

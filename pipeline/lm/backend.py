@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from pipeline.lm.dropout import Mask, draw_masks, draw_masks_in_turn, dropped_weights, dropped_weights_in_one_piece
 from pipeline.lm.graph import CudaGraphs, Recorder
 from pipeline.lm.gru import gru_written_out
-from pipeline.lm.loss import linear_cross_entropy, linear_cross_entropy_by_rows
+from pipeline.lm.loss import SoftTargets, linear_cross_entropy, linear_cross_entropy_by_rows
 from pipeline.lm.update import clip_in_update, clip_then_update, set_rate, set_rate_on_device
 
 
 class Backend(NamedTuple):
-    """linear_cross_entropy: features [tokens, hidden], weight, bias, targets [tokens] -> summed loss
+    """linear_cross_entropy: features [tokens, hidden], weight, bias, targets [tokens], perhaps soft ones -> summed loss
     gru: layer, x [time, batch, input], state -> h [time, batch, hidden], state
     draw_masks: the masks of a window, in the order in which they are used
     drop_weights: layer, masks of its recurrent weights by name -> weights by name
@@ -28,7 +28,7 @@ class Backend(NamedTuple):
     recorder: makes a recorder of steps for replay; None where replaying gains nothing
     """
 
-    linear_cross_entropy: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    linear_cross_entropy: Callable[[Tensor, Tensor, Tensor, Tensor, SoftTargets | None], Tensor]
     gru: Callable[[nn.GRU, Tensor, Tensor | None], tuple[Tensor, Tensor]]
     draw_masks: Callable[[Sequence[Mask], torch.device], list[Tensor]]
     drop_weights: Callable[[nn.Module, Mapping[str, Tensor]], dict[str, Tensor]]

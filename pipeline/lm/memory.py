@@ -43,9 +43,10 @@ def num_weights(settings: Settings, vocabulary_size: int) -> int:
 
 
 def bytes_of_weights(settings: Settings, vocabulary_size: int) -> int:
-    """Weights, their gradients, the best weights so far, and the optimizer's state."""
+    """Weights, their gradients, the best weights so far, and the optimizer's state; the weights of teachers."""
     optimizer = 2 if isinstance(settings.optimizer, AdamW) else bool(settings.optimizer.momentum)
-    return (3 + optimizer) * FLOAT_BYTES * num_weights(settings, vocabulary_size)
+    of_teachers = sum(num_weights(teacher, vocabulary_size) for teacher in settings.teachers)
+    return ((3 + optimizer) * num_weights(settings, vocabulary_size) + of_teachers) * FLOAT_BYTES
 
 
 def bytes_of_window(settings: Settings, train_tokens: int, vocabulary_size: int) -> int:

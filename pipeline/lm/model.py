@@ -12,6 +12,7 @@ from pipeline.lm.batching import as_int64
 from pipeline.lm.cells import CELLS
 from pipeline.lm.distributed import own_columns, world_size
 from pipeline.lm.dropout import Mask, recurrent_weights
+from pipeline.lm.loss import SoftTargets
 from pipeline.lm.settings import Settings
 
 TOKENS_COUNTED_AT_A_TIME = 2**20
@@ -59,10 +60,12 @@ class LanguageModel(nn.Module):
         features, state = self.features(tokens, state)
         if targets is None:
             return self.output(features), state
-        ways = backend(tokens.device)
-        output = self.output
-        loss = ways.linear_cross_entropy(features.flatten(0, 1), output.weight, output.bias, targets.flatten())
-        return loss, state
+        return self.loss(features, targets), state
+
+    def loss(self, features: Tensor, targets: Tensor, soft: SoftTargets | None = None) -> Tensor:
+        """features [time, batch, hidden] of the softmax layer's input, targets [time, batch] -> the summed loss."""
+        output, ways = self.output, backend(features.device)
+        return ways.linear_cross_entropy(features.flatten(0, 1), output.weight, output.bias, targets.flatten(), soft)
 
     def features(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens [time, batch], state -> the softmax layer's input [time, batch, hidden], state."""

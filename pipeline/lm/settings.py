@@ -53,6 +53,17 @@ class Linear(Strict):
     warmup: Probability
 
 
+class Distillation(Strict):
+    """Learning what teachers predict, as well as the text. See `lm.distillation`.
+
+    share: of each target, what comes from the teachers
+    teachers: the complete settings of each, which is trained first
+    """
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    teachers: Annotated[list["Settings"], Field(min_length=1, max_length=100)]
+
+
 class Settings(Strict):
     """Everything that determines how one model is built and trained, apart from the corpus.
 
@@ -72,6 +83,7 @@ class Settings(Strict):
     weight_dropout: Probability = 0.0
     init_range: Annotated[float, Field(gt=0, le=100)]
     unigram_bias: bool = False
+    distillation: Distillation | None = None
 
     epochs: Count
     patience: Count | None = None
@@ -106,9 +118,26 @@ class Settings(Strict):
         """All settings except those at their defaults."""
         return self.model_dump(exclude_defaults=True)
 
-    def flat(self) -> dict[str, object]:
-        """Every setting by its dotted name, such as `optimizer.momentum`."""
-        return flatten(self.model_dump())
+    @property
+    def teachers(self) -> list["Settings"]:
+        """The settings of the models that this one learns from."""
+        return self.distillation.teachers if self.distillation else []
+
+    def flat(self, *, essential: bool = False) -> dict[str, object]:
+        """Settings by dotted name, such as `optimizer.momentum`: every one, or those that are not at their defaults.
+
+        Of each teacher, such as `distillation.teachers.1.cell`, only what differs from the model itself.
+        """
+        flat, own = flatten(self.essentials() if essential else self.model_dump()), flatten(self.model_dump())
+        if self.distillation:
+            flat["distillation.teachers"] = len(self.teachers)
+        for place, teacher in enumerate(self.teachers):
+            differing = {name: value for name, value in teacher.flat().items() if value != own.get(name)}
+            flat |= {f"distillation.teachers.{place}.{name}": value for name, value in differing.items()}
+        return flat
+
+
+Distillation.model_rebuild(force=True)  # so that its fields know what its teachers are
 
 
 class DynamicEvaluation(Strict):
@@ -129,7 +158,10 @@ def flatten(settings: Mapping[str, Any]) -> dict[str, object]:
 
 
 def overlay(shared: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay a model's settings over the shared ones; a nested group with a different `name` replaces the shared group."""
+    """Lay a model's settings over the shared ones; a nested group with a different `name` replaces the shared group.
+
+    Its teachers' settings are laid over its own.
+    """
     merged = dict(shared)
     for key, value in overrides.items():
         group = shared.get(key)
@@ -137,4 +169,9 @@ def overlay(shared: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str
             merged[key] = group | value
         else:
             merged[key] = value
+    distillation = merged.get("distillation")
+    if isinstance(distillation, dict) and isinstance(teachers := distillation.get("teachers"), list):
+        own = {key: value for key, value in merged.items() if key != "distillation"}
+        complete = [overlay(own, teacher) if isinstance(teacher, dict) else teacher for teacher in teachers]
+        merged["distillation"] = distillation | {"teachers": complete}
     return merged

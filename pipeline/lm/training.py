@@ -2,22 +2,23 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.lm.backend import backend
 from pipeline.lm.batching import Batches
 from pipeline.lm.device import choose_device, choose_precision, chooses_tf32, tf32_products
+from pipeline.lm.distillation import Distillation
 from pipeline.lm.distributed import check_shares, data_parallel, total, world_size
 from pipeline.lm.errors import DivergedError
 from pipeline.lm.evaluation import evaluate, perplexity
-from pipeline.lm.model import build_model, start_as_unigrams
+from pipeline.lm.model import LanguageModel, build_model, start_as_unigrams
 from pipeline.lm.progress import EpochInProgress, random_state, set_random_state
 from pipeline.lm.record import EpochRecord, is_whole
 from pipeline.lm.replay import ReplayedSteps
@@ -39,8 +40,18 @@ class Training:
     weights, to the bit, as one that was never interrupted.
     """
 
-    def __init__(self, settings: Settings, train: Tensor, valid: Tensor, vocabulary_size: int) -> None:
-        """train, valid [length] of any integer type: the ids of the texts. Raises DeviceError and SharesError."""
+    def __init__(
+        self,
+        settings: Settings,
+        train: Tensor,
+        valid: Tensor,
+        vocabulary_size: int,
+        teachers: Sequence[LanguageModel] = (),
+    ) -> None:
+        """train, valid [length] of any integer type: the ids of the texts; teachers: those of `settings.distillation`.
+
+        Raises DeviceError and SharesError.
+        """
         check_shares(settings.batch_size)
         self.settings = settings
         self.device = choose_device(settings.device)
@@ -49,13 +60,20 @@ class Training:
         self.model = build_model(settings, vocabulary_size).to(self.device)
         if settings.unigram_bias:
             start_as_unigrams(self.model, train)
-        self.data_parallel = data_parallel(self.model)
+        self.data_parallel = data_parallel(self.learner(teachers))
         self.optimizer = build_optimizer(self.model, settings)
         self.train = Batches(train.to(self.device), settings.batch_size, settings.bptt)
         self.valid = Batches(valid.to(self.device), settings.batch_size, settings.bptt)
         self.history: list[EpochRecord] = []
         self.current: EpochInProgress | None = None
         self.best_weights: dict[str, Tensor] = {}
+
+    def learner(self, teachers: Sequence[LanguageModel]) -> nn.Module:
+        """What takes the training steps: the model, with its teachers if it has any."""
+        if self.settings.distillation is None:
+            return self.model
+        there = [teacher.to(self.device) for teacher in teachers]
+        return Distillation(self.model, there, self.settings.distillation.share)
 
     @property
     def finished(self) -> bool:

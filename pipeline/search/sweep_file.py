@@ -221,6 +221,8 @@ def _read_source(
     models = parse_params(source, Path(params)).models
     if model not in models:
         raise UserError(f"{path}: model = {shown(model)}: {params} has {', '.join(models)}")
+    if models[model].teachers:
+        raise UserError(f"{path}: model = {shown(model)}: one that has teachers cannot be in a sweep: choose another")
     return source, models[model]
 
 
