@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from mlflow import MlflowClient
-from torch import Tensor
+from torch import Tensor, multiprocessing
 
 from pipeline.artifacts.checkpoint import checkpoint_path, exclusive, fingerprint
 from pipeline.artifacts.history import history_path, read_history
@@ -169,6 +170,24 @@ def test_recorded_steps_train_as_those_taken_one_by_one(monkeypatch: pytest.Monk
             training.run_epoch()
         ends.append(weights(training.model))
     torch.testing.assert_close(*ends, rtol=0, atol=1e-6)  # recorded, an LSTM without gradients sums in another order
+
+
+def share_with_another(rank: int, folder: Path) -> None:
+    """One of two processes that train a model together; both have its teachers."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    training = new_training(student())
+    training.run_epoch()
+    torch.save(weights(training.model), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_learn_from_the_same_teachers(tmp_path: Path) -> None:
+    multiprocessing.spawn(share_with_another, (tmp_path,), nprocs=2)
+    alone = new_training(student())
+    alone.run_epoch()
+    for rank in (0, 1):
+        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), weights(alone.model), rtol=0, atol=1e-5)
 
 
 def document(**distillation: Any) -> dict[str, Any]:
