@@ -1,7 +1,7 @@
 """Tell DVC that an edit of pipeline/lm changes no number, after proving it.
 
 DVC sees that the code has changed, but not whether its results would. This command runs the golden trajectories (the
-first steps and the evaluation of ten models, `tests/test_golden.py`). If they hold, it writes the digest of the
+first steps and the evaluation of eleven models, `tests/test_golden.py`). If they hold, it writes the digest of the
 current code into dvc.lock for every model that was trained or evaluated: the results stay valid, and nothing is trained
 again. Settings and data are left as they are in dvc.lock, so an edit of params.yaml still trains what it affects.
 """

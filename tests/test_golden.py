@@ -1,5 +1,5 @@
-"""The first steps of the default models and of those of `best` and `fast`, pinned in golden.json: no refactoring and no
-change of speed may move them.
+"""The first steps of the default models, of those of `best` and `fast` and of one with teachers, pinned in golden.json:
+no refactoring and no change of speed may move them.
 
 `python -m pipeline.accept` takes this as its proof. When a change is meant to move them, `python -m tests.test_golden`
 writes golden.json anew.
@@ -23,8 +23,8 @@ from pipeline.corpus.words import read_tokens
 from pipeline.inference.dynamic_evaluation import dynamic_losses
 from pipeline.lm.batching import Batches
 from pipeline.lm.evaluation import evaluate
-from pipeline.lm.model import LanguageModel
-from pipeline.lm.settings import DynamicEvaluation, Settings
+from pipeline.lm.model import LanguageModel, build_model
+from pipeline.lm.settings import DynamicEvaluation, Settings, overlay
 from pipeline.lm.training import Training
 from tests.small import KEPT_SETTINGS, ROOT
 
@@ -56,7 +56,8 @@ def trajectory(settings: Settings, corpus: Corpus) -> tuple[list[float], Trainin
     losses = []
     for windows in WINDOWS:
         text = corpus.train[: windows * settings.batch_size * settings.bptt + 1]
-        training = Training(settings, text, corpus.valid, len(corpus.vocabulary))
+        teachers = [build_model(teacher, len(corpus.vocabulary)) for teacher in settings.teachers]  # untrained
+        training = Training(settings, text, corpus.valid, len(corpus.vocabulary), teachers)
         torch.manual_seed(settings.seed)
         losses.append(training.train_epoch(epoch=1)[0])
     return losses, training
@@ -91,6 +92,14 @@ def test_the_first_steps_and_the_evaluation_are_as_they_were(name: str, tmp_path
     assert now["evaluated_dynamically"] == pytest.approx(pinned["evaluated_dynamically"], rel=1e-3)
 
 
+def taught(settings: Settings) -> Settings:
+    """The same model with two teachers, an LSTM and a GRU, that predict something definite even untrained."""
+    teachers = [{"init_range": 1.0, "seed": 2}, {"init_range": 1.0, "seed": 3, "cell": "gru"}]
+    return Settings.model_validate(
+        overlay(settings.model_dump(), {"distillation": {"share": 0.5, "teachers": teachers}})
+    )
+
+
 def pin() -> None:
     models = {
         run.removeprefix("default-"): Settings.model_validate(settings)
@@ -98,6 +107,7 @@ def pin() -> None:
         if run.startswith(("default-", "best-", "fast-"))
     }
     models["gru_textbook"] = models["gru_dropout"].model_copy(update={"cell": "gru_textbook"})
+    models["taught"] = taught(models["best-lstm_dropout"])
     with tempfile.TemporaryDirectory() as folder:
         pinned = {name: golden(settings, Path(folder)) for name, settings in models.items()}
     GOLDEN_FILE.write_text(json.dumps(pinned, indent=1) + "\n")
