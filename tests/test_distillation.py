@@ -208,6 +208,22 @@ def test_a_teachers_settings_are_laid_over_the_models_own() -> None:
     assert Settings.model_validate_json(settings.model_dump_json()) == settings
 
 
+def test_teachers_that_all_models_share_are_laid_over_each_one() -> None:
+    params = document()
+    params["train"]["distillation"] = {"share": 0.5, "teachers": [{}, {"dropout": 0.5}]}
+    params["models"] = {
+        "gru": {"cell": "gru"},
+        "lstm": {"distillation": {"share": 0.3}},
+        "alone": {"distillation": None},
+    }
+    models = parse_params(params).models
+    assert [(teacher.cell, teacher.dropout) for teacher in models["gru"].teachers] == [("gru", 0.0), ("gru", 0.5)]
+    assert [teacher.cell for teacher in models["lstm"].teachers] == ["lstm", "lstm"]
+    assert models["lstm"].distillation is not None
+    assert models["lstm"].distillation.share == 0.3
+    assert models["alone"].teachers == []
+
+
 def test_of_a_teacher_only_what_differs_is_told() -> None:
     settings = parse_params(document(teachers=[{}, {"cell": "gru"}])).model("lstm")
     told = {

@@ -33,7 +33,8 @@ def parse_params(document: Any, path: Path = PARAMS) -> Params:
         raise UserError(f"{path}: expected the sections {', '.join(Params.model_fields)}")
     train, models = document.get("train"), document.get("models")
     if isinstance(train, dict):
-        validate(Settings, train, path, ("train",))
+        document = document | {"train": overlay(train, {})}
+        validate(Settings, document["train"], path, ("train",))
         if isinstance(models, dict):
             overridden = {
                 name: overlay(train, overrides) if isinstance(overrides, dict) else overrides
