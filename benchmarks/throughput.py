@@ -40,6 +40,7 @@ from pipeline.lm.device import (
     keep_freed_memory,
     tf32_products,
 )
+from pipeline.lm.model import build_model
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training
 from pipeline.project.arguments import above
@@ -109,7 +110,8 @@ def product(settings: Settings, steps: int) -> Contestant:
     """The product's own epoch."""
     keep_freed_memory()
     text = random_text(settings, steps)
-    training = Training(settings, text, text[:2], VOCAB_SIZE)
+    teachers = [build_model(teacher, VOCAB_SIZE) for teacher in settings.teachers]
+    training = Training(settings, text, text[:2], VOCAB_SIZE, teachers)
 
     def contestant() -> float:
         start = now(training.device)

@@ -34,6 +34,8 @@ from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.finished import publish
 from pipeline.tracking.live import live_run
 
+TEACHER = "_teacher"  # how the checkpoints of teachers are named, which no model of params.yaml can be
+
 
 class Start(NamedTuple):
     """What a training run was started with."""
@@ -51,7 +53,7 @@ def train(name: str) -> None:
         inputs = FixedInputs(name, partial(training_inputs, name))
         start = Start(read_text(PARAMS), load_params(), load_corpus(), inputs)
         settings = start.params.model(name)
-        check(settings, start.corpus)
+        check(name, settings, start.corpus)
     with naming(name), inputs:
         teachers = train_teachers(name, settings, start)
         with resumable(name, settings, start.corpus, start.params.checkpoint_minutes, teachers) as training:
@@ -59,22 +61,28 @@ def train(name: str) -> None:
             run_to_end(name, training, start, keep, [history_path(name), weights_path(name)])
 
 
-def check(settings: Settings, corpus: Corpus) -> None:
-    """Raise TrainingError if a model or one of its teachers cannot be trained here."""
-    for teacher in settings.teachers:
-        check(teacher, corpus)
-    check_runs_here(settings)
-    check_fits(settings, len(corpus.train), len(corpus.vocabulary))
+def check(name: str, settings: Settings, corpus: Corpus) -> None:
+    """Raise UserError if a model or one of its teachers cannot be trained here."""
+    for title, teacher in named_teachers(name, settings):
+        check(title, teacher, corpus)
+    with naming(name):
+        check_runs_here(settings)
+        check_fits(settings, len(corpus.train), len(corpus.vocabulary))
+
+
+def named_teachers(name: str, settings: Settings) -> list[tuple[str, Settings]]:
+    """A model's teachers, by the names under which they are trained."""
+    return [(f"{name}_teacher_{number}", teacher) for number, teacher in enumerate(settings.teachers, start=1)]
 
 
 def train_teachers(name: str, settings: Settings, start: Start) -> list[LanguageModel]:
     """The teachers of a model, with their best weights. Their checkpoints stay, for other models with the same one."""
     models = []
-    for number, wanted in enumerate(settings.teachers, start=1):
-        title = f"{name}_teacher_{number}"
+    alone = world_size() == 1  # others would not wait for a first process that waits
+    for title, wanted in named_teachers(name, settings):
         teachers = train_teachers(title, wanted, start)
         minutes = start.params.checkpoint_minutes
-        with resumable("teacher", wanted, start.corpus, minutes, teachers, wait=True) as training:
+        with naming(title), resumable(TEACHER, wanted, start.corpus, minutes, teachers, wait=alone) as training:
             run_to_end(title, training, start)
             training.model.load_state_dict(training.best_weights)
             models.append(training.model)
@@ -114,7 +122,8 @@ def run_to_end(
         keep()
     if training.finished:
         say(f"{name}: was finished after epoch {len(training.history)}")
-        publish(facts, training.history, files)
+        if files:  # a teacher has had its run, perhaps as another model's
+            publish(facts, training.history, files)
         return
     if place := training.place():
         say(f"{name}: going on after {place}")

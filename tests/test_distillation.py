@@ -3,8 +3,9 @@
 import copy
 import json
 import os
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +15,28 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from mlflow import MlflowClient
-from torch import Tensor, multiprocessing
+from torch import Tensor, multiprocessing, nn
 
-from pipeline.artifacts.checkpoint import checkpoint_path, exclusive, fingerprint
+from pipeline.artifacts.checkpoint import checkpoint_path, exclusive, fingerprint, load_checkpoint, save_checkpoint
 from pipeline.artifacts.history import history_path, read_history
 from pipeline.corpus.ids import load_corpus, write_corpus
 from pipeline.evaluate import evaluate_model
 from pipeline.lm import backend as table
 from pipeline.lm.batching import IGNORED
-from pipeline.lm.distillation import Distillation
+from pipeline.lm.distillation import TaughtModel
 from pipeline.lm.loss import ROWS, SoftTargets, linear_cross_entropy, linear_cross_entropy_by_rows
+from pipeline.lm.memory import bytes_of_weights, num_weights
 from pipeline.lm.model import LanguageModel, build_model
 from pipeline.lm.settings import Settings, overlay
 from pipeline.lm.training import Training
+from pipeline.params import check
 from pipeline.project.console import UserError
 from pipeline.project.files import SPLITS
 from pipeline.project.params import load_params, parse_params
 from pipeline.search.sweep_file import load_sweep
-from pipeline.train import train
+from pipeline.train import TEACHER, train
 from tests.recorder import RecordedOnCPU
-from tests.small import small_settings
+from tests.small import ROOT, small_settings
 
 VOCAB = 30
 CELLS = ["lstm", "gru"]
@@ -97,7 +100,7 @@ def test_what_a_model_predicts_already_teaches_it_nothing() -> None:
     """Each window goes on from the one before: with the wrong state of a teacher, a gradient would be left."""
     settings = student(dropout=0.0, weight_dropout=0.0)
     model = build_model(settings.model_copy(update={"init_range": 0.5}), VOCAB)
-    learner = Distillation(model, [copy.deepcopy(model), copy.deepcopy(model)], share=1.0)
+    learner = TaughtModel(model, [copy.deepcopy(model), copy.deepcopy(model)], share=1.0)
     state = None
     for window in TEXT[:40].view(4, 5, 2):
         loss, state = learner(window, state, window)
@@ -110,7 +113,7 @@ def test_what_a_model_predicts_already_teaches_it_nothing() -> None:
 def test_the_teachers_say_the_geometric_mean_of_what_each_predicts_without_dropout() -> None:
     settings = student()
     teachers = untrained_teachers(settings)
-    learner = Distillation(build_model(settings, VOCAB), teachers, share=0.5)
+    learner = TaughtModel(build_model(settings, VOCAB), teachers, share=0.5)
     tokens, soft = TEXT[:20].view(5, 4), []
     learner.model.loss = lambda features, targets, given: soft.append(given) or features.sum()  # type: ignore[method-assign]
     learner.train()(tokens, None, tokens)
@@ -193,7 +196,7 @@ def test_two_processes_learn_from_the_same_teachers(tmp_path: Path) -> None:
 def document(**distillation: Any) -> dict[str, Any]:
     train = small_settings().model_dump()
     own = {"epochs": 9, "distillation": {"share": 0.5, "teachers": [{}]} | distillation}
-    params = load_params(Path(__file__).parents[1] / "params.yaml").model_dump(mode="json")
+    params = load_params(ROOT / "params.yaml").model_dump(mode="json")
     return params | {"train": train, "models": {"lstm": own}, "evaluate": {"dynamic": None}}
 
 
@@ -222,6 +225,18 @@ def test_teachers_that_all_models_share_are_laid_over_each_one() -> None:
     assert models["lstm"].distillation is not None
     assert models["lstm"].distillation.share == 0.3
     assert models["alone"].teachers == []
+
+
+def test_the_documented_example_can_be_changed_by_an_experiment() -> None:
+    example = re.search(r"```yaml\nmodels:\n(  lstm_dropout:.*?)```", (ROOT / "docs/recipes.md").read_text(), re.DOTALL)
+    assert example
+    whole = (ROOT / "params.yaml").read_text()
+    start, end = whole.index("\nmodels:\n"), whole.index("\nevaluate:\n")
+    Path("params.yaml").write_text(f"{whole[:start]}\nmodels:\n{example[1]}{whole[end:]}")
+    settings = check(["models.lstm_dropout.distillation.share=0.3"]).model("lstm_dropout")
+    assert settings.distillation is not None
+    assert settings.distillation.share == 0.3
+    assert [teacher.cell for teacher in settings.teachers] == ["lstm", "gru"]
 
 
 def test_of_a_teacher_only_what_differs_is_told() -> None:
@@ -295,9 +310,62 @@ def test_teachers_are_trained_first_and_once(capsys: pytest.CaptureFixture) -> N
 
 
 @pytest.mark.usefixtures("two_students")
+def test_a_model_learns_from_the_best_weights_of_its_teachers(monkeypatch: pytest.MonkeyPatch) -> None:
+    train("lstm")
+    best = []
+    for wanted in load_params().model("gru").teachers:
+        path = checkpoint_path(TEACHER, fingerprint(wanted, load_corpus().fingerprint))
+        saved = load_checkpoint(path)
+        assert saved
+        saved["best_weights"] = {name: weight + 1 for name, weight in saved["model"].items()}
+        save_checkpoint(path, saved)
+        best.append(saved["best_weights"])
+    given: list[LanguageModel] = []
+    learner = Training.learner
+
+    def note(training: Training, teachers: Sequence[LanguageModel]) -> nn.Module:
+        given.extend(teachers)
+        return learner(training, teachers)
+
+    monkeypatch.setattr(Training, "learner", note)
+    train("gru")
+    for teacher, wanted_weights in zip(given, best, strict=True):
+        assert all(torch.equal(weight, wanted_weights[name]) for name, weight in teacher.state_dict().items())
+
+
+@pytest.mark.usefixtures("two_students")
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        ({"batch_size": 600}, r"^lstm_teacher_2: batch_size is 600"),
+        ({"learning_rate": 1e6, "max_grad_norm": None, "epochs": 9}, r"^lstm_teacher_2: .*: lower learning_rate"),
+    ],
+)
+def test_a_teachers_fault_is_told_by_its_name(teacher: dict[str, Any], message: str) -> None:
+    params = json.loads(Path("params.yaml").read_text())
+    params["models"]["lstm"]["distillation"]["teachers"][1] |= teacher
+    Path("params.yaml").write_text(json.dumps(params))
+    with pytest.raises(UserError, match=message):
+        train("lstm")
+
+
+def test_a_teacher_takes_memory_too() -> None:
+    with_teachers = student()
+    alone = with_teachers.model_copy(update={"distillation": None})
+    more = bytes_of_weights(with_teachers, VOCAB) - bytes_of_weights(alone, VOCAB)
+    teachers = sum(num_weights(teacher, VOCAB) for teacher in with_teachers.teachers)
+    assert more == 4 * (teachers + 2 * 16 * VOCAB)
+
+
+def test_the_wrong_number_of_teachers_is_noticed() -> None:
+    with pytest.raises(ValueError, match="ask for 2 teachers, and 1 are given"):
+        Training(student(), TEXT, TEXT[:99], VOCAB, untrained_teachers(student())[:1])
+
+
+@pytest.mark.usefixtures("two_students")
 def test_a_model_waits_for_a_teacher_that_another_one_is_training(capsys: pytest.CaptureFixture) -> None:
     wanted = load_params().model("lstm").teachers[0]
-    path = checkpoint_path("teacher", fingerprint(wanted, load_corpus().fingerprint))
+    path = checkpoint_path(TEACHER, fingerprint(wanted, load_corpus().fingerprint))
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -311,7 +379,7 @@ def test_a_model_waits_for_a_teacher_that_another_one_is_training(capsys: pytest
     threading.Timer(1.0, done.set).start()
     train("lstm")
     holder.join()
-    assert f"process {os.getpid()} is training this very model: waiting for it" in capsys.readouterr().out
+    assert f"process {os.getpid()} is training the same model: waiting for it to end" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("two_students")

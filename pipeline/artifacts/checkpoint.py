@@ -126,10 +126,9 @@ def exclusive(path: Path, *, wait: bool = False) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         process = holder.read_text() if holder.exists() else "another one"
-        busy = f"process {process} is training this very model"
         if not wait:
-            raise InUseError(f"{busy}: wait for it, or stop it") from None
-        say(f"{busy}: waiting for it")
+            raise InUseError(f"process {process} is training this very model: wait for it, or stop it") from None
+        say(f"process {process} is training the same model: waiting for it to end")
         lock.acquire()
     try:
         holder.write_text(str(os.getpid()))

@@ -10,7 +10,7 @@ from pipeline.lm.loss import SoftTargets
 from pipeline.lm.model import LanguageModel, State
 
 
-class Distillation(nn.Module):
+class TaughtModel(nn.Module):
     """A model in training with its teachers, called as the model itself is with targets.
 
     A share of each target is what the teachers predict: the normalized geometric mean of their probabilities, that is,
@@ -23,6 +23,8 @@ class Distillation(nn.Module):
         super().__init__()
         self.model = model
         self.teachers = [teacher.eval().requires_grad_(False) for teacher in teachers]  # no part of what is trained
+        for teacher in teachers:
+            teacher.zero_grad()  # frees what its own training left
         self.share = share
         # The softmax layers as one, which makes the mean logits of all features side by side.
         weights, biases = zip(*((teacher.output.weight, teacher.output.bias) for teacher in teachers), strict=True)

@@ -43,9 +43,11 @@ def num_weights(settings: Settings, vocabulary_size: int) -> int:
 
 
 def bytes_of_weights(settings: Settings, vocabulary_size: int) -> int:
-    """Weights, their gradients, the best weights so far, and the optimizer's state; the weights of teachers."""
+    """Weights, gradients, the best weights so far, the optimizer's state; teachers, with a second softmax layer."""
     optimizer = 2 if isinstance(settings.optimizer, AdamW) else bool(settings.optimizer.momentum)
-    of_teachers = sum(num_weights(teacher, vocabulary_size) for teacher in settings.teachers)
+    of_teachers = sum(
+        num_weights(teacher, vocabulary_size) + teacher.hidden_size * vocabulary_size for teacher in settings.teachers
+    )
     return ((3 + optimizer) * num_weights(settings, vocabulary_size) + of_teachers) * FLOAT_BYTES
 
 

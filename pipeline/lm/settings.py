@@ -132,7 +132,8 @@ class Settings(Strict):
         if self.distillation:
             flat["distillation.teachers"] = len(self.teachers)
         for place, teacher in enumerate(self.teachers):
-            differing = {name: value for name, value in teacher.flat().items() if value != own.get(name)}
+            settings = {name: value for name, value in teacher.flat().items() if name != "distillation"}
+            differing = {name: value for name, value in settings.items() if name not in own or value != own[name]}
             flat |= {f"distillation.teachers.{place}.{name}": value for name, value in differing.items()}
         return flat
 

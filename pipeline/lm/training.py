@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.lm.backend import backend
 from pipeline.lm.batching import Batches
 from pipeline.lm.device import choose_device, choose_precision, chooses_tf32, tf32_products
-from pipeline.lm.distillation import Distillation
+from pipeline.lm.distillation import TaughtModel
 from pipeline.lm.distributed import check_shares, data_parallel, total, world_size
 from pipeline.lm.errors import DivergedError
 from pipeline.lm.evaluation import evaluate, perplexity
@@ -50,7 +50,7 @@ class Training:
     ) -> None:
         """train, valid [length] of any integer type: the ids of the texts; teachers: those of `settings.distillation`.
 
-        Raises DeviceError and SharesError.
+        Raises DeviceError and SharesError, and ValueError for the wrong number of teachers.
         """
         check_shares(settings.batch_size)
         self.settings = settings
@@ -70,10 +70,12 @@ class Training:
 
     def learner(self, teachers: Sequence[LanguageModel]) -> nn.Module:
         """What takes the training steps: the model, with its teachers if it has any."""
+        if len(teachers) != (wanted := len(self.settings.teachers)):
+            raise ValueError(f"the settings ask for {wanted} teachers, and {len(teachers)} are given")
         if self.settings.distillation is None:
             return self.model
         there = [teacher.to(self.device) for teacher in teachers]
-        return Distillation(self.model, there, self.settings.distillation.share)
+        return TaughtModel(self.model, there, self.settings.distillation.share)
 
     @property
     def finished(self) -> bool:
