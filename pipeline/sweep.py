@@ -8,12 +8,11 @@ its trial.
 import argparse
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
-from pipeline.artifacts.checkpoint import InUseError, delete_checkpoint, delete_checkpoints, fingerprint
+from pipeline.artifacts.checkpoint import delete_checkpoint, delete_checkpoints, fingerprint
 from pipeline.artifacts.history import best_epoch
-from pipeline.artifacts.resumable import ResumableTraining, resumable
+from pipeline.artifacts.resumable import resumable
 from pipeline.artifacts.trials import EndedTrial, KeptStudy, State, read_study, study_path
 from pipeline.corpus.ids import Corpus, load_corpus
 from pipeline.lm.device import choose_device, choose_precision, describe, keep_freed_memory
@@ -77,8 +76,9 @@ def run_trial(trial: Trial, sweep: Sweep, study: Study, corpus: Corpus, parent: 
     title = f"trial {trial.number}/{sweep.trials}"
     minutes = load_params().checkpoint_minutes
     say(f"{title}: {in_words(sweep.tried(trial.pick))}")
-    with ExitStack() as stack:
-        training = resume(stack, title, f"{checkpoints_of(study)}-{trial.number}", settings, corpus, minutes)
+    name = f"{checkpoints_of(study)}-{trial.number}"
+    # A worker that was presumed dead may only have been silent, as in a suspended machine, and still have the trial.
+    with resumable(name, settings, corpus, minutes, waiting=title) as training:
         history, steps = training.history, settings.epochs * len(training.train)
         if place := training.place():
             say(f"{title}: going on after {place}")
@@ -110,21 +110,6 @@ def run_trial(trial: Trial, sweep: Sweep, study: Study, corpus: Corpus, parent: 
         trial.end(state, history, failure, test)  # last, because from then on no other worker would take over
         delete_checkpoint(training.checkpoint)
     return state
-
-
-def resume(
-    stack: ExitStack, title: str, name: str, settings: Settings, corpus: Corpus, minutes: float
-) -> ResumableTraining:
-    """As `resumable`, once a worker that was presumed dead but was only silent, as in a suspended machine, lets go."""
-    waiting = False
-    while True:
-        try:
-            return stack.enter_context(resumable(name, settings, corpus, minutes))
-        except InUseError as error:
-            if not waiting:
-                say(f"{title}: {error}; waiting for it")
-            waiting = True
-            time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def verdict(trial: Trial, training: Training) -> State | None:

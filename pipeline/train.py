@@ -4,10 +4,8 @@ Several processes share the work if torchrun starts them or `processes` in param
 """
 
 import argparse
-from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.artifacts.checkpoint import CODE
@@ -57,8 +55,7 @@ def train(name: str) -> None:
     with naming(name), inputs:
         teachers = train_teachers(name, settings, start)
         with resumable(name, settings, start.corpus, start.params.checkpoint_minutes, teachers) as training:
-            keep = partial(keep_results, name, training, start.corpus)
-            run_to_end(name, training, start, keep, [history_path(name), weights_path(name)])
+            run_to_end(name, training, start, keeps_results=True)
 
 
 def check(name: str, settings: Settings, corpus: Corpus) -> None:
@@ -78,27 +75,21 @@ def named_teachers(name: str, settings: Settings) -> list[tuple[str, Settings]]:
 def train_teachers(name: str, settings: Settings, start: Start) -> list[LanguageModel]:
     """The teachers of a model, with their best weights. Their checkpoints stay, for other models with the same one."""
     models = []
-    alone = world_size() == 1  # others would not wait for a first process that waits
     for title, wanted in named_teachers(name, settings):
         teachers = train_teachers(title, wanted, start)
         minutes = start.params.checkpoint_minutes
-        with naming(title), resumable(TEACHER, wanted, start.corpus, minutes, teachers, wait=alone) as training:
-            run_to_end(title, training, start)
+        waiting = title if world_size() == 1 else ""  # others would not wait for a first process that waits
+        with naming(title), resumable(TEACHER, wanted, start.corpus, minutes, teachers, waiting=waiting) as training:
+            run_to_end(title, training, start, keeps_results=False)
             training.model.load_state_dict(training.best_weights)
             models.append(training.model)
     return models
 
 
-def run_to_end(
-    name: str,
-    training: ResumableTraining,
-    start: Start,
-    keep: Callable[[], object] = lambda: None,
-    files: Sequence[Path] = (),
-) -> None:
+def run_to_end(name: str, training: ResumableTraining, start: Start, *, keeps_results: bool) -> None:
     """Train to the end, which the terminal and MLflow are told about.
 
-    keep: called after every epoch; files: what MLflow gets in the end
+    keeps_results: after every epoch, in the model's files, which MLflow gets in the end
     """
     if rank() > 0:
         while not training.finished:
@@ -118,11 +109,12 @@ def run_to_end(
         params=start.params_text,
         corpus_name=params.preprocess.corpus,
     )
-    if training.history:
-        keep()
+    files = [history_path(name), weights_path(name)] if keeps_results else []
+    if training.history and keeps_results:
+        keep(name, training, start.corpus)
     if training.finished:
         say(f"{name}: was finished after epoch {len(training.history)}")
-        if files:  # a teacher has had its run, perhaps as another model's
+        if keeps_results:  # a teacher has had its run, perhaps as another model's
             publish(facts, training.history, files)
         return
     if place := training.place():
@@ -135,7 +127,8 @@ def run_to_end(
     ):
         while not training.finished:
             record = training.run_epoch(bar.update)
-            keep()
+            if keeps_results:
+                keep(name, training, start.corpus)
             tracked.publish(training.history)
             say(epoch_line(name, record, settings.epochs, best=record == best_epoch(training.history)))
             start.inputs.warn_once()
@@ -145,7 +138,7 @@ def run_to_end(
         tracked.end("FINISHED", files=files)
 
 
-def keep_results(name: str, training: ResumableTraining, corpus: Corpus) -> None:
+def keep(name: str, training: ResumableTraining, corpus: Corpus) -> None:
     """Write a model's best weights so far and its history."""
     save_weights(
         weights_path(name),

@@ -4,7 +4,6 @@ import copy
 import json
 import os
 import re
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,11 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from mlflow import MlflowClient
+from ruamel.yaml import YAML
 from torch import Tensor, multiprocessing, nn
 
-from pipeline.artifacts.checkpoint import checkpoint_path, exclusive, fingerprint, load_checkpoint, save_checkpoint
+from pipeline import train as command
+from pipeline.artifacts.checkpoint import checkpoint_path, fingerprint, load_checkpoint, save_checkpoint
 from pipeline.artifacts.history import history_path, read_history
 from pipeline.corpus.ids import load_corpus, write_corpus
 from pipeline.evaluate import evaluate_model
@@ -36,7 +37,8 @@ from pipeline.project.params import load_params, parse_params
 from pipeline.search.sweep_file import load_sweep
 from pipeline.train import TEACHER, train
 from tests.recorder import RecordedOnCPU
-from tests.small import ROOT, small_settings
+from tests.small import ROOT, default_params, small_settings
+from tests.workspaces import held_for_a_while
 
 VOCAB = 30
 CELLS = ["lstm", "gru"]
@@ -196,8 +198,7 @@ def test_two_processes_learn_from_the_same_teachers(tmp_path: Path) -> None:
 def document(**distillation: Any) -> dict[str, Any]:
     train = small_settings().model_dump()
     own = {"epochs": 9, "distillation": {"share": 0.5, "teachers": [{}]} | distillation}
-    params = load_params(ROOT / "params.yaml").model_dump(mode="json")
-    return params | {"train": train, "models": {"lstm": own}, "evaluate": {"dynamic": None}}
+    return json.loads(default_params()) | {"train": train, "models": {"lstm": own}}
 
 
 def test_a_teachers_settings_are_laid_over_the_models_own() -> None:
@@ -230,9 +231,10 @@ def test_teachers_that_all_models_share_are_laid_over_each_one() -> None:
 def test_the_documented_example_can_be_changed_by_an_experiment() -> None:
     example = re.search(r"```yaml\nmodels:\n(  lstm_dropout:.*?)```", (ROOT / "docs/recipes.md").read_text(), re.DOTALL)
     assert example
-    whole = (ROOT / "params.yaml").read_text()
-    start, end = whole.index("\nmodels:\n"), whole.index("\nevaluate:\n")
-    Path("params.yaml").write_text(f"{whole[:start]}\nmodels:\n{example[1]}{whole[end:]}")
+    rest = {section: value for section, value in json.loads(default_params()).items() if section != "models"}
+    with Path("params.yaml").open("w") as file:
+        YAML().dump(rest, file)
+        file.write(f"models:\n{example[1]}")
     settings = check(["models.lstm_dropout.distillation.share=0.3"]).model("lstm_dropout")
     assert settings.distillation is not None
     assert settings.distillation.share == 0.3
@@ -302,7 +304,7 @@ def test_teachers_are_trained_first_and_once(capsys: pytest.CaptureFixture) -> N
     client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
     (experiment,) = (e for e in client.search_experiments() if e.name == "recurrent-lm")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert set(runs) >= {"lstm", "gru", "lstm_teacher_1", "lstm_teacher_2"}
+    assert set(runs) == {"lstm", "gru", "lstm_teacher_1", "lstm_teacher_2"}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     assert runs["lstm"].data.params["distillation.teachers.1.cell"] == "gru"
     figures = evaluate_model("lstm")
@@ -366,20 +368,23 @@ def test_the_wrong_number_of_teachers_is_noticed() -> None:
 def test_a_model_waits_for_a_teacher_that_another_one_is_training(capsys: pytest.CaptureFixture) -> None:
     wanted = load_params().model("lstm").teachers[0]
     path = checkpoint_path(TEACHER, fingerprint(wanted, load_corpus().fingerprint))
-    held, done = threading.Event(), threading.Event()
+    with held_for_a_while(path):
+        train("lstm")
+    waiting = f"lstm_teacher_1: process {os.getpid()} is training this very model; waiting for it"
+    assert waiting in capsys.readouterr().out
 
-    def hold() -> None:
-        with exclusive(path):
-            held.set()
-            done.wait(30)
 
-    holder = threading.Thread(target=hold)
-    holder.start()
-    held.wait(30)
-    threading.Timer(1.0, done.set).start()
-    train("lstm")
-    holder.join()
-    assert f"process {os.getpid()} is training the same model: waiting for it to end" in capsys.readouterr().out
+@pytest.mark.usefixtures("two_students")
+def test_processes_that_share_a_training_do_not_wait_for_a_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first would wait for the teacher, and the others for the first, but not for long."""
+    wanted = load_params().model("lstm").teachers[0]
+    monkeypatch.setattr(command, "world_size", lambda: 2)
+    message = "^process .* is training this very model: wait for it, or stop it"
+    with (
+        held_for_a_while(checkpoint_path(TEACHER, fingerprint(wanted, load_corpus().fingerprint))),
+        pytest.raises(UserError, match=message),
+    ):
+        train("lstm")
 
 
 @pytest.mark.usefixtures("two_students")

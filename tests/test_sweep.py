@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 import re
 import shutil
 import signal
@@ -25,7 +26,6 @@ from mlflow.entities import Run
 from ruamel.yaml import YAML
 
 from pipeline import sweep as command
-from pipeline.artifacts.checkpoint import InUseError
 from pipeline.artifacts.trials import EndedTrial, KeptStudy, read_study, write_study
 from pipeline.corpus.ids import Corpus, load_corpus
 from pipeline.demo import workspace_environment
@@ -44,7 +44,7 @@ from pipeline.search.trial import TakenOverError, Trial
 from pipeline.tracking.sweeps import open_sweep
 from tests.histories import history
 from tests.small import ROOT, recipe_text, small_settings
-from tests.workspaces import workspace
+from tests.workspaces import held_for_a_while, workspace
 
 UPDATE = {
     "one_of": {
@@ -675,17 +675,11 @@ def test_a_sweep_goes_on_after_an_interrupt_and_ends_once(
     partial = run_sweep("small.yaml", "--report")
     assert "1 of 4 trials have ended" in partial
 
-    resumable, in_use = command.resumable, [InUseError("process 7 is training")] * 2
-
-    def resumable_when_free(*arguments: Any) -> Any:
-        if in_use:  # by a worker that was presumed dead and was only silent
-            raise in_use.pop()
-        return resumable(*arguments)
-
-    monkeypatch.setattr(command, "resumable", resumable_when_free)
-    out = run_sweep("small.yaml")
+    (interrupted_trial,) = (folder / ".checkpoints").glob("sweep-*.pt")
+    with held_for_a_while(interrupted_trial):  # by a worker that was presumed dead and was only silent
+        out = run_sweep("small.yaml")
     assert "1 of 4 trials have ended" in out
-    assert out.count("trial 2/4: process 7 is training; waiting for it") == 1
+    assert out.count(f"trial 2/4: process {os.getpid()} is training this very model; waiting for it") == 1
     if "trial 2/4: going on after epoch 1" not in out:
         assert "trial 2/4: pruned" in out
     assert_complete(folder, 4)

@@ -114,10 +114,10 @@ class InUseError(UserError):
 
 
 @contextmanager
-def exclusive(path: Path, *, wait: bool = False) -> Iterator[None]:
+def exclusive(path: Path, *, waiting: str = "") -> Iterator[None]:
     """Hold a checkpoint for this process alone.
 
-    wait: until another process that has it lets go; without it, that raises InUseError, naming the holder
+    waiting: who waits until another process lets go of it, and says so; if it is empty, that raises InUseError
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = path.with_suffix(".holder")
@@ -125,10 +125,10 @@ def exclusive(path: Path, *, wait: bool = False) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        process = holder.read_text() if holder.exists() else "another one"
-        if not wait:
-            raise InUseError(f"process {process} is training this very model: wait for it, or stop it") from None
-        say(f"process {process} is training the same model: waiting for it to end")
+        busy = f"process {holder.read_text() if holder.exists() else 'another one'} is training this very model"
+        if not waiting:
+            raise InUseError(f"{busy}: wait for it, or stop it") from None
+        say(f"{waiting}: {busy}; waiting for it")
         lock.acquire()
     try:
         holder.write_text(str(os.getpid()))

@@ -111,19 +111,19 @@ def resumable(
     checkpoint_minutes: float,
     teachers: Sequence[LanguageModel] = (),
     *,
-    wait: bool = False,
+    waiting: str = "",
 ) -> Iterator[ResumableTraining]:
     """Start a training run, or resume it from its checkpoint, which no other process may hold in the meantime.
 
     checkpoint_minutes: between checkpoints in the middle of an epoch; more where writing one takes long
     teachers: the trained models that `settings.distillation` asks for
-    wait: as in `checkpoint.exclusive`
+    waiting: as in `checkpoint.exclusive`
 
     The checkpoint stays until `release`, or until whatever else keeps the results. Raises UserError and TrainingError.
     """
     training = ResumableTraining(name, settings, corpus, checkpoint_minutes, teachers)
     first = rank() == 0
-    with exclusive(training.checkpoint, wait=wait) if first else nullcontext():
+    with exclusive(training.checkpoint, waiting=waiting) if first else nullcontext():
         if first:
             training.id = training_id(training.checkpoint, make=True)
         if saved := broadcast(load_checkpoint(training.checkpoint) if first else None):
