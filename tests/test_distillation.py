@@ -38,7 +38,7 @@ from pipeline.search.sweep_file import load_sweep
 from pipeline.train import TEACHER, train
 from tests.recorder import RecordedOnCPU
 from tests.small import ROOT, default_params, small_settings
-from tests.workspaces import held_for_a_while
+from tests.workspaces import held_until_awaited
 
 VOCAB = 30
 CELLS = ["lstm", "gru"]
@@ -365,10 +365,12 @@ def test_the_wrong_number_of_teachers_is_noticed() -> None:
 
 
 @pytest.mark.usefixtures("two_students")
-def test_a_model_waits_for_a_teacher_that_another_one_is_training(capsys: pytest.CaptureFixture) -> None:
+def test_a_model_waits_for_a_teacher_that_another_one_is_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     wanted = load_params().model("lstm").teachers[0]
     path = checkpoint_path(TEACHER, fingerprint(wanted, load_corpus().fingerprint))
-    with held_for_a_while(path):
+    with held_until_awaited(path, monkeypatch):
         train("lstm")
     waiting = f"lstm_teacher_1: process {os.getpid()} is training this very model; waiting for it"
     assert waiting in capsys.readouterr().out
@@ -380,10 +382,8 @@ def test_processes_that_share_a_training_do_not_wait_for_a_teacher(monkeypatch: 
     wanted = load_params().model("lstm").teachers[0]
     monkeypatch.setattr(command, "world_size", lambda: 2)
     message = "^process .* is training this very model: wait for it, or stop it"
-    with (
-        held_for_a_while(checkpoint_path(TEACHER, fingerprint(wanted, load_corpus().fingerprint))),
-        pytest.raises(UserError, match=message),
-    ):
+    path = checkpoint_path(TEACHER, fingerprint(wanted, load_corpus().fingerprint))
+    with held_until_awaited(path, monkeypatch), pytest.raises(UserError, match=message):
         train("lstm")
 
 

@@ -44,7 +44,7 @@ from pipeline.search.trial import TakenOverError, Trial
 from pipeline.tracking.sweeps import open_sweep
 from tests.histories import history
 from tests.small import ROOT, recipe_text, small_settings
-from tests.workspaces import held_for_a_while, workspace
+from tests.workspaces import held_until_awaited, workspace
 
 UPDATE = {
     "one_of": {
@@ -676,7 +676,7 @@ def test_a_sweep_goes_on_after_an_interrupt_and_ends_once(
     assert "1 of 4 trials have ended" in partial
 
     (interrupted_trial,) = (folder / ".checkpoints").glob("sweep-*.pt")
-    with held_for_a_while(interrupted_trial):  # by a worker that was presumed dead and was only silent
+    with held_until_awaited(interrupted_trial, monkeypatch):  # by a worker that was presumed dead and was only silent
         out = run_sweep("small.yaml")
     assert "1 of 4 trials have ended" in out
     assert out.count(f"trial 2/4: process {os.getpid()} is training this very model; waiting for it") == 1

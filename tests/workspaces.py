@@ -3,15 +3,16 @@
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from ruamel.yaml import YAML
 
 from pipeline.artifacts.checkpoint import exclusive
 from pipeline.demo import build_workspace, workspace_environment
+from pipeline.project.console import say
 from tests.small import recipe_text
 
 
@@ -29,19 +30,26 @@ def workspace(path: Path, epochs: int) -> Path:
 
 
 @contextmanager
-def held_for_a_while(checkpoint: Path) -> Iterator[None]:
-    """Someone else has a checkpoint when the block begins, and lets go of it a second later."""
-    held = threading.Event()
+def held_until_awaited(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Someone else has a checkpoint when the block begins, and lets go of it as soon as it is said to be awaited."""
+    held, awaited = threading.Event(), threading.Event()
 
     def hold() -> None:
         with exclusive(checkpoint):
             held.set()
-            time.sleep(1)
+            awaited.wait()
+
+    def say_and_be_heard(message: str) -> None:
+        say(message)
+        awaited.set()
 
     holder = threading.Thread(target=hold)
     holder.start()
     assert held.wait(30)
     try:
-        yield
+        with monkeypatch.context() as heard:
+            heard.setattr("pipeline.artifacts.checkpoint.say", say_and_be_heard)
+            yield
     finally:
+        awaited.set()
         holder.join()
