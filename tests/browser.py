@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import ConsoleMessage, Page, Request, Route, sync_playwright
+from playwright.sync_api import ConsoleMessage, Page, Request, Route, expect, sync_playwright
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE_MS = 30_000  # of `expect`, as of a page's other waits
 LOCAL_SCHEMES = {"file", "data", "blob"}
 
 
@@ -45,6 +46,7 @@ def visit() -> Iterator[Visit]:
         browser = playwright.chromium.launch(executable_path=_program())
         page = browser.new_page(viewport={"width": 1440, "height": 900}, color_scheme="light")
         visit = Visit(page)
+        expect.set_options(timeout=PATIENCE_MS)
         page.on("console", visit.note_message)
         page.on("pageerror", lambda error: visit.errors.append(str(error)))
         page.route("**/*", visit.pass_on)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from playwright.sync_api import Locator, expect
 
 from pipeline.artifacts.metrics import Metrics
 from pipeline.project.schema import CorpusSizes, Perplexities
@@ -60,8 +61,8 @@ def shown(visit: "Visit") -> "Visit":
     return visit
 
 
-def cells(visit: "Visit", model: str) -> list[str]:
-    return visit.page.locator("#figures tbody tr", has_text=model).locator("td").all_inner_texts()
+def cells(visit: "Visit", model: str) -> Locator:
+    return visit.page.locator("#figures tbody tr", has_text=model).locator("td")
 
 
 def hover(visit: "Visit", share: float) -> None:
@@ -72,43 +73,45 @@ def hover(visit: "Visit", share: float) -> None:
     chart.hover(position={"x": share * box["width"], "y": box["height"] / 2})
 
 
-def pixels(visit: "Visit", color: str) -> int:
-    """How many pixels of the first chart have a color."""
-    return visit.page.evaluate(
-        """(color) => {
-            const canvas = document.querySelector("#comparison canvas");
-            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-            const wanted = [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
-            let found = 0;
-            for (let at = 0; at < data.length; at += 4) found += wanted.every((one, i) => data[at + i] === one);
-            return found;
-        }""",
-        color,
+PIXELS = """(color) => {
+    const canvas = document.querySelector("#comparison canvas");
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    const wanted = [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
+    let found = 0;
+    for (let at = 0; at < data.length; at += 4) found += wanted.every((one, i) => data[at + i] === one);
+    return found;
+}"""
+
+
+def expect_drawn(visit: "Visit", *colors: str, absent: tuple[str, ...] = ()) -> None:
+    """Wait until the first chart has a line in each of the colors, and nothing in those that are to be absent."""
+    visit.page.wait_for_function(
+        f"([drawn, absent]) => drawn.every((color) => ({PIXELS})(color) > 10) && !absent.some({PIXELS})",
+        arg=[colors, absent],
     )
 
 
 @pytest.mark.browser
 def test_the_page_tells_the_figures_at_the_best_epochs_and_under_the_cursor(shown: "Visit") -> None:
-    assert cells(shown, "lstm") == ["150.00", "385.00", "149.03", "0.0625"]
-    assert cells(shown, "gru") == ["160.25", "399.00", "-", "0.5"]
+    expect(cells(shown, "lstm")).to_have_text(["150.00", "385.00", "149.03", "0.0625"])
+    expect(cells(shown, "gru")).to_have_text(["160.25", "399.00", "-", "0.5"])
     hover(shown, 0.99)
-    assert shown.page.locator("#epoch").inner_text() == "epoch 40"
-    assert cells(shown, "lstm") == ["174.00", "361.00", "149.03", "0.025"]
-    assert cells(shown, "gru") == ["-", "-", "-", "-"]
+    expect(shown.page.locator("#epoch")).to_have_text("epoch 40")
+    expect(cells(shown, "lstm")).to_have_text(["174.00", "361.00", "149.03", "0.025"])
+    expect(cells(shown, "gru")).to_have_text(["-", "-", "-", "-"])
     assert (shown.errors, shown.asked_elsewhere) == ([], [])
 
 
 @pytest.mark.browser
 def test_curves_are_switched_on_and_off_by_model_and_by_quantity(shown: "Visit") -> None:
-    both = [pixels(shown, color) for color in COLORS[:2]]
-    assert min(both) > 50
+    expect_drawn(shown, *COLORS[:2])
     shown.page.get_by_label("gru").uncheck()
-    assert pixels(shown, COLORS[1]) == 0 < pixels(shown, COLORS[0])
+    expect_drawn(shown, COLORS[0], absent=(COLORS[1],))
+    shown.page.get_by_label("valid", exact=True).uncheck()
+    shown.page.get_by_label("published valid", exact=True).uncheck()
+    expect_drawn(shown, absent=(COLORS[0],))
     shown.page.get_by_label("train", exact=True).check()
-    assert pixels(shown, COLORS[0]) > 50
-    for quantity in ("train", "valid", "published valid"):
-        shown.page.get_by_label(quantity, exact=True).uncheck()
-    assert pixels(shown, COLORS[0]) == 0
+    expect_drawn(shown, COLORS[0])
     assert shown.errors == []
 
 
@@ -117,8 +120,8 @@ def test_the_page_is_dark_where_the_system_is_and_no_wider_than_a_telephone(show
     shown.page.emulate_media(color_scheme="dark")
     shown.page.set_viewport_size({"width": 390, "height": 800})
     shown.page.wait_for_function("document.querySelector('.uplot').clientWidth < 390")
-    assert pixels(shown, COLORS[0]) == 0 < pixels(shown, DARK[COLORS[0]])
-    assert shown.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 23)"
+    expect_drawn(shown, DARK[COLORS[0]], absent=(COLORS[0],))
+    expect(shown.page.locator("body")).to_have_css("background-color", "rgb(13, 17, 23)")
     assert shown.page.evaluate("document.documentElement.scrollWidth") == 390
     assert shown.errors == []
 
@@ -128,12 +131,13 @@ def test_another_commits_curves_are_laid_over(shown: "Visit") -> None:
     Path("before.csv").write_text("model,epoch,valid_perplexity\ngru,1,300.5\ngru,2,250.25\nother,1,9\n")
     Path("wrong.csv").write_text("a,b\n1,2\n")
     chooser = shown.page.locator("#before")
+    said = shown.page.locator("#said")
     chooser.set_input_files("wrong.csv")
-    assert "choose a histories.csv" in shown.page.locator("#said").inner_text()
+    expect(said).to_contain_text("choose a histories.csv")
     chooser.set_input_files("before.csv")
-    shown.page.get_by_text("before.csv: gru").wait_for()
-    assert cells(shown, "gru")[3] == "250.25"
-    assert cells(shown, "lstm")[3] == "-"
+    expect(said).to_have_text("before.csv: gru")
+    expect(cells(shown, "gru").nth(3)).to_have_text("250.25")
+    expect(cells(shown, "lstm").nth(3)).to_have_text("-")
     assert shown.errors == []
 
 
@@ -141,8 +145,8 @@ def test_another_commits_curves_are_laid_over(shown: "Visit") -> None:
 @pytest.mark.parametrize("valid", [[100.0], [1e30, 50.0], [1.0, 1.0]])
 def test_unusual_histories_are_shown(valid: list[float], visit: "Visit") -> None:
     visit.page.goto(write_page([result("lstm", valid)]).absolute().as_uri())
-    assert pixels(visit, COLORS[0]) > 10
-    assert cells(visit, "lstm")[0] == f"{min(valid):.2f}"
+    expect_drawn(visit, COLORS[0])
+    expect(cells(visit, "lstm").first).to_have_text(f"{min(valid):.2f}")
     assert visit.errors == []
 
 
