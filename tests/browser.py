@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import ConsoleMessage, Page, Request, Route, expect, sync_playwright
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-PATIENCE_MS = 30_000  # of `expect`, as of a page's other waits
+PATIENCE_MS = 120_000  # a page may be slow to come on a busy machine
 LOCAL_SCHEMES = {"file", "data", "blob"}
 
 
@@ -46,6 +46,7 @@ def visit() -> Iterator[Visit]:
         browser = playwright.chromium.launch(executable_path=_program())
         page = browser.new_page(viewport={"width": 1440, "height": 900}, color_scheme="light")
         visit = Visit(page)
+        page.set_default_timeout(PATIENCE_MS)
         expect.set_options(timeout=PATIENCE_MS)
         page.on("console", visit.note_message)
         page.on("pageerror", lambda error: visit.errors.append(str(error)))

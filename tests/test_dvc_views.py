@@ -96,10 +96,10 @@ def plots() -> Path:
 def test_dvcs_page_draws_lines_and_a_single_epochs_points_without_a_network(plots: Path, visit: "Visit") -> None:
     visit.page.goto(plots.as_uri())
     for chart in ("long_csv", "short_csv"):
+        visit.page.locator(f"#{chart} canvas").wait_for()
         visit.page.wait_for_function(
             """(chart) => {
                 const canvas = document.querySelector(`#${chart} canvas`);
-                if (!canvas?.width) return false;
                 const left = 0.3 * canvas.width;  // of which is the legend
                 const { data } = canvas.getContext("2d").getImageData(left, 0, canvas.width - left, canvas.height);
                 let blue = 0;

@@ -22,7 +22,6 @@ from tests.workspaces import workspace
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 MODELS = ["lstm_dropout", "lstm", "gru_dropout", "gru"]
-PATIENCE_MS = 120_000  # MLflow's page is slow to come on a busy machine
 
 # What MLflow's own page complains of, whatever it shows: it asks for a login that there is not, and measures itself.
 ITS_OWN = ("/mlflow/users/current", "ResizeObserver loop")
@@ -67,7 +66,6 @@ def named_page(folder: Path, *command: str) -> Iterator[str]:
 
 def see_curves(visit: Visit, address: str) -> None:
     page = visit.page
-    page.set_default_timeout(PATIENCE_MS)
     page.goto(address)
     page.wait_for_function(DRAWN)
     wanted = [_as_page_has_it(color_of(index)) for index in range(len(MODELS))]

@@ -83,11 +83,12 @@ PIXELS = """(color) => {
 }"""
 
 
-def expect_drawn(visit: "Visit", *colors: str, absent: tuple[str, ...] = ()) -> None:
-    """Wait until the first chart has a line in each of the colors, and nothing in those that are to be absent."""
+def expect_drawn(visit: "Visit", *colors: str, absent: tuple[str, ...] = (), more_than: int = 50) -> None:
+    """Wait until the first chart has more than so many pixels of each of the colors, and none of the absent ones."""
     visit.page.wait_for_function(
-        f"([drawn, absent]) => drawn.every((color) => ({PIXELS})(color) > 10) && !absent.some({PIXELS})",
-        arg=[colors, absent],
+        f"""([drawn, absent, moreThan]) =>
+            drawn.every((color) => ({PIXELS})(color) > moreThan) && !absent.some({PIXELS})""",
+        arg=[colors, absent, more_than],
     )
 
 
@@ -112,6 +113,8 @@ def test_curves_are_switched_on_and_off_by_model_and_by_quantity(shown: "Visit")
     expect_drawn(shown, absent=(COLORS[0],))
     shown.page.get_by_label("train", exact=True).check()
     expect_drawn(shown, COLORS[0])
+    shown.page.get_by_label("train", exact=True).uncheck()
+    expect_drawn(shown, absent=(COLORS[0],))
     assert shown.errors == []
 
 
@@ -145,7 +148,7 @@ def test_another_commits_curves_are_laid_over(shown: "Visit") -> None:
 @pytest.mark.parametrize("valid", [[100.0], [1e30, 50.0], [1.0, 1.0]])
 def test_unusual_histories_are_shown(valid: list[float], visit: "Visit") -> None:
     visit.page.goto(write_page([result("lstm", valid)]).absolute().as_uri())
-    expect_drawn(visit, COLORS[0])
+    expect_drawn(visit, COLORS[0], more_than=10)
     expect(cells(visit, "lstm").first).to_have_text(f"{min(valid):.2f}")
     assert visit.errors == []
 
