@@ -22,7 +22,7 @@ SAME_MASKS = table.GPU._replace(draw_masks=draw_masks_in_turn, recorder=None)
 def model_settings() -> dict[str, Settings]:
     """The default models and those of `best`, in small; all but the default cell besides."""
     small = {"hidden_size": 24, "embedding_size": 24, "batch_size": 4, "bptt": 5, "epochs": 3, "device": "cpu"}
-    small |= {"precision": "float32"}
+    small |= {"precision": "float32", "distillation": None}
     models = {
         run: Settings.model_validate(settings).model_copy(update=small)
         for run, settings in KEPT_SETTINGS.items()

@@ -90,11 +90,14 @@ def round_trip() -> YAML:
 
 
 def in_layout(value: Any, depth: int = 0) -> Any:
-    """A value for `round_trip`, small groups on one line. depth: 0 for a whole file, 1 for a section, and so on."""
+    """A value for `round_trip`, small groups on one line. depth: 0 for a whole file, 1 for a section, and so on.
+
+    A list is as DVC writes it: each group in it on lines of its own.
+    """
     if not isinstance(value, dict):
         return value
     group = CommentedMap((key, in_layout(inner, depth + 1)) for key, inner in value.items())
-    plain = not any(isinstance(inner, dict) for inner in value.values())
+    plain = not any(isinstance(inner, dict | list) for inner in value.values())
     if depth > 1 and (plain or len(str(value)) < WIDTH - 20):
         group.fa.set_flow_style()
     return group
