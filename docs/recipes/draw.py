@@ -1,7 +1,7 @@
 """Draw docs/recipes/recipes.svg: runs of the recipes next to published results.
 
-A run is kept as docs/recipes/<recipe>-<model>.csv and .json: its history.csv and metrics.json. `default` is params.yaml
-as committed.
+A run is kept as docs/recipes/<recipe>-<model>.csv and .json: its history.csv and metrics.json; its settings are in
+settings.json. `default` is params.yaml as committed.
 """
 
 import argparse
@@ -72,9 +72,11 @@ def draw(runs: Mapping[str, tuple[History, float]], published: Mapping[str, floa
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     runs = {}
+    settings = json.loads((RUNS / "settings.json").read_text())
     for name in DRAWN:
         test = json.loads((RUNS / f"{name}.json").read_text())["test_perplexity"]
-        runs[name.replace("-", ", ").replace("_", " ")] = read_history(RUNS / f"{name}.csv"), test
+        taught = ", taught" if "distillation" in settings[name] else ""
+        runs[name.replace("-", ", ").replace("_", " ") + taught] = read_history(RUNS / f"{name}.csv"), test
     draw(runs, PUBLISHED, RUNS / "recipes.svg")
     print(f"{RUNS / 'recipes.svg'}: {'; '.join(runs)}")
 
