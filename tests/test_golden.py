@@ -96,15 +96,17 @@ def test_the_first_steps_and_the_evaluation_are_as_they_were(name: str, tmp_path
 @pytest.mark.parametrize("name", GOLDEN)
 def test_rounding_does_not_move_the_first_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another device rounds differently, and is compared with what is pinned (`test_gpu`)."""
-    pinned, draw = GOLDEN[name], nn.init.uniform_
+    pinned, draw, rounded = GOLDEN[name], nn.init.uniform_, []
 
     def draw_and_round(weight: Tensor, low: float, high: float) -> Tensor:
+        rounded.append(weight)
         draw(weight, low, high).data *= 1 + 1e-6 * torch.linspace(-1, 1, weight.numel()).view_as(weight)
         return weight
 
     monkeypatch.setattr(nn.init, "uniform_", draw_and_round)
     losses, _ = trajectory(Settings.model_validate(pinned["settings"]), sample_corpus(tmp_path))
     assert losses == pytest.approx(pinned["losses"], rel=1e-4)
+    assert rounded
 
 
 def taught(settings: Settings) -> Settings:
