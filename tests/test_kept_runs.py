@@ -53,6 +53,11 @@ def test_a_recipe_gives_the_settings_of_its_kept_runs(recipe: str) -> None:
     assert recipe_params(recipe).models == kept(recipe)
 
 
+def test_the_teacher_of_the_gru_is_trained_for_the_lstm_anyway() -> None:
+    models = recipe_params("best").models
+    assert models["gru_dropout"].teachers[0] in models["lstm_dropout"].teachers
+
+
 @pytest.mark.parametrize("recipe", ["default", *RECIPES])
 def test_the_same_over_params_yaml_as_long_as_it_is_that_of_the_kept_runs(recipe: str) -> None:
     base = read_base(ROOT)

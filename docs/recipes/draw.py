@@ -75,7 +75,7 @@ def main() -> None:
     settings = json.loads((RUNS / "settings.json").read_text())
     for name in DRAWN:
         test = json.loads((RUNS / f"{name}.json").read_text())["test_perplexity"]
-        taught = ", taught" if "distillation" in settings[name] else ""
+        taught = ", taught" if settings[name].get("distillation") else ""
         runs[name.replace("-", ", ").replace("_", " ") + taught] = read_history(RUNS / f"{name}.csv"), test
     draw(runs, PUBLISHED, RUNS / "recipes.svg")
     print(f"{RUNS / 'recipes.svg'}: {'; '.join(runs)}")
