@@ -4,6 +4,7 @@ For both cells, on random tokens in the shapes of params.yaml:
 
 - plain: nn modules, float32, `F.cross_entropy`, `SGD`, the loss read at every step, as one would write it first;
 - product: `Training.train_epoch` of pipeline.lm with each model's own settings;
+- taught: the same with two teachers of its size, an LSTM and a GRU, which have read the text before;
 - floor: the step's matrix products alone, in the product's precision.
 
 Each contestant has a process of its own. They take turns for several rounds, and each one's median counts, so that a
@@ -36,20 +37,23 @@ from pipeline.lm.device import (
     choose_device,
     choose_precision,
     chooses_tf32,
-    describe,
-    keep_freed_memory,
+    set_up_process,
     tf32_products,
 )
-from pipeline.lm.model import build_model
-from pipeline.lm.settings import Settings
-from pipeline.lm.training import Training
+from pipeline.lm.distillation import Teacher, read
+from pipeline.lm.model import LanguageModel, build_model
+from pipeline.lm.settings import Distillation, Settings
+from pipeline.lm.training import Training, train_layout
 from pipeline.project.arguments import above
 from pipeline.project.console import progress, run
+from pipeline.project.hardware import describe
 from pipeline.project.params import load_params
 
 VOCAB_SIZE = 10_000
 PYTORCH_CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "gru_textbook": nn.GRU}
 GATES = {"lstm": 4, "gru": 3, "gru_textbook": 3}
+
+LABELS = {"plain": "plain {cell}", "floor": "floor {cell}", "product": "{model}", "taught": "{model}, taught"}
 
 PlainState = Tensor | tuple[Tensor, ...] | None
 Contestant = Callable[[], float]  # runs some steps -> seconds a step
@@ -108,9 +112,11 @@ def plain_loop(settings: Settings, steps: int) -> Contestant:
 
 def product(settings: Settings, steps: int) -> Contestant:
     """The product's own epoch."""
-    keep_freed_memory()
+    set_up_process()
     text = random_text(settings, steps)
-    teachers = [build_model(teacher, VOCAB_SIZE) for teacher in settings.teachers]
+    teachers = [
+        has_read(build_model(teacher, VOCAB_SIZE), train_layout(text, settings)) for teacher in settings.teachers
+    ]
     training = Training(settings, text, text[:2], VOCAB_SIZE, teachers)
 
     def contestant() -> float:
@@ -120,6 +126,19 @@ def product(settings: Settings, steps: int) -> Contestant:
         return (now(training.device) - start) / steps
 
     return contestant
+
+
+def taught(settings: Settings, steps: int) -> Contestant:
+    """The product's own epoch with teachers."""
+    alone = settings.model_copy(update={"distillation": None})
+    teachers = [alone, alone.model_copy(update={"cell": "gru"})]
+    return product(alone.model_copy(update={"distillation": Distillation(share=0.5, teachers=teachers)}), steps)
+
+
+def has_read(teacher: LanguageModel, text: Batches) -> Teacher:
+    """An untrained teacher after reading, in half precision as the product keeps it."""
+    features = torch.cat([part.half() for part in read(teacher, text, "auto")])
+    return Teacher(features, teacher.output.weight.detach(), teacher.output.bias.detach())
 
 
 def floor(settings: Settings, steps: int) -> Contestant:
@@ -172,7 +191,7 @@ def random_text(settings: Settings, steps: int) -> Tensor:
     return torch.randint(VOCAB_SIZE, (length,), generator=torch.Generator().manual_seed(1))
 
 
-MAKERS = {"plain": plain_loop, "product": product, "floor": floor}
+MAKERS = {"plain": plain_loop, "product": product, "taught": taught, "floor": floor}
 
 
 @cache
@@ -200,7 +219,7 @@ def main() -> None:
     for name, settings in models.items():
         first_of.setdefault(settings.cell, name)
     names = [("plain", name) for name in first_of.values()] + [("floor", name) for name in first_of.values()]
-    names += [("product", name) for name in models]
+    names += [("product", name) for name in models] + [("taught", name) for name in first_of.values()]
     pools = {name: ProcessPoolExecutor(1, get_context("spawn")) for name in names}
     turns: dict[tuple[str, str], list[tuple[float, float]]] = {name: [] for name in names}
     with progress((arguments.rounds + 1) * len(names), "benchmark", "turn") as bar:
@@ -224,7 +243,7 @@ def main() -> None:
         own = seconds[kind, model]
         plain, lowest = (seconds[other, first_of[settings.cell]] for other in ("plain", "floor"))
         print(
-            f"| {model if kind == 'product' else f'{kind} {settings.cell}'} | {own * 1000:.1f}"
+            f"| {LABELS[kind].format(model=model, cell=settings.cell)} | {own * 1000:.1f}"
             f" | {settings.bptt * settings.batch_size / own:,.0f} | {plain / own:.2f} | {own / lowest:.2f}"
             f" | {turns[kind, model][-1][1]:,.0f} |"
         )

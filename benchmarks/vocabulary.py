@@ -21,10 +21,11 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline.lm.batching import Batches
-from pipeline.lm.device import choose_precision, keep_freed_memory
+from pipeline.lm.device import choose_precision, set_up_process
+from pipeline.lm.loss import SoftTargets
 from pipeline.lm.model import LanguageModel, State, build_model, num_parameters
 from pipeline.lm.settings import Settings
-from pipeline.lm.step import loss_scale, train_step
+from pipeline.lm.step import Given, loss_scale, train_step
 from pipeline.lm.update import build_optimizer
 from pipeline.project.arguments import above
 from pipeline.project.console import run
@@ -43,7 +44,11 @@ class AdaptiveModel(LanguageModel):
         self.output = nn.AdaptiveLogSoftmaxWithLoss(settings.hidden_size, vocab_size, cutoffs)
 
     def forward(
-        self, tokens: Tensor, state: State | None = None, targets: Tensor | None = None
+        self,
+        tokens: Tensor,
+        state: State | None = None,
+        targets: Tensor | None = None,
+        soft: SoftTargets | None = None,
     ) -> tuple[Tensor, State]:
         features, state = self.features(tokens, state)
         features = features.flatten(0, 1).float()
@@ -63,7 +68,7 @@ def zipf_words(vocab_size: int, length: int) -> Tensor:
 
 def measure(build: Callable[[Settings, int], LanguageModel], vocab_size: int, steps: int) -> tuple[float, int, float]:
     """Seconds of the fastest step, parameters, and the process's peak memory in gigabytes."""
-    keep_freed_memory()
+    set_up_process()
     settings = next(iter(load_params().models.values()))
     model = build(settings, vocab_size)
     precision = choose_precision(settings.precision, CPU)
@@ -74,7 +79,7 @@ def measure(build: Callable[[Settings, int], LanguageModel], vocab_size: int, st
     seconds = []
     for _ in range(steps):
         start = time.perf_counter()
-        train_step(model, optimizer, settings, precision, window.inputs, window.targets, scale, None)
+        train_step(model, optimizer, settings, precision, Given(window.inputs, window.targets, scale), None)
         seconds.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     return min(seconds), num_parameters(model), peak

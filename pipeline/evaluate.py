@@ -12,7 +12,7 @@ from pipeline.artifacts.metrics import Metrics, mismatch, write_metrics
 from pipeline.artifacts.weights import load_weights, weights_path
 from pipeline.corpus.ids import corpus_digests, load_corpus
 from pipeline.inference import dynamic_evaluation, temperature
-from pipeline.lm.device import choose_device, keep_freed_memory
+from pipeline.lm.device import choose_device, set_up_process
 from pipeline.lm.evaluation import batches_of, evaluate, perplexity
 from pipeline.lm.model import num_parameters
 from pipeline.lm.record import is_whole
@@ -21,7 +21,7 @@ from pipeline.project.files import PARAMS, PROCESSED, SPLITS, sha256
 from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.params import load_params, read_text
 from pipeline.tracking.facts import RunFacts
-from pipeline.tracking.finished import publish
+from pipeline.tracking.finished import finished_teachers, publish
 from pipeline.tracking.notes import describe_experiment
 from pipeline.tracking.registry import register
 
@@ -30,7 +30,7 @@ CODE_OF_EVALUATION = [Path("pipeline/inference/dynamic_evaluation.py"), Path("pi
 
 def evaluate_model(name: str) -> Metrics:
     """Perplexities of all three splits, best epoch and number of parameters; also written to metrics.json."""
-    keep_freed_memory()
+    set_up_process()
     params_text, params = read_text(PARAMS), load_params()
     weights_file, history_file = weights_path(name), history_path(name)
     trained = load_weights(weights_file)
@@ -47,7 +47,7 @@ def evaluate_model(name: str) -> Metrics:
     model = trained.model.to(device)
 
     perplexities: dict[str, float] = {}
-    splits = batches_of(corpus.splits(), trained.settings, device)
+    splits = batches_of(corpus.splits(), device)
     with progress(sum(map(len, splits.values())), f"evaluate {name}", "window") as bar:
         for split, batches in splits.items():
             perplexities[f"{split}_perplexity"] = perplexity(evaluate(model, batches, bar.update))
@@ -86,6 +86,8 @@ def evaluate_model(name: str) -> Metrics:
         params=params_text,
         corpus_name=params.preprocess.corpus,
     )
+    for teacher in finished_teachers(facts):
+        publish(*teacher)
     if run_id := publish(facts, history, [history_file, weights_file], metrics.figures()):
         register(facts, run_id, weights_file, metrics.valid_perplexity)
         describe_experiment()

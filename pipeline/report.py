@@ -12,6 +12,7 @@ from pipeline.project.files import CORPUS_METRICS, MODELS, PARAMS, REPORT, atomi
 from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.params import load_params
 from pipeline.project.schema import CorpusSizes
+from pipeline.project.settings import flattened
 from pipeline.reporting import curves
 from pipeline.reporting.conclusions import Conclusion, judge
 from pipeline.reporting.page import page
@@ -151,8 +152,10 @@ def _conclusion_item(conclusion: Conclusion) -> str:
 
 def _settings(results: Sequence[Result]) -> list[str]:
     """The settings that all models share, listed once, and a table of those that differ; not what is off in all."""
-    models = {result.name: {key: as_text(value) for key, value in result.settings.flat().items()} for result in results}
-    names = list(dict.fromkeys(name for result in results for name in result.settings.flat(essential=True)))
+    models = {
+        result.name: {key: as_text(value) for key, value in flattened(result.settings).items()} for result in results
+    }
+    names = list(dict.fromkeys(name for result in results for name in flattened(result.settings, essential=True)))
     values = {name: [settings.get(name, NONE) for settings in models.values()] for name in names}
     shared = [f"`{name}` {values[name][0]}" for name in names if len(set(values[name])) == 1]
     differing = [[f"`{name}`", *values[name]] for name in names if len(set(values[name])) > 1]

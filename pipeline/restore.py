@@ -26,7 +26,7 @@ from pipeline.project.schema import CorpusSizes, Params
 from pipeline.tracking.appearance import read_params
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.faults import AGAIN
-from pipeline.tracking.finished import publish_finished
+from pipeline.tracking.finished import finished_teachers, publish_finished
 from pipeline.tracking.notes import describe_experiment
 from pipeline.tracking.origin import WEIGHTS_MD5, commit_that_brought, digests_of_data, text_at
 from pipeline.tracking.registry import register
@@ -50,9 +50,13 @@ def restore() -> list[str]:
         try:
             facts, history, files = find_training(name, stages, params, at_hand)
             figures = final_figures(name, history)
+            teachers = list(finished_teachers(facts))
         except (UserError, OSError) as error:
             say(f"warning: {name} is left out: {error}")
             continue
+        for teacher in teachers:
+            _, lacked = publish_finished(*teacher, None)
+            restored += [teacher[0].model] if lacked else []
         if not is_whole(history, facts.settings):
             continue  # interrupted: it is published when it is resumed
         run_id, lacked = publish_finished(facts, history, files, figures)

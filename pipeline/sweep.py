@@ -15,15 +15,17 @@ from pipeline.artifacts.history import best_epoch
 from pipeline.artifacts.resumable import resumable
 from pipeline.artifacts.trials import EndedTrial, KeptStudy, State, read_study, study_path
 from pipeline.corpus.ids import Corpus, load_corpus
-from pipeline.lm.device import choose_device, choose_precision, describe, keep_freed_memory
+from pipeline.lm.device import choose_device, choose_precision, set_up_process
 from pipeline.lm.errors import DivergedError
-from pipeline.lm.evaluation import batches_of, evaluate, perplexity
-from pipeline.lm.memory import check_fits
+from pipeline.lm.evaluation import evaluate, in_columns, perplexity
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training, check_runs_here
 from pipeline.project.console import counted, naming, progress, run, say
+from pipeline.project.faults import explain
 from pipeline.project.files import PROCESSED
+from pipeline.project.hardware import describe
+from pipeline.project.memory import check_fits
 from pipeline.project.params import load_params
 from pipeline.reporting.spread import grouped
 from pipeline.search.groups import group_metrics
@@ -44,7 +46,7 @@ def work(sweep: Sweep, study: Study, corpus: Corpus, facts: KeptStudy) -> None:
     """Run trials until none is left, neither waiting nor being run by another worker. Raises UserError."""
     if study.is_finished():
         return
-    keep_freed_memory()
+    set_up_process()
     for settings in sweep.corners():  # find out now, and not in some trial, what the machine lacks
         check_runs_here(settings)
         check_fits(settings, len(corpus.train), len(corpus.vocabulary))
@@ -90,11 +92,11 @@ def run_trial(trial: Trial, sweep: Sweep, study: Study, corpus: Corpus, parent: 
             failure, test = "", None
             try:
                 while not (state := verdict(trial, training)):
-                    record = training.run_epoch(bar.update)
+                    record = training.run_epoch(lambda: bar.update(training.steps_taken - bar.n))
                     tracked.publish(history)
                     say(f"{title}: epoch {record.epoch}/{settings.epochs}  valid {record.valid_perplexity:.6g}")
             except DivergedError as error:
-                state, failure = "diverged", str(error)
+                state, failure = "diverged", explain(error)
             except TakenOverError:
                 tracked.leave()
                 raise
@@ -121,8 +123,7 @@ def verdict(trial: Trial, training: Training) -> State | None:
 def test_perplexity(training: Training, corpus: Corpus) -> float:
     """Of the best epoch's weights, whose validation perplexity is in the history."""
     training.model.load_state_dict(training.best_weights)
-    text = batches_of({"test": corpus.test}, training.settings, training.device)["test"]
-    return perplexity(evaluate(training.model, text))
+    return perplexity(evaluate(training.model, in_columns(corpus.test.to(training.device))))
 
 
 def final_figures(history: Sequence[EpochRecord], test: float | None) -> dict[str, float]:

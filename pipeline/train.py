@@ -4,27 +4,38 @@ Several processes share the work if torchrun starts them or `processes` in param
 """
 
 import argparse
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.artifacts.checkpoint import CODE
 from pipeline.artifacts.code_digest import code_digest
 from pipeline.artifacts.history import best_epoch, history_path, write_history
 from pipeline.artifacts.resumable import ResumableTraining, resumable
+from pipeline.artifacts.teachers import (
+    TEACHER,
+    check_room,
+    forget_other_teachers,
+    named_teachers,
+    read_once,
+    teacher_history_path,
+)
 from pipeline.artifacts.weights import save_weights, weights_path
 from pipeline.corpus.ids import Corpus, corpus_digests, load_corpus
-from pipeline.lm.device import keep_freed_memory
+from pipeline.lm.device import set_up_process
+from pipeline.lm.distillation import Teacher
 from pipeline.lm.distributed import check_shares, rank, world_size
 from pipeline.lm.evaluation import perplexity
-from pipeline.lm.memory import check_fits
-from pipeline.lm.model import LanguageModel, num_parameters
+from pipeline.lm.model import num_parameters
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.settings import Settings
-from pipeline.lm.training import Training, check_runs_here
+from pipeline.lm.training import Training, check_runs_here, train_layout
 from pipeline.project.console import counted, naming, progress, run, say
 from pipeline.project.files import PARAMS, PROCESSED
 from pipeline.project.inputs import FixedInputs, Inputs
+from pipeline.project.memory import check_fits
 from pipeline.project.params import load_params, read_text
 from pipeline.project.processes import ending_with_dvc, fail_together, launch, launched, peer_failures, process_group
 from pipeline.project.schema import Params
@@ -32,12 +43,13 @@ from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.finished import publish
 from pipeline.tracking.live import live_run
 
-TEACHER = "_teacher"  # how the checkpoints of teachers are named, which no model of params.yaml can be
+Keep = Callable[[ResumableTraining], list[Path]]  # writes the results so far, and says in which files
 
 
 class Start(NamedTuple):
-    """What a training run was started with."""
+    """What a training run was started with; model: the one that it is for, be it its own or that of a teacher."""
 
+    model: str
     params_text: str
     params: Params
     corpus: Corpus
@@ -46,16 +58,17 @@ class Start(NamedTuple):
 
 def train(name: str) -> None:
     """Train a model to its end, its teachers first, keeping its best weights and its history. Raises UserError."""
-    keep_freed_memory()
+    set_up_process()
     with fail_together(), naming(name):
         inputs = FixedInputs(name, partial(training_inputs, name))
-        start = Start(read_text(PARAMS), load_params(), load_corpus(), inputs)
+        start = Start(name, read_text(PARAMS), load_params(), load_corpus(), inputs)
         settings = start.params.model(name)
         check(name, settings, start.corpus)
     with naming(name), inputs:
+        forget_other_teachers(name, settings)
         teachers = train_teachers(name, settings, start)
         with resumable(name, settings, start.corpus, start.params.checkpoint_minutes, teachers) as training:
-            run_to_end(name, training, start, keeps_results=True)
+            run_to_end(name, training, start, partial(keep_model, name, start.corpus))
 
 
 def check(name: str, settings: Settings, corpus: Corpus) -> None:
@@ -65,31 +78,40 @@ def check(name: str, settings: Settings, corpus: Corpus) -> None:
     with naming(name):
         check_runs_here(settings)
         check_fits(settings, len(corpus.train), len(corpus.vocabulary))
+        check_room(settings, corpus)
 
 
-def named_teachers(name: str, settings: Settings) -> list[tuple[str, Settings]]:
-    """A model's teachers, by the names under which they are trained."""
-    return [(f"{name}_teacher_{number}", teacher) for number, teacher in enumerate(settings.teachers, start=1)]
-
-
-def train_teachers(name: str, settings: Settings, start: Start) -> list[LanguageModel]:
-    """The teachers of a model, with their best weights. Their checkpoints stay, for other models with the same one."""
-    models = []
+def train_teachers(name: str, settings: Settings, start: Start) -> list[Teacher]:
+    """The teachers of a model, which have read the text. What is kept of them serves other models with the same one."""
+    found = []
     for title, wanted in named_teachers(name, settings):
         teachers = train_teachers(title, wanted, start)
         minutes = start.params.checkpoint_minutes
         waiting = title if world_size() == 1 else ""  # others would not wait for a first process that waits
         with naming(title), resumable(TEACHER, wanted, start.corpus, minutes, teachers, waiting=waiting) as training:
-            run_to_end(title, training, start, keeps_results=False)
-            training.model.load_state_dict(training.best_weights)
-            models.append(training.model)
-    return models
+            run_to_end(title, training, start, partial(keep_history, teacher_history_path(start.model, title)))
+            found.append(let_read(title, training, settings, start.corpus))
+    return found
 
 
-def run_to_end(name: str, training: ResumableTraining, start: Start, *, keeps_results: bool) -> None:
+def let_read(title: str, training: ResumableTraining, settings: Settings, corpus: Corpus) -> Teacher:
+    """A teacher with its best weights that has read the training text, as a model with these settings does."""
+    training.model.load_state_dict(training.best_weights)
+    text = train_layout(corpus.train.to(training.device), settings)
+    reading = partial(read_once, training.checkpoint, training.model, training.settings.precision, text)
+    if rank() > 0:
+        features = reading()
+    else:
+        with progress(len(text), f"{title} reads the text", "window") as bar:
+            features = reading(bar.update)
+    output = training.model.output
+    return Teacher(features, output.weight.detach(), output.bias.detach())
+
+
+def run_to_end(name: str, training: ResumableTraining, start: Start, keep: Keep) -> None:
     """Train to the end, which the terminal and MLflow are told about.
 
-    keeps_results: after every epoch, in the model's files, which MLflow gets in the end
+    keep: what is done after every epoch; MLflow gets the files in the end
     """
     if rank() > 0:
         while not training.finished:
@@ -109,13 +131,10 @@ def run_to_end(name: str, training: ResumableTraining, start: Start, *, keeps_re
         params=start.params_text,
         corpus_name=params.preprocess.corpus,
     )
-    files = [history_path(name), weights_path(name)] if keeps_results else []
-    if training.history and keeps_results:
-        keep(name, training, start.corpus)
+    files = keep(training) if training.history else []
     if training.finished:
         say(f"{name}: was finished after epoch {len(training.history)}")
-        if keeps_results:  # a teacher has had its run, perhaps as another model's
-            publish(facts, training.history, files)
+        publish(facts, training.history, files)
         return
     if place := training.place():
         say(f"{name}: going on after {place}")
@@ -126,9 +145,8 @@ def run_to_end(name: str, training: ResumableTraining, start: Start, *, keeps_re
         peer_failures(),
     ):
         while not training.finished:
-            record = training.run_epoch(bar.update)
-            if keeps_results:
-                keep(name, training, start.corpus)
+            record = training.run_epoch(lambda: bar.update(training.steps_taken - bar.n))
+            files = keep(training)
             tracked.publish(training.history)
             say(epoch_line(name, record, settings.epochs, best=record == best_epoch(training.history)))
             start.inputs.warn_once()
@@ -138,7 +156,7 @@ def run_to_end(name: str, training: ResumableTraining, start: Start, *, keeps_re
         tracked.end("FINISHED", files=files)
 
 
-def keep(name: str, training: ResumableTraining, corpus: Corpus) -> None:
+def keep_model(name: str, corpus: Corpus, training: ResumableTraining) -> list[Path]:
     """Write a model's best weights so far and its history."""
     save_weights(
         weights_path(name),
@@ -150,7 +168,13 @@ def keep(name: str, training: ResumableTraining, corpus: Corpus) -> None:
         gpu=training.gpu,
         data_sha256=corpus.fingerprint,
     )
-    write_history(history_path(name), training.history)
+    return [*keep_history(history_path(name), training), weights_path(name)]
+
+
+def keep_history(path: Path, training: ResumableTraining) -> list[Path]:
+    """Write what has been trained so far, of a teacher without its weights."""
+    write_history(path, training.history)
+    return [path]
 
 
 def so_far(training: Training) -> str:

@@ -1,12 +1,18 @@
 """Settings small enough to train in a test, a model of such a size, the project's root and its params files."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from pipeline.artifacts.weights import save_weights
-from pipeline.lm.model import build_model
+from pipeline.lm.distillation import Teacher, read
+from pipeline.lm.model import LanguageModel, build_model
 from pipeline.lm.settings import Settings
+from pipeline.lm.training import train_layout
 from pipeline.project.files import MODELS
 from pipeline.project.params import parse_params, parse_yaml, read_yaml
 from pipeline.project.recipes import lay_over
@@ -47,6 +53,20 @@ def small_settings(**overrides: Any) -> Settings:
         "precision": "float32",
     }
     return Settings.model_validate(settings | overrides)
+
+
+def that_have_read(
+    text: Tensor, settings: Settings, models: Sequence[LanguageModel], dtype: torch.dtype = torch.float16
+) -> list[Teacher]:
+    """Models as teachers of one with these settings, which have read its training text [length]; as trained, in half
+    precision.
+    """
+    layout = train_layout(text, settings)
+    features = [torch.cat([part.to(dtype) for part in read(model, layout, "float32")]) for model in models]
+    return [
+        Teacher(its, model.output.weight.detach(), model.output.bias.detach())
+        for its, model in zip(features, models, strict=True)
+    ]
 
 
 def everything(cell: str, optimizer: dict[str, Any]) -> Settings:

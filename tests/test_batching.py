@@ -52,7 +52,7 @@ def test_each_column_goes_on_from_window_to_window(length: int, batch_size: int,
 
 
 def test_a_text_of_one_token_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least two tokens"):
+    with pytest.raises(AssertionError):
         Batches(torch.tensor([3]), batch_size=1, bptt=1)
 
 

@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.lm.device import choose_device
-from pipeline.lm.errors import DeviceError
-from pipeline.project.console import UserError, run
+from pipeline.project.console import UserError, naming, run
 from tests.small import ROOT
 
 ENDING = """
@@ -226,6 +225,6 @@ def test_a_fault_of_ours_is_not_hidden() -> None:
 
 def test_cuda_asked_for_and_missing_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(DeviceError, match="set device: auto or cpu"):
+    with pytest.raises(UserError, match=r"^lstm: device is cuda.*set device: auto or cpu$"), naming("lstm"):
         choose_device("cuda")
     assert choose_device("auto").type == "cpu"

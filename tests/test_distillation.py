@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,31 +14,43 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from ruamel.yaml import YAML
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, multiprocessing
 
 from pipeline import train as command
-from pipeline.artifacts.checkpoint import checkpoint_path, fingerprint, load_checkpoint, save_checkpoint
+from pipeline.artifacts.checkpoint import (
+    checkpoint_path,
+    delete_checkpoint,
+    fingerprint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from pipeline.artifacts.history import history_path, read_history
+from pipeline.artifacts.teachers import TEACHER
 from pipeline.corpus.ids import load_corpus, write_corpus
 from pipeline.evaluate import evaluate_model
 from pipeline.lm import backend as table
 from pipeline.lm.batching import IGNORED
-from pipeline.lm.distillation import TaughtModel
+from pipeline.lm.distillation import Teacher, Teachers
 from pipeline.lm.loss import ROWS, SoftTargets, linear_cross_entropy, linear_cross_entropy_by_rows
-from pipeline.lm.memory import bytes_of_weights, num_weights
 from pipeline.lm.model import LanguageModel, build_model
-from pipeline.lm.settings import Settings, overlay
-from pipeline.lm.training import Training
+from pipeline.lm.settings import Settings
+from pipeline.lm.training import Training, train_layout
 from pipeline.params import check
 from pipeline.project.console import UserError
 from pipeline.project.files import SPLITS
+from pipeline.project.memory import bytes_of_weights
 from pipeline.project.params import load_params, parse_params
+from pipeline.project.settings import flattened, overlay
+from pipeline.restore import restore
 from pipeline.search.sweep_file import load_sweep
-from pipeline.train import TEACHER, train
+from pipeline.train import train
 from tests.recorder import RecordedOnCPU
-from tests.small import ROOT, default_params, small_settings
+from tests.small import ROOT, default_params, small_settings, that_have_read
 from tests.workspaces import held_until_awaited
 
 VOCAB = 30
@@ -58,7 +71,7 @@ def untrained_teachers(settings: Settings) -> list[LanguageModel]:
 
 
 def new_training(settings: Settings) -> Training:
-    return Training(settings, TEXT, TEXT[:99], VOCAB, untrained_teachers(settings))
+    return Training(settings, TEXT, TEXT[:99], VOCAB, that_have_read(TEXT, settings, untrained_teachers(settings)))
 
 
 def weights(model: LanguageModel) -> Tensor:
@@ -102,36 +115,61 @@ def test_what_a_model_predicts_already_teaches_it_nothing() -> None:
     """Each window goes on from the one before: with the wrong state of a teacher, a gradient would be left."""
     settings = student(dropout=0.0, weight_dropout=0.0)
     model = build_model(settings.model_copy(update={"init_range": 0.5}), VOCAB)
-    learner = TaughtModel(model, [copy.deepcopy(model), copy.deepcopy(model)], share=1.0)
-    state = None
-    for window in TEXT[:40].view(4, 5, 2):
-        loss, state = learner(window, state, window)
+    itself = that_have_read(TEXT, settings, [model, model], torch.float32)
+    model.train()
+    windows, teachers, state = train_layout(TEXT, settings), Teachers(itself, 1.0, torch.float32, TEXT.device), None
+    for step, (inputs, targets, _) in enumerate(windows):
+        loss, state = model(inputs, state, targets, teachers.soft_targets(*windows.steps(step)))
         gradients = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
         assert all(gradient.abs().max() < 1e-5 for gradient in gradients)
-    own = torch.autograd.grad(model(window, None, window)[0], list(model.parameters()))
+    own = torch.autograd.grad(model(inputs, None, targets)[0], list(model.parameters()))
     assert max(gradient.abs().max() for gradient in own) > 0.1
 
 
 def test_the_teachers_say_the_geometric_mean_of_what_each_predicts_without_dropout() -> None:
     settings = student()
-    teachers = untrained_teachers(settings)
-    learner = TaughtModel(build_model(settings, VOCAB), teachers, share=0.5)
-    tokens, soft = TEXT[:20].view(5, 4), []
-    learner.model.loss = lambda features, targets, given: soft.append(given) or features.sum()  # type: ignore[method-assign]
-    learner.train()(tokens, None, tokens)
-    product = torch.stack([teacher.eval()(tokens)[0].softmax(2) for teacher in teachers]).prod(0).sqrt()
-    (given,) = soft
+    models = untrained_teachers(settings)
+    teachers = Teachers(that_have_read(TEXT, settings, models, torch.float32), 0.5, torch.float32, TEXT.device)
+    tokens = train_layout(TEXT, settings)[0].inputs
+    given = teachers.soft_targets(0, len(tokens))
+    product = torch.stack([model.eval()(tokens)[0].softmax(2) for model in models]).prod(0).sqrt()
     predicted = (given.features @ given.weight + given.bias).softmax(1)
     torch.testing.assert_close(predicted, (product / product.sum(2, keepdim=True)).flatten(0, 1))
 
 
+@given(st.integers(30, 300), st.integers(1, 9), st.integers(1, 30), st.data())
+def test_a_window_wherever_it_is_cut_has_what_teachers_that_run_along_make_of_it(
+    length: int, batch_size: int, bptt: int, data: st.DataObject
+) -> None:
+    settings = student(batch_size=batch_size, bptt=bptt)
+    model, text = untrained_teachers(settings)[0].eval(), TEXT[:length]
+    teachers = Teachers(that_have_read(text, settings, [model], torch.float32), 0.5, torch.float32, TEXT.device)
+    windows = train_layout(text, settings).cut_at(data.draw(st.integers(1, bptt)))
+    state = None
+    for step, (inputs, _, _) in enumerate(windows):
+        with torch.no_grad():
+            features, state = model.features(inputs, state)
+        kept = teachers.soft_targets(*windows.steps(step)).features
+        torch.testing.assert_close(kept, features.flatten(0, 1), rtol=1e-5, atol=1e-6)
+
+
+def test_half_precision_moves_no_loss_by_a_thousandth() -> None:
+    settings = student()
+    losses = []
+    for dtype in (torch.float16, torch.float32):
+        teachers = that_have_read(TEXT, settings, untrained_teachers(settings), dtype)
+        losses.append(Training(settings, TEXT, TEXT[:99], VOCAB, teachers).train_epoch(1)[0])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert losses[0] != losses[1]
+
+
 def test_training_changes_the_model_alone() -> None:
     settings = student()
-    teachers = untrained_teachers(settings)
-    before = list(map(weights, teachers))
-    training = Training(settings, TEXT, TEXT[:99], VOCAB, teachers)
+    models = untrained_teachers(settings)
+    before = list(map(weights, models))
+    training = Training(settings, TEXT, TEXT[:99], VOCAB, that_have_read(TEXT, settings, models))
     training.run_epoch()
-    assert all(map(torch.equal, map(weights, teachers), before))
+    assert all(map(torch.equal, map(weights, models), before))
     assert set(training.state_dict()["model"]) == set(build_model(settings, VOCAB).state_dict())
     alone = Training(settings.model_copy(update={"distillation": None}), TEXT, TEXT[:99], VOCAB)
     alone.run_epoch()
@@ -151,9 +189,8 @@ def test_a_training_restored_in_the_middle_of_an_epoch_ends_with_the_same_weight
         if half.current and half.current.steps == taken:
             raise KilledError
 
-    half.pause = kill  # type: ignore[method-assign]
     with pytest.raises(KilledError):
-        half.run_epoch()
+        half.run_epoch(kill)
     saved = copy.deepcopy(half.state_dict())
     restored = new_training(settings)
     restored.load_state_dict(saved)
@@ -249,7 +286,7 @@ def test_of_a_teacher_only_what_differs_is_told() -> None:
         "distillation.teachers.1.cell": "gru",
     }
     for essential in (True, False):
-        flat = settings.flat(essential=essential)
+        flat = flattened(settings, essential=essential)
         assert {name: value for name, value in flat.items() if name.startswith("distillation")} == told
 
 
@@ -261,9 +298,17 @@ def test_a_teacher_may_have_teachers() -> None:
     assert teacher.teachers[0].epochs == 9
 
 
+def nested(generations: int) -> dict[str, Any]:
+    return {"share": 0.2, "teachers": [{"distillation": nested(generations - 1)} if generations else {}]}
+
+
 @pytest.mark.parametrize(
     ("distillation", "message"),
     [
+        *(
+            (nested(deep), r"^params\.yaml: models\.lstm\.distillation.*: 3 generations at most: leave some out")
+            for deep in (3, 10, 60)
+        ),
         ({"share": 1.5}, "models.lstm.distillation.share = 1.5: input should be less than or equal to 1"),
         ({"share": 0.0}, "models.lstm.distillation.share = 0.0: input should be greater than 0"),
         ({"teachers": []}, r"models.lstm.distillation.teachers = \[\]: .*at least 1"),
@@ -301,14 +346,95 @@ def test_teachers_are_trained_first_and_once(capsys: pytest.CaptureFixture) -> N
     assert "gru_teacher_2: was finished after epoch 1" in second
     assert len(read_history(history_path("gru"))) == 2
     assert {path.parent.name for path in Path("results").rglob("history.csv")} == {"lstm", "gru"}
-    client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
-    (experiment,) = (e for e in client.search_experiments() if e.name == "recurrent-lm")
-    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert set(runs) == {"lstm", "gru", "lstm_teacher_1", "lstm_teacher_2"}
-    assert {run.info.status for run in runs.values()} == {"FINISHED"}
-    assert runs["lstm"].data.params["distillation.teachers.1.cell"] == "gru"
+    assert set(runs()) == {"lstm", "gru", "lstm_teacher_1", "lstm_teacher_2"}
+    assert {run.info.status for run in runs().values()} == {"FINISHED"}
+    assert runs()["lstm"].data.params["distillation.teachers.1.cell"] == "gru"
     figures = evaluate_model("lstm")
     assert figures.valid_perplexity == pytest.approx(read_history(history_path("lstm"))[-1].valid_perplexity, rel=1e-6)
+
+
+def runs() -> dict[str, Run]:
+    client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
+    (experiment,) = (e for e in client.search_experiments() if e.name == "recurrent-lm")
+    found = client.search_runs([experiment.experiment_id])
+    assert len({run.info.run_name for run in found}) == len(found)
+    return {run.info.run_name: run for run in found}
+
+
+@pytest.mark.usefixtures("two_students")
+@pytest.mark.parametrize("later", ["train", "evaluate", "restore"])
+def test_a_teachers_run_that_mlflow_missed_is_written_once_and_later(
+    later: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as unreachable:
+        unreachable.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        train("lstm")
+    for _ in range(2):
+        {"train": train, "evaluate": evaluate_model, "restore": lambda _: restore()}[later]("lstm")
+        assert {run.info.status for run in runs().values()} == {"FINISHED"}
+        assert runs().keys() == {"lstm", "lstm_teacher_1", "lstm_teacher_2"}
+
+
+@pytest.mark.usefixtures("two_students")
+def test_a_teachers_run_whose_training_was_killed_at_its_end_is_finished_at_the_next_start() -> None:
+    train("lstm")
+    client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
+    for run in runs().values():
+        client.set_terminated(run.info.run_id, "KILLED")
+        client.delete_tag(run.info.run_id, "history")
+    train("lstm")
+    assert {run.info.status for run in runs().values()} == {"FINISHED"}
+
+
+@pytest.mark.usefixtures("two_students")
+def test_the_histories_of_teachers_are_kept_beside_the_models_for_as_long_as_it_has_them() -> None:
+    train("lstm")
+    folder = Path("results/models/lstm")
+    assert [len(read_history(folder / f"teacher_{number}.csv")) for number in (1, 2)] == [1, 1]
+    params = json.loads(Path("params.yaml").read_text())
+    del params["models"]["lstm"]["distillation"]["teachers"][1]
+    Path("params.yaml").write_text(json.dumps(params))
+    train("lstm")
+    assert [path.name for path in folder.glob("teacher_*")] == ["teacher_1.csv"]
+
+
+def features() -> list[Path]:
+    return sorted(Path(".checkpoints").glob("*.features"))
+
+
+@pytest.mark.usefixtures("two_students")
+def test_what_teachers_make_of_the_text_is_shared_and_goes_with_their_checkpoints() -> None:
+    train("lstm")
+    kept = {path: path.stat().st_mtime_ns for path in features()}
+    assert len(kept) == 2
+    train("gru")
+    assert {path: path.stat().st_mtime_ns for path in features()} == kept
+    delete_checkpoint(features()[0].with_name(f"{features()[0].name.split('.')[0]}.pt"))
+    assert len(features()) == 1
+    for checkpoint in Path(".checkpoints").glob(f"{TEACHER}-*.pt"):
+        checkpoint.unlink()
+    train("lstm")
+    assert len(features()) == 2
+
+
+@pytest.mark.usefixtures("two_students")
+def test_features_that_are_damaged_are_made_anew() -> None:
+    train("lstm")
+    (path, _), content = features(), features()[0].read_bytes()
+    for damaged in (content[:-1], b"", content[:100] + bytes([content[100] ^ 1]) + content[101:]):
+        path.write_bytes(damaged)
+        train("lstm")
+        assert path.read_bytes() == content
+
+
+@pytest.mark.usefixtures("two_students")
+def test_a_disk_without_room_for_what_teachers_make_of_the_text_is_told_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1_000))
+    with pytest.raises(UserError, match=r"^lstm: what its teachers .* takes 9\.6 kB in .*, where 1 kB are free: free"):
+        train("lstm")
+    assert not Path(".checkpoints").exists()
 
 
 @pytest.mark.usefixtures("two_students")
@@ -322,17 +448,20 @@ def test_a_model_learns_from_the_best_weights_of_its_teachers(monkeypatch: pytes
         saved["best_weights"] = {name: weight + 1 for name, weight in saved["model"].items()}
         save_checkpoint(path, saved)
         best.append(saved["best_weights"])
-    given: list[LanguageModel] = []
-    learner = Training.learner
+    given: list[Teacher] = []
 
-    def note(training: Training, teachers: Sequence[LanguageModel]) -> nn.Module:
+    def note(teachers: Sequence[Teacher], *others: Any) -> Teachers:
         given.extend(teachers)
-        return learner(training, teachers)
+        return Teachers(teachers, *others)
 
-    monkeypatch.setattr(Training, "learner", note)
+    monkeypatch.setattr("pipeline.lm.training.Teachers", note)
     train("gru")
-    for teacher, wanted_weights in zip(given, best, strict=True):
-        assert all(torch.equal(weight, wanted_weights[name]) for name, weight in teacher.state_dict().items())
+    text = load_corpus().train
+    for teacher, wanted, its_weights in zip(given, load_params().model("gru").teachers, best, strict=True):
+        model = build_model(wanted, 3)
+        model.load_state_dict(its_weights)
+        (expected,) = that_have_read(text, load_params().model("gru"), [model])
+        assert all(map(torch.equal, teacher, expected))
 
 
 @pytest.mark.usefixtures("two_students")
@@ -355,13 +484,13 @@ def test_a_teacher_takes_memory_too() -> None:
     with_teachers = student()
     alone = with_teachers.model_copy(update={"distillation": None})
     more = bytes_of_weights(with_teachers, VOCAB) - bytes_of_weights(alone, VOCAB)
-    teachers = sum(num_weights(teacher, VOCAB) for teacher in with_teachers.teachers)
-    assert more == 4 * (teachers + 2 * 16 * VOCAB)
+    assert more == 4 * 2 * 16 * VOCAB
 
 
 def test_the_wrong_number_of_teachers_is_noticed() -> None:
-    with pytest.raises(ValueError, match="ask for 2 teachers, and 1 are given"):
-        Training(student(), TEXT, TEXT[:99], VOCAB, untrained_teachers(student())[:1])
+    one = that_have_read(TEXT, student(), untrained_teachers(student())[:1])
+    with pytest.raises(AssertionError):
+        Training(student(), TEXT, TEXT[:99], VOCAB, one)
 
 
 @pytest.mark.usefixtures("two_students")

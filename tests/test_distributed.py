@@ -44,13 +44,14 @@ def trajectory(settings: Settings) -> tuple[torch.Tensor, list[tuple[float, floa
     """Weights after every step [steps, parameters], and the perplexities and gradient norm of two epochs."""
     text = torch.randint(VOCAB, (settings.batch_size * settings.bptt * STEPS // 2,), generator=torch.Generator())
     training = Training(settings, text, text[:1234], VOCAB)
-    weights: list[torch.Tensor] = []
+    weights: dict[tuple[int, int], torch.Tensor] = {}  # by epoch and step, which stay as they are in validation
 
     def note() -> None:
-        weights.append(torch.cat([parameter.detach().flatten() for parameter in training.model.parameters()]))
+        own = torch.cat([parameter.detach().flatten() for parameter in training.model.parameters()])
+        weights[len(training.history), training.current.steps] = own
 
     records = [training.run_epoch(note) for _ in range(settings.epochs)]
-    return torch.stack(weights), [(r.train_perplexity, r.valid_perplexity, r.grad_norm) for r in records]
+    return torch.stack([*weights.values()]), [(r.train_perplexity, r.valid_perplexity, r.grad_norm) for r in records]
 
 
 def interrupted(settings: Settings) -> torch.Tensor:
@@ -65,9 +66,8 @@ def interrupted(settings: Settings) -> torch.Tensor:
             saved.append(copy.deepcopy(broadcast(training.state_dict())))
             raise KeyboardInterrupt
 
-    training.pause = leave
     with suppress(KeyboardInterrupt):
-        training.run_epoch()
+        training.run_epoch(leave)
     training = Training(settings, text, text[:1234], VOCAB)
     training.load_state_dict(saved[0])
     training.run_epoch()

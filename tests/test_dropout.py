@@ -14,7 +14,6 @@ from pipeline.lm.dropout import (
     draw_masks_in_turn,
     dropped_weights,
     dropped_weights_in_one_piece,
-    recurrent_weights,
 )
 from pipeline.lm.model import build_model
 from tests.small import small_settings
@@ -107,7 +106,7 @@ def test_with_dropped_weights_a_layer_is_the_one_that_has_them_at_zero(cell: str
     x = torch.randn(5, 3, 6)
     with torch.no_grad():
         state = layer(torch.randn(1, 3, 6))[1]
-    recurrent = recurrent_weights(layer)
+    recurrent = {name: layer.get_parameter(name) for name in layer.recurrent_weights}
     assert sum(weight.numel() for weight in recurrent.values()) == 8 * 8 * (4 if cell == "lstm" else 3)
     masks = {name: draw(draw_masks, 0.4, *weight.shape) for name, weight in recurrent.items()}
     outputs, _ = functional_call(layer, way(layer, masks), (x, state))
@@ -127,7 +126,7 @@ def test_with_dropped_weights_a_layer_is_the_one_that_has_them_at_zero(cell: str
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_for_cudnn_all_weights_of_a_layer_lie_in_one_piece_in_its_order(cell: str) -> None:
     layer = CELLS[cell](6, 8)
-    masks = {name: torch.ones_like(weight) for name, weight in recurrent_weights(layer).items()}
+    masks = {name: torch.ones_like(layer.get_parameter(name)) for name in layer.recurrent_weights}
     weights = dropped_weights_in_one_piece(layer, masks)
     assert list(weights) == ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
     start = weights["weight_ih_l0"].data_ptr()

@@ -25,9 +25,10 @@ from pipeline.inference.dynamic_evaluation import dynamic_losses
 from pipeline.lm.batching import Batches
 from pipeline.lm.evaluation import evaluate
 from pipeline.lm.model import LanguageModel, build_model
-from pipeline.lm.settings import DynamicEvaluation, Settings, overlay
+from pipeline.lm.settings import DynamicEvaluation, Settings
 from pipeline.lm.training import Training
-from tests.small import KEPT_SETTINGS, ROOT
+from pipeline.project.settings import overlay
+from tests.small import KEPT_SETTINGS, ROOT, that_have_read
 
 GOLDEN_FILE = ROOT / "tests/golden.json"
 GOLDEN: dict[str, dict[str, Any]] = json.loads(GOLDEN_FILE.read_text()) if GOLDEN_FILE.exists() else {}
@@ -57,7 +58,8 @@ def trajectory(settings: Settings, corpus: Corpus) -> tuple[list[float], Trainin
     losses = []
     for windows in WINDOWS:
         text = corpus.train[: windows * settings.batch_size * settings.bptt + 1]
-        teachers = [build_model(teacher, len(corpus.vocabulary)) for teacher in settings.teachers]  # untrained
+        untrained = [build_model(teacher, len(corpus.vocabulary)) for teacher in settings.teachers]
+        teachers = that_have_read(text, settings, untrained)
         training = Training(settings, text, corpus.valid, len(corpus.vocabulary), teachers)
         torch.manual_seed(settings.seed)
         losses.append(training.train_epoch(epoch=1)[0])

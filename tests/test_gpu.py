@@ -14,9 +14,9 @@ from torch import Tensor
 
 from pipeline.lm import backend as table
 from pipeline.lm.batching import Batches
-from pipeline.lm.device import choose_device, trains_in_bfloat16
+from pipeline.lm.device import choose_device, make_reproducible, trains_in_bfloat16
 from pipeline.lm.dropout import draw_masks_in_turn
-from pipeline.lm.errors import DeviceError
+from pipeline.lm.errors import TooFewGpusError
 from pipeline.lm.evaluation import evaluate, perplexity
 from pipeline.lm.model import build_model
 from pipeline.lm.settings import Settings
@@ -37,6 +37,7 @@ needs_cuda = pytest.mark.skipif(DEVICE != "cuda", reason="needs CUDA itself")
 
 @pytest.fixture(autouse=True)
 def by_the_gpus_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_reproducible()
     if DEVICE == "cpu":
         monkeypatch.setitem(table.BACKENDS, "cpu", table.GPU._replace(recorder=None))
 
@@ -119,9 +120,8 @@ def test_a_training_left_in_the_middle_of_an_epoch_ends_with_the_same_weights_to
         if left.current.steps == taken:
             raise KeyboardInterrupt
 
-    left.pause = leave
     with pytest.raises(KeyboardInterrupt):
-        left.run_epoch()
+        left.run_epoch(leave)
     saved = io.BytesIO()
     torch.save(left.state_dict(), saved)
     saved.seek(0)
@@ -205,5 +205,6 @@ def test_an_epoch_of_the_sample_corpus_and_its_evaluation_as_on_a_cpu(
 def test_two_ranks_on_one_gpu_are_refused_with_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus = torch.cuda.device_count()
     monkeypatch.setenv("LOCAL_RANK", str(gpus))
-    with pytest.raises(DeviceError, match=f"more processes than GPUs, of which this machine has {gpus}"):
+    with pytest.raises(TooFewGpusError) as fault:
         choose_device("cuda")
+    assert fault.value.args == (gpus,)

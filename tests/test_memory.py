@@ -9,11 +9,18 @@ import pytest
 import torch
 
 from pipeline.corpus.ids import load_corpus, write_corpus
-from pipeline.lm import memory
 from pipeline.lm.batching import Batches
-from pipeline.lm.errors import OutOfMemoryError, TrainingError
-from pipeline.lm.memory import as_size, bytes_of_weights, bytes_of_window, check_fits, num_weights
+from pipeline.lm.errors import TrainingError
 from pipeline.lm.model import build_model, num_parameters
+from pipeline.project import memory
+from pipeline.project.memory import (
+    OutOfMemoryError,
+    as_size,
+    bytes_of_weights,
+    bytes_of_window,
+    check_fits,
+    num_weights,
+)
 from tests.small import CELLS, small_settings
 
 TOKENS, VOCAB = 10_000, 500

@@ -12,10 +12,10 @@ from dvc.utils.serialize import parse_yaml as parse_as_dvc
 from ruamel.yaml import YAML
 
 from pipeline import recipe as command
-from pipeline.lm.settings import overlay
 from pipeline.project.console import UserError
 from pipeline.project.params import load_params, parse_params, parse_yaml, read_yaml
 from pipeline.project.recipes import differences, lay_over, read_base
+from pipeline.project.settings import overlay
 from pipeline.recipe import use_recipe
 from tests.small import ROOT, default_params
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from pipeline.lm import backend as table
-from pipeline.lm.errors import DeviceError
+from pipeline.lm.errors import NotRecordableError
 from pipeline.lm.replay import WARM_UP
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training
+from pipeline.project.faults import explain
 from tests.recorder import CannotRecord, RecordedOnCPU
 from tests.small import CELLS, OPTIMIZERS, everything, small_settings
 
@@ -103,9 +104,8 @@ def test_a_training_restored_in_the_middle_of_an_epoch_replays_the_steps_that_it
         if half.current.steps == taken:
             raise KilledError
 
-    half.pause = kill
     with pytest.raises(KilledError):
-        half.run_epoch()
+        half.run_epoch(kill)
     saved = copy.deepcopy(half.state_dict())
     restored = Watched(settings, monkeypatch, RecordedOnCPU)
     restored.load_state_dict(saved)
@@ -119,8 +119,9 @@ def test_a_training_restored_in_the_middle_of_an_epoch_replays_the_steps_that_it
 def test_where_recording_fails_it_says_why_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """It cannot go on step by step: the random generator of a GPU stays as it was while recording."""
     training = Watched(everything("gru", OPTIMIZERS[0]), monkeypatch, CannotRecord)
-    with pytest.raises(DeviceError, match=r"\(operation not permitted .* capturing\): set cuda_graph: off$"):
+    with pytest.raises(NotRecordableError) as fault:
         training.run_epoch()
+    assert explain(fault.value).endswith("(operation not permitted when stream is capturing): set cuda_graph: off")
 
 
 def test_switched_off_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

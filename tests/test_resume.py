@@ -87,6 +87,44 @@ def test_a_training_killed_at_random_moments_ends_as_if_it_never_was(model: str,
         ]
 
 
+def give_teachers(folder: Path) -> None:
+    """The model `lstm` of a workspace learns from an LSTM and a GRU."""
+    params = read_yaml(folder / "params.yaml")
+    teachers = [{"epochs": 6, "seed": 2}, {"epochs": 6, "cell": "gru", "learning_rate": 0.5}]
+    params["models"]["lstm"] |= {"distillation": {"share": 0.5, "teachers": teachers}}
+    (folder / "params.yaml").write_text(json.dumps(params))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_model_with_teachers_killed_twenty_times_ends_as_if_it_never_was(tmp_path: Path) -> None:
+    kills = 20
+    undisturbed, disturbed = (workspace(tmp_path / name, epochs=kills) for name in ("undisturbed", "disturbed"))
+    for folder in (undisturbed, disturbed):
+        give_teachers(folder)
+    train_to_the_end(undisturbed, "lstm")
+    files = Path("results/models/lstm")
+    seconds = statistics.median(record.seconds for record in read_history(undisturbed / files / "history.csv"))
+    # A start says a line for itself, one for each teacher that is finished and one for each epoch.
+    train_and_kill(disturbed, "lstm", kills, 3, seconds)
+
+    assert result(disturbed, "lstm") == result(undisturbed, "lstm")
+    names = {"lstm": "history.csv", "lstm_teacher_1": "teacher_1.csv", "lstm_teacher_2": "teacher_2.csv"}
+    client = MlflowClient(f"sqlite:///{disturbed / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("recurrent-lm")
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(run.data.tags["model"] for run in runs) == sorted(names)
+    for run in runs:
+        assert run.info.status == "FINISHED"
+        points = client.get_metric_history(run.info.run_id, "perplexity/valid")
+        histories = [
+            read_history(folder / files / names[run.data.tags["model"]]) for folder in (undisturbed, disturbed)
+        ]
+        for history in histories:
+            epochs = [(record.epoch, record.valid_perplexity) for record in history]
+            assert [(point.step, point.value) for point in points] == epochs
+
+
 @pytest.mark.slow
 def test_a_process_killed_while_it_makes_the_mlflow_store_leaves_none_that_is_broken(tmp_path: Path) -> None:
     program = "from pipeline.tracking.store import connect; connect()"

@@ -8,10 +8,11 @@ from pipeline.artifacts import weights
 from pipeline.artifacts.checkpoint import fingerprint
 from pipeline.artifacts.weights import Description, load_weights, save_weights
 from pipeline.lm.model import build_model
-from pipeline.lm.settings import Probability, Settings, overlay
+from pipeline.lm.settings import Probability, Settings
 from pipeline.project.console import UserError
 from pipeline.project.files import sha256
 from pipeline.project.params import validate
+from pipeline.project.settings import overlay
 from tests.small import small_settings
 
 OLD = small_settings().model_dump()

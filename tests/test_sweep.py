@@ -34,6 +34,7 @@ from pipeline.project.console import UserError
 from pipeline.project.params import parse_params, parse_yaml
 from pipeline.project.recipes import lay_over
 from pipeline.project.schema import CorpusSizes
+from pipeline.project.settings import flattened
 from pipeline.search.ended import importance
 from pipeline.search.identity import identity
 from pipeline.search.report import write_files
@@ -270,8 +271,8 @@ def test_whatever_is_picked_is_a_model_with_that_and_nothing_else_changed(
 
     picked: dict[str, Any] = {}
     flat = overrides(sweep.space, lambda place, node: picked.setdefault(place, pick(place, node)))
-    settings = sweep.settings(lambda place, _: picked[place]).flat()
-    changed = {name for name, value in settings.items() if sweep.base.flat().get(name) != value}
+    settings = flattened(sweep.settings(lambda place, _: picked[place]))
+    changed = {name for name, value in settings.items() if flattened(sweep.base).get(name) != value}
     assert changed <= set(flat)
     assert all(settings[name] == value for name, value in flat.items())
     tried = sweep.tried(lambda place, _: picked[place])
@@ -699,7 +700,7 @@ def test_a_sweep_goes_on_after_an_interrupt_and_ends_once(
     (winner,) = re.findall(r"best: trial (\d+), validation perplexity ([\d.]+)", again)
     assert best.recipe == "small"
     run = runs_of(folder)[1][int(winner[0]) - 1]
-    assert {name: str(value) for name, value in best.model("best").flat().items()} == run.data.params
+    assert {name: str(value) for name, value in flattened(best.model("best")).items()} == run.data.params
     assert f"{parent.data.metrics['valid_perplexity']:.2f}" == winner[1]
 
 

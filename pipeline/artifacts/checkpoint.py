@@ -99,7 +99,7 @@ def release(model: str) -> None:
 
 def delete_checkpoint(path: Path) -> None:
     """Delete a checkpoint and what is kept next to it."""
-    for file in (path, path.with_suffix(".id")):
+    for file in (path, path.with_suffix(".id"), *path.parent.glob(f"{path.stem}.*.features")):
         file.unlink(missing_ok=True)
 
 

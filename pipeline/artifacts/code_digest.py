@@ -36,8 +36,18 @@ def _form(part: object) -> str:
     fields = {name: value for name, value in ast.iter_fields(part) if name not in MEANINGLESS}
     if isinstance(part, DOCUMENTED) and ast.get_docstring(part, clean=False) is not None:
         fields["body"] = part.body[1:]
+    if isinstance(part, ast.ClassDef):  # below an attribute, a text describes it
+        fields["body"] = [statement for statement in part.body if not _is_text(statement)]
     filled = [f"{name}={_form(value)}" for name, value in fields.items() if value is not None and value != []]
     return f"{type(part).__name__}({', '.join(filled)})"
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
 
 
 def _f_string(pieces: list[ast.expr]) -> str:

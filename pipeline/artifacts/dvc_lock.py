@@ -8,10 +8,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.lm.settings import Settings, overlay
+from pipeline.lm.settings import Settings
 from pipeline.project.console import UserError
 from pipeline.project.files import PARAMS
 from pipeline.project.params import parse_yaml, validate
+from pipeline.project.settings import overlay
 
 LOCK = Path("dvc.lock")
 

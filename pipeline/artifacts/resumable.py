@@ -15,12 +15,12 @@ from pipeline.artifacts.checkpoint import (
     training_id,
 )
 from pipeline.corpus.ids import Corpus
-from pipeline.lm.device import describe, device_name
+from pipeline.lm.distillation import Teacher
 from pipeline.lm.distributed import in_any_process, rank, world_size
-from pipeline.lm.model import LanguageModel
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training
+from pipeline.project.hardware import describe, device_name
 from pipeline.project.interrupts import HeldInterrupts
 from pipeline.project.processes import broadcast
 
@@ -43,7 +43,7 @@ class ResumableTraining(Training):
         settings: Settings,
         corpus: Corpus,
         checkpoint_minutes: float,
-        teachers: Sequence[LanguageModel] = (),
+        teachers: Sequence[Teacher] = (),
     ) -> None:
         super().__init__(settings, corpus.train, corpus.valid, len(corpus.vocabulary), teachers)
         self.fingerprint = fingerprint(settings, corpus.fingerprint)
@@ -54,14 +54,19 @@ class ResumableTraining(Training):
         self._pauses = 0
         self._interrupts = HeldInterrupts()
 
-    def run_epoch(self, on_step: Callable[[], object] = lambda: None) -> EpochRecord:
+    def run_epoch(self, on_window: Callable[[], object] = lambda: None) -> EpochRecord:
         """As `Training.run_epoch`, writing checkpoints; interrupts wait until there is one. May also raise OSError."""
+
+        def pause_then_go_on() -> None:
+            self._pause()
+            on_window()
+
         with self._interrupts:
-            record = super().run_epoch(on_step)
+            record = super().run_epoch(pause_then_go_on)
             self._save()
         return record
 
-    def pause(self) -> None:
+    def _pause(self) -> None:
         """Write a checkpoint if it is time, or if this process or one of the others is to end."""
         self._pauses += 1
         if world_size() > 1 and self._pauses % PAUSES_BETWEEN_AGREEMENTS:
@@ -109,14 +114,14 @@ def resumable(
     settings: Settings,
     corpus: Corpus,
     checkpoint_minutes: float,
-    teachers: Sequence[LanguageModel] = (),
+    teachers: Sequence[Teacher] = (),
     *,
     waiting: str = "",
 ) -> Iterator[ResumableTraining]:
     """Start a training run, or resume it from its checkpoint, which no other process may hold in the meantime.
 
     checkpoint_minutes: between checkpoints in the middle of an epoch; more where writing one takes long
-    teachers: the trained models that `settings.distillation` asks for
+    teachers: those that `settings.distillation` asks for, which have read the text
     waiting: as in `checkpoint.exclusive`
 
     The checkpoint stays until `release`, or until whatever else keeps the results. Raises UserError and TrainingError.

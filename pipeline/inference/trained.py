@@ -2,7 +2,7 @@
 
 from pipeline.artifacts.weights import TrainedModel, load_weights, weights_path
 from pipeline.corpus.ids import VOCABULARY
-from pipeline.lm.device import choose_device
+from pipeline.lm.device import choose_device, set_up_process
 from pipeline.project.console import UserError
 from pipeline.project.files import MODELS, PROCESSED
 
@@ -23,5 +23,6 @@ def load_trained(name: str) -> TrainedModel:
     vocabulary = "".join(f"{word}\n" for word in trained.vocabulary).encode()
     if vocabulary_file.exists() and vocabulary_file.read_bytes() != vocabulary:
         raise UserError(f"{weights_file} was trained on another corpus than {PROCESSED}: run `dvc repro`")
+    set_up_process()
     trained.model.to(choose_device("auto"))
     return trained

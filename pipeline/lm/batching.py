@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.lm.distributed import own_columns
+from pipeline.lm.distributed import rank, world_size
 
 IGNORED = -100  # the target of a padded place; `F.cross_entropy` leaves it out
 
@@ -49,10 +49,9 @@ class Batches:
     def __init__(self, tokens: Tensor, batch_size: int, bptt: int, first: int | None = None) -> None:
         """tokens [length] of any integer type, at least two of them; first: steps of the first window, None for bptt.
 
-        Raises ValueError if there are fewer, and SharesError if the processes cannot share the columns evenly.
+        A process among more than there are columns may have none.
         """
-        if len(tokens) < 2:
-            raise ValueError("a text needs at least two tokens: one to read and one to predict")
+        assert len(tokens) >= 2  # one to read and one to predict
         self.tokens = tokens
         self.batch_size = batch_size
         self.bptt = bptt
@@ -60,9 +59,14 @@ class Batches:
         self.num_tokens = len(tokens) - 1
         self.time = -(-self.num_tokens // batch_size)  # steps of all windows together
         steps = torch.arange(min(bptt, self.time) + 1, device=tokens.device)
-        columns = own_columns(torch.arange(batch_size, device=tokens.device)[None]) * self.time
+        columns = torch.arange(batch_size, device=tokens.device).tensor_split(world_size())[rank()] * self.time
         self._places = steps[:, None] + columns  # in the text, of a first window and of the targets of its last step
-        self._last_column = int(columns[0, -1])
+        self._last_column = int(columns[-1]) if len(columns) else 0
+
+    @property
+    def columns(self) -> int:
+        """How many of the columns are this process's."""
+        return self._places.shape[1]
 
     @property
     def device(self) -> torch.device:
@@ -82,7 +86,7 @@ class Batches:
 
     def __getitem__(self, number: int) -> Window:
         """The window with that number, counted from 0."""
-        start, end = self._steps(number)
+        start, end = self.steps(number)
         places = self._places[: end - start + 1] + start
         padded = self._last_column + end > self.num_tokens
         if padded:
@@ -96,8 +100,8 @@ class Batches:
         num_tokens = full_columns * (end - start) + min(max(rest - start, 0), end - start)
         return Window(inputs, targets, num_tokens)
 
-    def _steps(self, number: int) -> tuple[int, int]:
-        """The steps at which a window starts and ends."""
+    def steps(self, number: int) -> tuple[int, int]:
+        """The steps at which a window starts and ends, of all those of the columns."""
         if not 0 <= number < len(self):
             raise IndexError(number)
         end = self.first + number * self.bptt

@@ -11,27 +11,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pipeline.lm.distributed import world_size
-from pipeline.lm.errors import DeviceError
-from pipeline.lm.settings import Settings
+from pipeline.lm.errors import NoBfloat16Error, NoCudaError, NoTF32Error, TooFewGpusError
 
 
-def choose_device(wanted: str) -> torch.device:
-    """`auto` is CUDA if available, else the CPU; processes that share a training run get a GPU each.
-
-    Raises DeviceError when CUDA is requested and not available, or has fewer GPUs than there are processes.
-    """
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("device is cuda, but PyTorch finds no CUDA here; set device: auto or cpu")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cpu":
-        return torch.device("cpu")
-    gpu, gpus = dist.get_node_local_rank(fallback_rank=0), torch.cuda.device_count()
-    if gpu >= gpus:
-        raise DeviceError(f"there are more processes than GPUs, of which this machine has {gpus}: set device: cpu")
+def set_up_process() -> None:
+    """What every command that runs a model calls first: reproducible on a GPU, fast on a CPU."""
     make_reproducible()
-    return torch.device("cuda", gpu)
+    keep_freed_memory()
 
 
 def make_reproducible() -> None:
@@ -45,6 +31,38 @@ def make_reproducible() -> None:
     _round_float32_factors("ieee")
 
 
+def keep_freed_memory() -> None:
+    """Make the C library keep freed memory instead of returning and requesting it again, page by page, in every step.
+
+    Without this, a step on a CPU spends a sixth of its time in the kernel. GNU C library only; no effect elsewhere.
+    """
+    m_trim_threshold, m_mmap_threshold, m_arena_max = -1, -3, -8  # malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    mallopt(m_arena_max, 1)  # backward runs in a thread of its own
+    mallopt(m_mmap_threshold, 2**25)  # the highest value that it accepts
+    mallopt(m_trim_threshold, 2**30)
+
+
+def choose_device(wanted: str) -> torch.device:
+    """`auto` is CUDA if available, else the CPU; processes that share a training run get a GPU each.
+
+    Raises DeviceError when CUDA is requested and not available, or has fewer GPUs than there are processes.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise NoCudaError
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cpu":
+        return torch.device("cpu")
+    gpu, gpus = dist.get_node_local_rank(fallback_rank=0), torch.cuda.device_count()
+    if gpu >= gpus:
+        raise TooFewGpusError(gpus)
+    return torch.device("cuda", gpu)
+
+
 def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
     """The type of the matrix products; `auto` is bfloat16 where a CPU multiplies it in hardware, float32 on a GPU.
 
@@ -54,12 +72,9 @@ def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
     if wanted == "auto":
         return torch.bfloat16 if device.type == "cpu" and _multiplies_bfloat16() else torch.float32
     if wanted == "tf32" and not chooses_tf32(wanted, device):
-        raise DeviceError("precision is tf32, which NVIDIA's GPUs have from Ampere on: set precision: auto or float32")
+        raise NoTF32Error
     if wanted == "bfloat16" and device.type == "cpu" and not trains_in_bfloat16():
-        raise DeviceError(
-            "precision is bfloat16, but this processor lacks the instructions for it (on x86: AVX-512); "
-            "set precision: auto or float32"
-        )
+        raise NoBfloat16Error
     return torch.bfloat16 if wanted == "bfloat16" else torch.float32
 
 
@@ -117,42 +132,5 @@ def product_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
-def keep_freed_memory() -> None:
-    """Make the C library keep freed memory instead of returning and requesting it again, page by page, in every step.
-
-    Without this, a step on a CPU spends a sixth of its time in the kernel. GNU C library only; no effect elsewhere.
-    """
-    m_trim_threshold, m_mmap_threshold, m_arena_max = -1, -3, -8  # malloc.h
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return
-    mallopt(m_arena_max, 1)  # backward runs in a thread of its own
-    mallopt(m_mmap_threshold, 2**25)  # the highest value that it accepts
-    mallopt(m_trim_threshold, 2**30)
-
-
 def _multiplies_bfloat16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
-def device_name(device: torch.device) -> str:
-    """A GPU with its memory, or the CPU with the threads in use."""
-    if device.type == "cpu":
-        threads = torch.get_num_threads()
-        return f"CPU, {threads} thread{'' if threads == 1 else 's'}"
-    gpu = torch.cuda.get_device_properties(device)
-    return f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB"
-
-
-def describe(settings: Settings, device: torch.device, precision: torch.dtype) -> str:
-    """One line on what was chosen and why."""
-    name = device_name(device)
-    if world_size() > 1:
-        name = f"{world_size()} processes, each on {name}"
-    tf32 = chooses_tf32(settings.precision, device)
-    why = ""
-    if settings.precision == "auto":
-        has = "multiplies" if tf32 or precision is torch.bfloat16 else "does not multiply"
-        why = f" (auto: this processor {has} {'TF32' if device.type == 'cuda' else 'bfloat16'} in hardware)"
-    return f"{name}; matrix products in {'TF32' if tf32 else str(precision).removeprefix('torch.')}{why}"

@@ -1,53 +1,76 @@
-"""Knowledge distillation: a model learns what others predict, as well as the text itself."""
+"""Knowledge distillation: a model learns what others predict, as well as the text itself.
 
-from collections.abc import Sequence
-from itertools import islice
+Each teacher reads the training text once, before the model is trained: without dropout it makes the same of it in every
+epoch, wherever windows are cut. What is kept are its features, the input of its softmax layer.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from pipeline.lm.batching import Batches
+from pipeline.lm.device import choose_precision, chooses_tf32, products_in, tf32_products
 from pipeline.lm.loss import SoftTargets
-from pipeline.lm.model import LanguageModel, State
+from pipeline.lm.model import LanguageModel
+
+MOST_OF_MEMORY = 0.5  # the share of a GPU's free memory that a teacher's features may take
 
 
-class TaughtModel(nn.Module):
-    """A model in training with its teachers, called as the model itself is with targets.
+class Teacher(NamedTuple):
+    """A teacher that has read the training text.
 
-    A share of each target is what the teachers predict: the normalized geometric mean of their probabilities, that is,
-    the softmax of their mean logits, without dropout (Hinton, Vinyals and Dean 2015, arXiv:1503.02531). Teachers no
-    larger than the model help, too: Furlanello et al. 2018, arXiv:1805.04770.
+    features [time, columns, hidden], of any float type, perhaps mapped from disk: `read` gives them window by window
+    weight [vocab, hidden], bias [vocab]: its softmax layer
     """
 
-    def __init__(self, model: LanguageModel, teachers: Sequence[LanguageModel], share: float) -> None:
-        """teachers: of the same vocabulary and on the same device, from now on without dropout and gradients."""
-        super().__init__()
-        self.model = model
-        self.teachers = [teacher.eval().requires_grad_(False) for teacher in teachers]  # no part of what is trained
-        for teacher in teachers:
-            teacher.zero_grad()  # frees what its own training left
+    features: Tensor
+    weight: Tensor
+    bias: Tensor
+
+
+@torch.no_grad()
+def read(teacher: LanguageModel, text: Batches, precision: str) -> Iterator[Tensor]:
+    """A teacher's features of each window [time, columns, hidden], in float32, the state carried from one to the next.
+
+    precision: that of the matrix products, as in the settings
+    """
+    teacher.eval()
+    dtype, tf32 = choose_precision(precision, text.device), chooses_tf32(precision, text.device)
+    state = None
+    for inputs, _, _ in text:
+        with products_in(dtype, text.device), tf32_products(tf32):
+            features, state = teacher.features(inputs, state)
+        yield features.float()
+
+
+class Teachers:
+    """What teachers predict together: the normalized geometric mean of their probabilities.
+
+    That is the softmax of their mean logits (Hinton, Vinyals and Dean 2015, arXiv:1503.02531). Teachers no larger than
+    the model help, too: Furlanello et al. 2018, arXiv:1805.04770.
+    """
+
+    def __init__(self, teachers: Sequence[Teacher], share: float, precision: torch.dtype, device: torch.device) -> None:
+        """teachers: of one vocabulary; share: of each target, what they predict; precision: that of the student."""
+        self.features = [_where_they_fit(teacher.features, device) for teacher in teachers]
+        self.precision = precision
+        self.device = device
         self.share = share
         # The softmax layers as one, which makes the mean logits of all features side by side.
-        weights, biases = zip(*((teacher.output.weight, teacher.output.bias) for teacher in teachers), strict=True)
-        self.weight = (torch.cat(weights, dim=1).detach() / len(teachers)).t().contiguous()
-        self.bias = torch.stack(biases).detach().mean(0)
+        weight = torch.cat([teacher.weight for teacher in teachers], dim=1).detach() / len(teachers)
+        self.weight = weight.t().to(device, precision).contiguous()
+        self.bias = torch.stack([teacher.bias for teacher in teachers]).detach().mean(0).to(device)
 
-    def forward(self, tokens: Tensor, state: State | None, targets: Tensor) -> tuple[Tensor, State]:
-        """tokens, targets [time, batch], state: the model's, then each teacher's -> the summed loss in nats, state.
+    def soft_targets(self, start: int, end: int) -> SoftTargets:
+        """What they predict at some steps of the text's columns."""
+        parts = [features[start:end].to(self.device, self.precision) for features in self.features]
+        return SoftTargets(torch.cat(parts, dim=2).flatten(0, 1), self.weight, self.bias, self.share)
 
-        The loss is the model's own on the text; its gradient, that with the mixed targets.
-        """
-        own, *of_teachers = self.parts(state)
-        features, after = self.model.features(tokens, own)
-        with torch.no_grad():
-            read = [teacher.features(tokens, part) for teacher, part in zip(self.teachers, of_teachers, strict=True)]
-        predicting = torch.cat([features for features, _ in read], dim=2)
-        soft = SoftTargets(predicting.flatten(0, 1), self.weight, self.bias, self.share)
-        return self.model.loss(features, targets, soft), sum((part for _, part in read), after)
 
-    def parts(self, state: State | None) -> list[State | None]:
-        """The state of each model, of all of them one after another."""
-        models = [self.model, *self.teachers]
-        if state is None:
-            return [None for _ in models]
-        layers = iter(state)
-        return [list(islice(layers, len(model.layers))) for model in models]
+def _where_they_fit(features: Tensor, device: torch.device) -> Tensor:
+    """On the GPU, if there is room; else where they are."""
+    if device.type == "cuda" and features.nbytes < MOST_OF_MEMORY * torch.cuda.mem_get_info(device)[0]:
+        return features.to(device)
+    return features

@@ -25,11 +25,7 @@ def check_shares(batch_size: int, processes: int | None = None) -> None:
     """Raise SharesError if that many processes cannot share a batch evenly; None: the world size."""
     processes = processes or world_size()
     if batch_size % processes:
-        divisors = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
-        raise SharesError(
-            f"{processes} processes cannot share a batch_size of {batch_size} evenly: "
-            f"set processes to one of {', '.join(map(str, divisors))}, or another batch_size"
-        )
+        raise SharesError(processes, batch_size)
 
 
 def own_columns(x: Tensor) -> Tensor:

@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-RECURRENT = ("weight_hh_l0", "gates.weight", "candidate.weight")  # nn.LSTM and nn.GRU; TextbookGRU
-
 
 class Mask(NamedTuple):
     """A mask to draw: zero with probability `rate`, else 1/(1 - rate)."""
@@ -45,11 +43,6 @@ def random_bits(shape: torch.Size, device: torch.device) -> Tensor:
     count = math.prod(shape)
     draws = torch.empty(-(-count // 4), dtype=torch.int64, device=device).random_(-(2**63), None)
     return draws.view(torch.int16)[:count].view(shape)
-
-
-def recurrent_weights(layer: nn.Module) -> dict[str, Tensor]:
-    """The weights that multiply the state, which `weight_dropout` drops."""
-    return {name: weight for name, weight in layer.named_parameters() if name in RECURRENT}
 
 
 def dropped_weights(layer: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,6 +16,8 @@ class TextbookGRU(nn.Module):
     differentiated by autograd; docs/theory.md, section 5, says what that costs.
     """
 
+    recurrent_weights = ("gates.weight", "candidate.weight")
+
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
         self.hidden_size = hidden_size

@@ -15,7 +15,8 @@ ROWS = 50  # tokens at a time, so that their logits stay in the processor's cach
 class SoftTargets(NamedTuple):
     """Other models' predictions, softmax(features @ weight + bias), which make up a share of the targets.
 
-    features [tokens, hidden], weight [hidden, vocab], bias [vocab], share between 0 and 1; none takes a gradient
+    features [tokens, hidden] and weight [hidden, vocab] of the type of the product, bias [vocab], share between 0 and
+    1; none takes a gradient
     """
 
     features: Tensor
@@ -66,7 +67,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         logits = x @ w.t()
         buffer = torch.empty(ROWS, len(w), device=x.device)  # float32
         if soft is not None:
-            soft_logits, soft_buffer = soft.features.to(dtype) @ soft.weight.to(dtype), torch.empty_like(buffer)
+            soft_logits, soft_buffer = soft.features @ soft.weight, torch.empty_like(buffer)
         for start in range(0, len(x), ROWS):
             rows = slice(start, start + ROWS)
             target = targets[rows]

@@ -11,7 +11,7 @@ from pipeline.lm.backend import backend
 from pipeline.lm.batching import as_int64
 from pipeline.lm.cells import CELLS
 from pipeline.lm.distributed import own_columns, world_size
-from pipeline.lm.dropout import Mask, recurrent_weights
+from pipeline.lm.dropout import Mask
 from pipeline.lm.loss import SoftTargets
 from pipeline.lm.settings import Settings
 
@@ -37,6 +37,7 @@ class LanguageModel(nn.Module):
         self.embedding = nn.Embedding(vocab_size, settings.embedding_size)
         sizes = [settings.embedding_size] + [settings.hidden_size] * settings.num_layers
         self.layers = nn.ModuleList(CELLS[settings.cell](size, settings.hidden_size) for size in sizes[:-1])
+        self.recurrent_weights = CELLS[settings.cell].recurrent_weights
         self.output = nn.Linear(settings.hidden_size, vocab_size)
         if settings.tied_weights:
             self.output.weight = self.embedding.weight
@@ -50,22 +51,24 @@ class LanguageModel(nn.Module):
             nn.init.uniform_(parameter, -settings.init_range, settings.init_range)
 
     def forward(
-        self, tokens: Tensor, state: State | None = None, targets: Tensor | None = None
+        self,
+        tokens: Tensor,
+        state: State | None = None,
+        targets: Tensor | None = None,
+        soft: SoftTargets | None = None,
     ) -> tuple[Tensor, State]:
         """tokens [time, batch], state of the previous window (None: zeros) -> logits [time, batch, vocab], state.
 
-        Given targets [time, batch], returns instead of the logits the loss in nats, summed over all but the padding.
-        A layer's state is [1, batch, hidden], or a pair of that shape.
+        Given targets [time, batch], returns instead of the logits the loss in nats, summed over all but the padding;
+        given soft ones as well, its gradient is that with both. A layer's state is [1, batch, hidden], or a pair of
+        that shape.
         """
         features, state = self.features(tokens, state)
-        if targets is None:
-            return self.output(features), state
-        return self.loss(features, targets), state
-
-    def loss(self, features: Tensor, targets: Tensor, soft: SoftTargets | None = None) -> Tensor:
-        """features [time, batch, hidden] of the softmax layer's input, targets [time, batch] -> the summed loss."""
         output, ways = self.output, backend(features.device)
-        return ways.linear_cross_entropy(features.flatten(0, 1), output.weight, output.bias, targets.flatten(), soft)
+        if targets is None:
+            return output(features), state
+        features, targets = features.flatten(0, 1), targets.flatten()
+        return ways.linear_cross_entropy(features, output.weight, output.bias, targets, soft), state
 
     def features(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens [time, batch], state -> the softmax layer's input [time, batch, hidden], state."""
@@ -94,8 +97,9 @@ class LanguageModel(nn.Module):
         wanted: dict[tuple[int, str], Mask] = {}
         for place, (rate, features) in enumerate(self.dropouts):
             if place and self.weight_dropout:
-                weights = recurrent_weights(self.layers[place - 1])
-                wanted |= {(place, name): Mask(w.shape, self.weight_dropout) for name, w in weights.items()}
+                layer = self.layers[place - 1]
+                shapes = {name: layer.get_parameter(name).shape for name in self.recurrent_weights}
+                wanted |= {(place, name): Mask(shape, self.weight_dropout) for name, shape in shapes.items()}
             if rate:
                 wanted[place, ""] = Mask(torch.Size([time, batch * world_size(), features]), rate)
         return wanted

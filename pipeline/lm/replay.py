@@ -5,13 +5,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from pipeline.lm.batching import Batches
-from pipeline.lm.errors import DeviceError
+from pipeline.lm.errors import NotRecordableError
 from pipeline.lm.graph import Recorder
 from pipeline.lm.model import State, map_state, state_tensors
-from pipeline.lm.step import Step
+from pipeline.lm.step import Given, Step
 
-TakeStep = Callable[[Tensor, Tensor, Tensor, State | None], Step]  # inputs, targets, scale, state: as `train_step`
+TakeStep = Callable[[Given, State | None], Step]
 
 WARM_UP = 3  # steps before one is recorded, in which libraries do their set-up and the optimizer makes its buffers
 
@@ -32,57 +31,53 @@ class ReplayedSteps:
         self.recording: Recording | None = None
         self.warm_up = WARM_UP
 
-    def __call__(self, inputs: Tensor, targets: Tensor, scale: Tensor, state: State | None) -> Step:
-        """As `train_step`. The next step overwrites the results of a replayed one. Raises DeviceError."""
-        if self.recorder is None or state is None or len(inputs) != self.bptt:
-            return self.step(inputs, targets, scale, state)
+    def __call__(self, given: Given, state: State | None) -> Step:
+        """The next step overwrites the results of a replayed one. Raises NotRecordableError."""
+        if self.recorder is None or state is None or len(given.inputs) != self.bptt:
+            return self.step(given, state)
         if self.warm_up:
             self.warm_up -= 1
-            return self.step(inputs, targets, scale, state)
+            return self.step(given, state)
         if self.recording is None:
             try:
-                self.recording = Recording(self.step, self.recorder, inputs, targets, scale, state)
+                self.recording = Recording(self.step, self.recorder, given, state)
             except RuntimeError as error:
-                reason = str(error).strip().partition("\n")[0]
-                raise DeviceError(f"a training step cannot be recorded ({reason}): set cuda_graph: off") from error
-        return self.recording(inputs, targets, scale, state)
+                raise NotRecordableError(str(error).strip().partition("\n")[0]) from error
+        return self.recording(given, state)
 
-    def rehearse(self, windows: Batches, taken: int, changed: Sequence[Tensor]) -> None:
+    def rehearse(self, given: Callable[[int], Given], taken: int, changed: Sequence[Tensor]) -> None:
         """Repeat the first of the steps already taken in an epoch, so that they warm up and record as they did.
 
-        changed: the tensors that steps change; their values are restored afterwards
+        given: of each step by its number; changed: the tensors that steps change, whose values are restored afterwards
         """
         if self.recorder is None:
             return
         kept, state = [tensor.detach().clone() for tensor in changed], None
-        scale = torch.ones((), device=windows.device)
         for step in range(min(taken, 1 + WARM_UP + 1)):
-            inputs, targets, _ = windows[step]
-            state = self(inputs, targets, scale, state).state
+            state = self(given(step), state).state
         with torch.no_grad():
             for tensor, value in zip(changed, kept, strict=True):
                 tensor.copy_(value)
 
 
 class Recording:
-    """A recorded step and the tensors it reads: inputs, targets, scale, and the state, which it updates."""
+    """A recorded step and the tensors it reads: what it is given, and the state, which it updates."""
 
-    def __init__(
-        self, step: TakeStep, recorder: Recorder, inputs: Tensor, targets: Tensor, scale: Tensor, state: State
-    ) -> None:
-        self.window = inputs.clone(), targets.clone(), scale.clone()
+    def __init__(self, step: TakeStep, recorder: Recorder, given: Given, state: State) -> None:
+        soft = given.soft and given.soft._replace(features=given.soft.features.clone())
+        self.given = Given(given.inputs.clone(), given.targets.clone(), given.scale.clone(), soft)
         self.state = map_state(Tensor.clone, state)
 
         def step_and_carry() -> Step:
-            loss, grad_norm, after = step(*self.window, self.state)
+            loss, grad_norm, after = step(self.given, self.state)
             copy_state(self.state, after)
             return Step(loss, grad_norm, self.state)
 
         self.replay = recorder.record(step_and_carry)
 
-    def __call__(self, inputs: Tensor, targets: Tensor, scale: Tensor, state: State) -> Step:
-        for own, given in zip(self.window, (inputs, targets, scale), strict=True):
-            own.copy_(given)
+    def __call__(self, given: Given, state: State) -> Step:
+        for own, new in zip(self.given.tensors(), given.tensors(), strict=True):
+            own.copy_(new)
         if state is not self.state:
             copy_state(self.state, state)
         return self.replay()

@@ -8,8 +8,25 @@ from torch import Tensor, nn
 from pipeline.lm.backend import backend
 from pipeline.lm.device import products_in
 from pipeline.lm.distributed import world_size
+from pipeline.lm.loss import SoftTargets
 from pipeline.lm.model import State, detach
 from pipeline.lm.settings import Settings
+
+
+class Given(NamedTuple):
+    """What a step learns from: a window, and what teachers predict of it.
+
+    inputs, targets [time, batch]; scale []: what the summed loss is multiplied by, as `loss_scale` gives it
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    scale: Tensor
+    soft: SoftTargets | None = None
+
+    def tensors(self) -> list[Tensor]:
+        """Those that differ from step to step."""
+        return [self.inputs, self.targets, self.scale, *([] if self.soft is None else [self.soft.features])]
 
 
 class Step(NamedTuple):
@@ -25,21 +42,18 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     settings: Settings,
     precision: torch.dtype,
-    inputs: Tensor,
-    targets: Tensor,
-    scale: Tensor,
+    given: Given,
     state: State | None,
 ) -> Step:
     """Forward from the state of the previous window, backward, clip, update.
 
-    inputs, targets [time, batch]; scale []: what the summed loss is multiplied by, as `loss_scale` gives it. Nothing
-    here waits for the device or is a Python number that changes from step to step, so that it can be replayed.
+    Nothing here waits for the device or is a Python number that changes from step to step, so that it can be replayed.
     """
-    with products_in(precision, inputs.device):
-        loss, state = model(inputs, state, targets)
+    with products_in(precision, given.inputs.device):
+        loss, state = model(given.inputs, state, given.targets, given.soft)
     optimizer.zero_grad()
-    loss.backward(scale)
-    grad_norm = backend(inputs.device).clip_and_update(optimizer, settings.max_grad_norm)
+    loss.backward(given.scale)
+    grad_norm = backend(given.inputs.device).clip_and_update(optimizer, settings.max_grad_norm)
     return Step(loss.detach(), grad_norm, detach(state))
 
 

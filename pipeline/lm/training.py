@@ -9,28 +9,27 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.lm.backend import backend
 from pipeline.lm.batching import Batches
 from pipeline.lm.device import choose_device, choose_precision, chooses_tf32, tf32_products
-from pipeline.lm.distillation import TaughtModel
+from pipeline.lm.distillation import Teacher, Teachers
 from pipeline.lm.distributed import check_shares, data_parallel, total, world_size
-from pipeline.lm.errors import DivergedError
-from pipeline.lm.evaluation import evaluate, perplexity
-from pipeline.lm.model import LanguageModel, build_model, start_as_unigrams
+from pipeline.lm.errors import DivergedError, OverflowedError
+from pipeline.lm.evaluation import evaluate, in_columns, perplexity
+from pipeline.lm.model import build_model, start_as_unigrams
 from pipeline.lm.progress import EpochInProgress, random_state, set_random_state
 from pipeline.lm.record import EpochRecord, is_whole
 from pipeline.lm.replay import ReplayedSteps
 from pipeline.lm.schedule import learning_rate
 from pipeline.lm.settings import Settings
-from pipeline.lm.step import loss_scale, train_step
+from pipeline.lm.step import Given, loss_scale, train_step
 from pipeline.lm.update import build_optimizer
 
-OnStep = Callable[[], object]
+OnWindow = Callable[[], object]
 
 STEPS_BETWEEN_CHECKS = 100
-REMEDY = "lower learning_rate or max_grad_norm"
 
 
 class Training:
@@ -46,13 +45,16 @@ class Training:
         train: Tensor,
         valid: Tensor,
         vocabulary_size: int,
-        teachers: Sequence[LanguageModel] = (),
+        teachers: Sequence[Teacher] = (),
     ) -> None:
-        """train, valid [length] of any integer type: the ids of the texts; teachers: those of `settings.distillation`.
+        """train, valid [length] of any integer type: the ids of the texts.
 
-        Raises DeviceError and SharesError, and ValueError for the wrong number of teachers.
+        teachers: those of `settings.distillation`, which have read `train` in the layout of `train_layout`
+
+        Raises DeviceError and SharesError.
         """
         check_shares(settings.batch_size)
+        assert len(teachers) == len(settings.teachers)
         self.settings = settings
         self.device = choose_device(settings.device)
         self.precision = choose_precision(settings.precision, self.device)
@@ -60,22 +62,16 @@ class Training:
         self.model = build_model(settings, vocabulary_size).to(self.device)
         if settings.unigram_bias:
             start_as_unigrams(self.model, train)
-        self.data_parallel = data_parallel(self.learner(teachers))
+        self.data_parallel = data_parallel(self.model)
         self.optimizer = build_optimizer(self.model, settings)
-        self.train = Batches(train.to(self.device), settings.batch_size, settings.bptt)
-        self.valid = Batches(valid.to(self.device), settings.batch_size, settings.bptt)
+        self.train = train_layout(train.to(self.device), settings)
+        self.valid = in_columns(valid.to(self.device))
+        self.teachers: Teachers | None = None
+        if settings.distillation:
+            self.teachers = Teachers(teachers, settings.distillation.share, self.precision, self.device)
         self.history: list[EpochRecord] = []
         self.current: EpochInProgress | None = None
         self.best_weights: dict[str, Tensor] = {}
-
-    def learner(self, teachers: Sequence[LanguageModel]) -> nn.Module:
-        """What takes the training steps: the model, with its teachers if it has any."""
-        if len(teachers) != (wanted := len(self.settings.teachers)):
-            raise ValueError(f"the settings ask for {wanted} teachers, and {len(teachers)} are given")
-        if self.settings.distillation is None:
-            return self.model
-        there = [teacher.to(self.device) for teacher in teachers]
-        return TaughtModel(self.model, there, self.settings.distillation.share)
 
     @property
     def finished(self) -> bool:
@@ -86,15 +82,19 @@ class Training:
         """In all epochs so far, assuming that all have equally many windows."""
         return len(self.history) * len(self.train) + (self.current.steps if self.current else 0)
 
-    def run_epoch(self, on_step: OnStep = lambda: None) -> EpochRecord:
-        """One pass over the training text, or its rest, then the validation perplexity. Raises DivergedError."""
+    def run_epoch(self, on_window: OnWindow = lambda: None) -> EpochRecord:
+        """One pass over the training text, or its rest, then the validation perplexity. Raises DivergedError.
+
+        on_window: called after each training step and each window of validation, when `state_dict` has all that is
+        needed to resume; what it raises ends the epoch there
+        """
         epoch = len(self.history) + 1
         torch.manual_seed(epoch_seed(self.settings.seed, epoch))
 
-        train_loss, grad_norm = self.train_epoch(epoch, on_step)
+        train_loss, grad_norm = self.train_epoch(epoch, on_window)
         assert self.current is not None
         train_seconds, start = self.current.seconds, time.perf_counter()
-        valid_loss = evaluate(self.model, self.valid, self.pause)
+        valid_loss = evaluate(self.model, self.valid, on_window)
 
         record = EpochRecord(
             epoch=epoch,
@@ -107,14 +107,14 @@ class Training:
             finished_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
         if not math.isfinite(record.train_perplexity + record.valid_perplexity + record.grad_norm):
-            raise DivergedError(f"the perplexity or the gradient overflows in epoch {epoch}: {REMEDY}")
+            raise OverflowedError(epoch)
         if all(record.valid_perplexity < earlier.valid_perplexity for earlier in self.history):
             self.best_weights = {name: weight.detach().clone() for name, weight in self.model.state_dict().items()}
         self.history.append(record)
         self.current = None
         return record
 
-    def train_epoch(self, epoch: int, on_step: OnStep = lambda: None) -> tuple[float, float]:
+    def train_epoch(self, epoch: int, on_window: OnWindow = lambda: None) -> tuple[float, float]:
         """Update the model once per window; returns the mean loss in nats per token and the mean gradient norm.
 
         The state is carried from window to window, the gradient is not. Losses stay on the device and are checked only
@@ -131,14 +131,12 @@ class Training:
                 before, rate = rate, learning_rate(self.settings, epoch - 1 + step / len(windows))
                 if rate != before:
                     backend(self.device).set_rate(self.optimizer, rate)
-                inputs, targets, num_tokens = windows[step]
-                scale = loss_scale(num_tokens, self.settings, self.device)
-                loss, grad_norm, current.state = take_step(inputs, targets, scale, current.state)
+                given, num_tokens = self.given(windows, step)
+                loss, grad_norm, current.state = take_step(given, current.state)
                 torch.stack((loss, grad_norm), out=current.results[:, step])
                 current.steps, current.seconds = step + 1, time.perf_counter() - start
                 current.tokens += num_tokens
-                self.pause()
-                on_step()
+                on_window()
                 if step % STEPS_BETWEEN_CHECKS == 0 or step == len(windows) - 1:
                     check_finite(total(losses), epoch)
         mean_loss = total(losses).sum(dtype=torch.float64).item() / self.train.num_tokens
@@ -155,12 +153,18 @@ class Training:
         else:
             backend(self.device).set_rate(self.optimizer, self.settings.learning_rate)
             with tf32_products(self.tf32):
-                take_step.rehearse(windows, self.current.steps, self.weights_and_buffers())
+                take_step.rehearse(
+                    lambda step: self.given(windows, step)[0], self.current.steps, self.weights_and_buffers()
+                )
             set_random_state(self.current.random, self.device)
         return self.current, take_step
 
-    def pause(self) -> None:
-        """Called after each training step and validation window, when `state_dict` has all that is needed to resume."""
+    def given(self, windows: Batches, step: int) -> tuple[Given, int]:
+        """What a step learns from, and the number of its targets in all columns."""
+        inputs, targets, num_tokens = windows[step]
+        scale = loss_scale(num_tokens, self.settings, self.device)
+        soft = self.teachers.soft_targets(*windows.steps(step)) if self.teachers else None
+        return Given(inputs, targets, scale, soft), num_tokens
 
     def steps(self) -> ReplayedSteps:
         """Takes the steps of an epoch. Several processes exchange gradients, which cannot be recorded."""
@@ -198,6 +202,11 @@ class Training:
         self.current = current and EpochInProgress.from_state_dict(current, self.device)
 
 
+def train_layout(text: Tensor, settings: Settings) -> Batches:
+    """The training text [length], as it is read in training and, before that, by teachers."""
+    return Batches(text, settings.batch_size, settings.bptt)
+
+
 def check_runs_here(settings: Settings) -> None:
     """Raise DeviceError or SharesError if these settings cannot be trained here, before anything is built."""
     check_shares(settings.batch_size)
@@ -209,7 +218,7 @@ def check_finite(losses: Tensor, epoch: int) -> None:
     diverged = (~losses.isfinite()).nonzero()
     if len(diverged):
         step = int(diverged[0])
-        raise DivergedError(f"the loss is {losses[step].item()} at step {step + 1} of epoch {epoch}: {REMEDY}")
+        raise DivergedError(losses[step].item(), step + 1, epoch)
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

@@ -15,6 +15,7 @@ from types import FrameType
 from tqdm import tqdm
 
 from pipeline.lm.errors import TrainingError
+from pipeline.project.faults import explain
 from pipeline.project.files import NO_ROOM, clear_partial_files, kept_folders
 from pipeline.project.lines import Lines
 
@@ -155,7 +156,7 @@ def naming(model: str) -> Iterator[None]:
     try:
         yield
     except TrainingError as error:
-        raise UserError(f"{model}: {error}") from None
+        raise UserError(f"{model}: {explain(error)}") from None
 
 
 def say(message: str) -> None:

@@ -11,10 +11,11 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from pipeline.lm.settings import Settings, Strict, overlay
+from pipeline.lm.settings import MOST_GENERATIONS, Settings, Strict
 from pipeline.project.console import UserError
 from pipeline.project.files import PARAMS
 from pipeline.project.schema import LONGEST_NAME, Params
+from pipeline.project.settings import overlay
 
 MOST_VALUES = 1_000_000  # in a document
 NEXT_LINE = "\nerror: "  # of a UserError about several mistakes
@@ -148,6 +149,10 @@ def _describe(error: ErrorDetails, schema: type[BaseModel], prefix: tuple[str, .
             return f"{key} = {shown(error['input'])}: expected a group of settings, {{name: value, ...}}"
         case "value_error":
             message = str(error["ctx"]["error"])
+        case "tied_sizes_differ":
+            message = "embedding_size and hidden_size have to be equal for that"
+        case "too_many_generations":
+            return f"{key}: teachers of teachers of teachers: {MOST_GENERATIONS} generations at most: leave some out"
     if location and location[-1] == "[key]":
         letters = f"small letters, digits and underscores, {LONGEST_NAME} at most"
         return f"{'.'.join(location[:-1])}: a name here is of {letters}"

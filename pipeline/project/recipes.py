@@ -12,6 +12,7 @@ from pipeline.project.console import UserError
 from pipeline.project.files import PARAMS, PARAMS_BASE, RECIPES
 from pipeline.project.git import git
 from pipeline.project.params import parse_params, parse_yaml, read_text, read_yaml
+from pipeline.project.settings import merges
 
 WIDTH = 80
 
@@ -77,7 +78,7 @@ def differences(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str,
     for key, value in wanted.items():
         group = base.get(key)
         if key not in base or group != value:
-            found[key] = differences(group, value) if group and _merges(group, value) else value
+            found[key] = differences(group, value) if isinstance(group, dict) and merges(group, value) else value
     return found
 
 
@@ -106,17 +107,12 @@ def in_layout(value: Any, depth: int = 0) -> Any:
 def _merge(base: CommentedMap, changes: Mapping[str, Any], depth: int = 1) -> None:
     for key, value in changes.items():
         group = base.get(key)
-        if isinstance(group, CommentedMap) and _merges(group, value):
+        if isinstance(group, CommentedMap) and merges(group, value):
             _merge(group, value, depth + 1)
         elif key in base or base.fa.flow_style():
             _replace(base, key, value, depth)
         else:  # not at the end: the last key's comment introduces what follows the group
             base.insert(max(len(base) - 1, 0), key, in_layout(value, depth))
-
-
-def _merges(group: Any, value: Any) -> bool:
-    """Whether a value is laid over a group key by key: both are groups, and of one kind."""
-    return isinstance(group, dict) and isinstance(value, dict) and value.get("name") in (None, group.get("name"))
 
 
 def _replace(base: CommentedMap, key: str, value: Any, depth: int = 1) -> None:

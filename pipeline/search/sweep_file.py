@@ -11,11 +11,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from pipeline.lm.settings import Count, Settings, Strict, overlay
+from pipeline.lm.settings import Count, Settings, Strict
 from pipeline.project.console import UserError
 from pipeline.project.params import parse_params, parse_yaml, read_yaml, shown, validate
 from pipeline.project.recipes import laid_over, read_base
 from pipeline.project.schema import LONGEST_NAME, NAME, ModelName
+from pipeline.project.settings import flattened, overlay
 from pipeline.search.complaints import Complaints
 from pipeline.search.space import (
     Choice,
@@ -124,7 +125,7 @@ class Sweep:
                 bundles[place.rpartition(".")[2]] = value
             return value
 
-        flat = self.settings(noting).flat()
+        flat = flattened(self.settings(noting))
         return {
             name: (bundles if isinstance(node, OneOf) else flat).get(name)
             for name, node in searched(self.space).items()

@@ -10,6 +10,7 @@ from pipeline.project.files import PARAMS
 from pipeline.project.params import load_params, parse_params, parse_yaml
 from pipeline.project.recipes import committed_params
 from pipeline.project.schema import Params
+from pipeline.project.settings import flattened
 
 MOST_DIFFERENCES = 3  # in a name
 SHADES = 12
@@ -20,8 +21,8 @@ def run_name(model: str, settings: Settings, recipe: str | None) -> str:
     committed = read_params(committed_params() or "")
     if committed is None or model not in committed.models:
         return model
-    before = committed.models[model].flat()
-    found = [f"{name} {_text(value)}" for name, value in settings.flat().items() if before.get(name) != value]
+    before = flattened(committed.models[model])
+    found = [f"{name} {_text(value)}" for name, value in flattened(settings).items() if before.get(name) != value]
     if found and recipe not in (None, committed.recipe):
         found.insert(0, f"recipe {recipe}")
     more = f" and {len(found) - MOST_DIFFERENCES} more" if len(found) > MOST_DIFFERENCES else ""

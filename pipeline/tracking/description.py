@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.lm.record import EpochRecord
 from pipeline.project.files import PARAMS, PROCESSED, SPLITS
+from pipeline.project.settings import flattened
 from pipeline.tracking import origin
 from pipeline.tracking.appearance import run_name, shades
 from pipeline.tracking.facts import RunFacts
@@ -57,7 +58,7 @@ class RunDescription:
 
         run_id = run.info.run_id
         if not run.data.params:
-            settings = self._facts.settings.flat().items()
+            settings = flattened(self._facts.settings).items()
             client.log_batch(run_id, params=[Param(name, str(value)) for name, value in settings])
         present = {file.path for file in client.list_artifacts(run_id)}
         for name, text in self._texts.items():

@@ -1,16 +1,21 @@
 """A finished training's record in MLflow, whoever finished it and whenever that was."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
 
-from pipeline.lm.record import EpochRecord
+from pipeline.artifacts.checkpoint import checkpoint_path, fingerprint, training_id
+from pipeline.artifacts.history import read_history
+from pipeline.artifacts.teachers import TEACHER, all_teachers, teacher_history_path
+from pipeline.lm.record import EpochRecord, is_whole
 from pipeline.project.console import UserError, say
 from pipeline.project.files import project_root
 from pipeline.tracking.deadline import within
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.faults import fault_message
+from pipeline.tracking.origin import WEIGHTS_MD5
 from pipeline.tracking.publisher import Publisher
 
 
@@ -31,6 +36,19 @@ def publish_finished(
         return within(write)
     except Exception as error:
         raise UserError(fault_message(error, facts.remedy)) from None
+
+
+def finished_teachers(facts: RunFacts) -> Iterator[tuple[RunFacts, list[EpochRecord], list[Path]]]:
+    """What is known of a model's teachers that were trained to their end: as for itself. Raises UserError."""
+    for title, settings in all_teachers(facts.model, facts.settings):
+        if not (path := teacher_history_path(facts.model, title)).exists():
+            continue
+        if is_whole(history := read_history(path), settings):
+            identity = facts.data_sha256 and fingerprint(settings, facts.data_sha256)
+            known = training_id(checkpoint_path(TEACHER, identity)) if identity else None
+            tags = {name: value for name, value in facts.tags.items() if name != WEIGHTS_MD5}
+            its = replace(facts, model=title, settings=settings, tags=tags, training_id=known)
+            yield replace(its, fingerprint=identity if known else None), history, [path]
 
 
 def publish(

@@ -21,11 +21,12 @@ def find_run(
 ) -> "Run | None":
     """The MLflow run of exactly this training run, not of another one with the same settings, perhaps alive elsewhere.
 
-    It ended with this history, has the same id, or began with these epochs, with exactly the same seconds.
+    It ended with this history, has the same id, or began with these epochs, with exactly the same seconds. A teacher's
+    may have been begun under another name, as another model's.
     """
 
     def search(condition: str) -> "PagedList[Run]":
-        return client.search_runs([experiment_id], f"tags.model = '{facts.model}' and {condition}")
+        return client.search_runs([experiment_id], condition)
 
     if history and (ended := search(f"tags.history = '{digest_of(history)}'")):
         return ended[0]
@@ -33,7 +34,8 @@ def find_run(
     for run in search(f"tags.training_id = '{facts.training_id}'") if facts.training_id else ():
         if (written := epochs_of(client, run)) == epochs[: len(written)]:
             return run
-    for run in search("attributes.status != 'FINISHED'") if history else ():
+    unfinished = f"tags.model = '{facts.model}' and attributes.status != 'FINISHED'"
+    for run in search(unfinished) if history else ():
         if (written := epochs_of(client, run)) and written == epochs[: len(written)]:
             return run
     return None

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.artifacts.history import history_path
 from pipeline.lm.record import EpochRecord
 from pipeline.project.console import say
+from pipeline.project.faults import explain
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.faults import fault_message
 from pipeline.tracking.picture import picture
@@ -98,5 +99,5 @@ def live_run(facts: RunFacts, history: Sequence[EpochRecord] = ()) -> Iterator[L
         run.end("KILLED", failure="interrupted")
         raise
     except BaseException as error:
-        run.end("FAILED", failure=f"{type(error).__name__}: {error}")
+        run.end("FAILED", failure=f"{type(error).__name__}: {explain(error)}")
         raise

@@ -10,12 +10,16 @@ from pathlib import Path
 import torch
 
 from pipeline.lm.device import choose_device
-from pipeline.lm.errors import OutOfMemoryError, TrainingError
+from pipeline.lm.errors import TrainingError
 from pipeline.lm.model import LanguageModel, num_parameters
 from pipeline.lm.settings import AdamW, Settings
 
 FLOAT_BYTES = 4
 LIMITS_OF_A_CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+class OutOfMemoryError(TrainingError):
+    """A training run needs more memory than there is. Its text says how much, and what to lower."""
 
 
 def check_fits(settings: Settings, train_tokens: int, vocabulary_size: int) -> None:
@@ -43,16 +47,14 @@ def num_weights(settings: Settings, vocabulary_size: int) -> int:
 
 
 def bytes_of_weights(settings: Settings, vocabulary_size: int) -> int:
-    """Weights, gradients, the best weights so far, the optimizer's state; teachers, with a second softmax layer."""
+    """Weights, gradients, the best weights so far, the optimizer's state; the softmax layers of teachers."""
     optimizer = 2 if isinstance(settings.optimizer, AdamW) else bool(settings.optimizer.momentum)
-    of_teachers = sum(
-        num_weights(teacher, vocabulary_size) + teacher.hidden_size * vocabulary_size for teacher in settings.teachers
-    )
+    of_teachers = sum(teacher.hidden_size for teacher in settings.teachers) * vocabulary_size
     return ((3 + optimizer) * num_weights(settings, vocabulary_size) + of_teachers) * FLOAT_BYTES
 
 
 def bytes_of_window(settings: Settings, train_tokens: int, vocabulary_size: int) -> int:
-    """A window's activations in evaluation, which holds the logits of all its tokens at once."""
+    """A window's activations in training, which holds the logits of all its tokens at once."""
     steps = min(settings.bptt, -(-train_tokens // settings.batch_size))
     numbers = settings.embedding_size + settings.num_layers * settings.hidden_size + vocabulary_size
     return steps * settings.batch_size * numbers * FLOAT_BYTES
