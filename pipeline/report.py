@@ -146,7 +146,8 @@ def _measured(groups: Sequence[Group]) -> str:
 
 def _conclusion_item(conclusion: Conclusion) -> str:
     verdicts = "; ".join(f"**{verdict}** {basis}".rstrip() for basis, verdict in conclusion.verdicts.items())
-    return "\n".join([f"- {conclusion.claim}: {verdicts}.", *(f"  - {sentence}" for sentence in conclusion.evidence)])
+    bullet = f"- {conclusion.claim}: {verdicts}. {conclusion.condition}".rstrip()
+    return "\n".join([bullet, *(f"  - {sentence}" for sentence in conclusion.evidence)])
 
 
 def _settings(results: Sequence[Result]) -> list[str]:
