@@ -63,7 +63,7 @@ train:                      # as in recipes/fast.yaml, with more dropout for mor
 models:
 {models}
 report:
-  published: null           # those figures are for Penn Treebank
+  course_report: null       # those figures are for Penn Treebank
 """
 
 MODELS = """\

@@ -1,4 +1,4 @@
-"""The conclusions that were published with the recipe, each checked against our own numbers."""
+"""The conclusions of the course report, each checked against our own numbers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ T = TypeVar("T", bound=Trained)
 
 @dataclass(frozen=True)
 class Conclusion:
-    """A published claim, our verdicts on it, and the numbers behind them, one sentence each.
+    """A claim of the course report, our verdicts on it, and the numbers behind them, one sentence each.
 
     verdicts: by what each rests on, such as `over 3 seeds`
     condition: a sentence on what the verdicts hold for
@@ -36,7 +36,7 @@ class Conclusion:
 
 
 def judge(results: Sequence[Result], groups: Sequence[Group] = ()) -> list[Conclusion]:
-    """Check every published conclusion against the results; which models it concerns follows from their settings.
+    """Check each conclusion against the results; which models it concerns follows from their settings.
 
     groups: models from several seeds
     """
