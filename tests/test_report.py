@@ -203,7 +203,7 @@ def test_cells_are_compared_each_at_a_rate_of_its_own_but_alike_in_all_else() ->
     params(FOUR | {"gru": FOUR["gru"] | {"learning_rate": 0.5}, "gru_dropout": FOUR["gru_dropout"] | {"bptt": 7}})
     text = report()
     assert "115.00 of `lstm` against 118.00 of `gru`" in text
-    assert "by one run per model. This holds for these settings, the GRU at 0.5 times the LSTM's learning rate;" in text
+    assert "by one run per model. This holds for these settings, the GRU at half the LSTM's learning rate;" in text
     assert text.count("This holds for") == 1
     assert "against 97.50 of `gru_dropout`" not in text
 

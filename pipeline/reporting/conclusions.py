@@ -108,8 +108,10 @@ def _condition(pairs: Sequence[tuple[Settings, Settings]]) -> str:
     ratios = {other.learning_rate / one.learning_rate for one, other in pairs if one.cell != other.cell}
     if not ratios:
         return ""
-    by = f"{min(ratios):g}" if len(ratios) == 1 else f"{min(ratios):g} to {max(ratios):g}"
-    rates = "both at the same learning rate" if ratios == {1} else f"the GRU at {by} times the LSTM's learning rate"
+    by = f"{min(ratios):g} times" if len(ratios) == 1 else f"{min(ratios):g} to {max(ratios):g} times"
+    rates = f"the GRU at {'half' if ratios == {0.5} else by} the LSTM's learning rate"
+    if ratios == {1}:
+        rates = "both at the same learning rate"
     return f"This holds for these settings, {rates}; others may decide otherwise."
 
 
