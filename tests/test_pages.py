@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import runpy
 import subprocess
 from collections import defaultdict
 from itertools import combinations
@@ -64,6 +65,11 @@ def test_every_perplexity_of_a_page_is_kept(page: str) -> None:
     assert perplexities((ROOT / page).read_text()) - kept() == set()
 
 
+def test_what_the_picture_of_the_recipes_has_of_others_is_kept() -> None:
+    others = runpy.run_path(str(ROOT / "docs/recipes/draw.py"))["OTHERS"]
+    assert {f"{test:.2f}" for test in others.values()} <= kept()
+
+
 def test_a_row_of_a_table_with_an_id_has_the_figures_of_that_run() -> None:
     """Or, with the end of an id, those of all that end so; beside them what other columns compare it with."""
     runs, comparisons = (
@@ -92,7 +98,10 @@ def test_a_trial_with_a_history_is_as_that_says(row: dict[str, str]) -> None:
         kind = "_dynamic" if row["evaluation"].startswith("dynamic") else ""
         found |= {split: metrics[f"{split}_perplexity{kind}"] for split in ("valid", "test")}
         assert metrics["best_epoch"] == int(row["epoch"])
-    assert given.items() <= {split: f"{figure:.2f}" for split, figure in found.items()}.items()
+    assert (
+        given.items()
+        <= {split: f"{figure:.2f}" if figure < 1e6 else f"{figure:.2e}" for split, figure in found.items()}.items()
+    )
 
 
 def test_every_trial_says_what_is_kept_of_it_and_every_kept_run_is_a_trial() -> None:
