@@ -27,7 +27,7 @@ from pipeline.project.schema import LONGEST_NAME, NAME, PENN_TREEBANK, Vocabular
 
 TOKENS_TO_SEE = 1_000_000  # by a model in all of its epochs, where these are not too many or too few
 FEWEST_EPOCHS, MOST_EPOCHS = 4, 10
-SMALL, EPOCHS_IF_SMALL = 70_000, 20  # tokens, and the LSTM's epochs with fewer of them: docs/recipes.md
+SMALL, EPOCHS_IF_SMALL = 70_000, 20  # tokens, and the LSTM's epochs with fewer of them: docs/experiments.md
 FAST, SLOW = 15_000, 4_000  # tokens a second on two cores, with and without bfloat16 products: docs/performance.md
 BOUNDS = {"max_size": 10_000, "min_count": 2}  # of the vocabulary, where the text has no <unk> of its own
 
@@ -63,7 +63,7 @@ train:                      # as in recipes/fast.yaml, with more dropout for mor
 models:
 {models}
 report:
-  published: null           # those figures are for Penn Treebank
+  course_report: null       # those figures are for Penn Treebank
 """
 
 MODELS = """\

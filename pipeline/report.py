@@ -1,4 +1,4 @@
-"""Compare all trained models: a table, figures, and the published conclusions checked against our numbers."""
+"""Compare all trained models: a table, figures, and the course report's conclusions checked against our numbers."""
 
 import argparse
 import json
@@ -15,8 +15,8 @@ from pipeline.project.schema import CorpusSizes
 from pipeline.project.settings import flattened
 from pipeline.reporting import curves
 from pipeline.reporting.conclusions import Conclusion, judge
+from pipeline.reporting.course_report import LEFT_OUT, SOURCE, CourseReport, comparable, figures_beside, is_of_the_size
 from pipeline.reporting.page import page
-from pipeline.reporting.published import LEFT_OUT, Published, comparable, figures_beside, is_of_the_size
 from pipeline.reporting.results import Result, read_results
 from pipeline.reporting.spread import Group, grouped
 from pipeline.tracking.notes import describe_experiment
@@ -29,8 +29,8 @@ def write_report() -> list[Result]:
     """Write results/report and the metric that DVC shows. Raises UserError."""
     params = load_params()
     results, corpus = read_results(params.models), read_corpus_sizes()
-    published = params.report.published or {}
-    text = render(results, params.preprocess.corpus, corpus, published, read_study(SEEDS))
+    course_report = params.report.course_report or {}
+    text = render(results, params.preprocess.corpus, corpus, course_report, read_study(SEEDS))
     histories = {result.name: result.history for result in results}
     curves.comparison(histories, REPORT / "comparison.svg")
     curves.curves(histories, REPORT / "curves.svg")
@@ -40,7 +40,7 @@ def write_report() -> list[Result]:
     with atomic_write(REPORT / "report.md") as file:
         file.write(text)
     with atomic_write(REPORT / "index.html") as file:
-        file.write(page(text, results, figures_beside(results, corpus, published)))
+        file.write(page(text, results, figures_beside(results, corpus, course_report)))
     return results
 
 
@@ -48,7 +48,7 @@ def render(
     results: Sequence[Result],
     name: str,
     corpus: CorpusSizes,
-    published: Published,
+    course_report: CourseReport,
     seeds: KeptStudy | None = None,
 ) -> str:
     """The report in Markdown, the same text for the same results.
@@ -56,7 +56,7 @@ def render(
     name: of the corpus
     seeds: the study of how much other seeds change results
     """
-    published, judged = figures_beside(results, corpus, published), comparable(results, corpus)
+    course_report, judged = figures_beside(results, corpus, course_report), comparable(results, corpus)
     groups = _comparable_groups(seeds, corpus) if judged else []
     finished_at = max(result.last.finished_at for result in results)
     blocks = [
@@ -65,18 +65,18 @@ def render(
         f"{corpus.test_tokens:,} to test; a vocabulary of {corpus.vocabulary_size:,}. "
         f"The last training finished at {finished_at}.",
         "## Results",
-        _results_table(results, published),
+        _results_table(results, course_report),
         "Perplexities are those of the weights of the best epoch, the one with the lowest validation perplexity. Each "
         f"model was trained once; how much another seed would change these numbers is {_measured(groups)}.",
         *_gpus(results),
-        *_published_verdicts(results, published),
+        *_beside_the_course_report(results, course_report),
         "## Curves",
         "![Validation perplexity by epoch of all models](comparison.svg)",
         "![Training and validation perplexity by epoch, a panel for each model](curves.svg)",
         "Training perplexity is measured while training, with dropout, so it can exceed validation perplexity. The "
         "first epochs may start above the frame.",
         "![Learning rate by epoch](learning_rates.svg)",
-        "## The published conclusions",
+        "## The conclusions of the course report",
         "\n".join(_conclusion_item(conclusion) for conclusion in judge(judged, groups)) if judged else LEFT_OUT,
         "## Settings",
         *_settings(results),
@@ -84,10 +84,10 @@ def render(
     return "\n\n".join(blocks) + "\n"
 
 
-def _results_table(results: Sequence[Result], published: Published) -> str:
+def _results_table(results: Sequence[Result], course_report: CourseReport) -> str:
     rows = []
     for result in results:
-        metrics, reference = result.metrics, published.get(result.name)
+        metrics, reference = result.metrics, course_report.get(result.name)
         row = {
             "model": f"`{result.name}`",
             "cell": cell_name(result.settings.cell),
@@ -105,9 +105,9 @@ def _results_table(results: Sequence[Result], published: Published) -> str:
             "best epoch": f"{metrics.best_epoch} of {result.last.epoch}",
             "training time": clock(sum(record.seconds for record in result.history)),
         }
-        if published:
-            row["published valid"] = f"{reference.valid:.2f}" if reference else NONE
-            row["published test"] = f"{reference.test:.2f}" if reference else NONE
+        if course_report:
+            row["course report, valid"] = f"{reference.valid:.2f}" if reference else NONE
+            row["course report, test"] = f"{reference.test:.2f}" if reference else NONE
         rows.append(list(row.values()))
     return table(list(row), rows, text_columns=2)
 
@@ -121,15 +121,15 @@ def _gpus(results: Sequence[Result]) -> list[str]:
     return [f"Trained on {gpu}: {', '.join(names)}." for gpu, names in models.items()]
 
 
-def _published_verdicts(results: Sequence[Result], published: Published) -> list[str]:
-    """Each model's test perplexity against the published one, rounded to two decimals as published."""
+def _beside_the_course_report(results: Sequence[Result], course_report: CourseReport) -> list[str]:
+    """Each model's test perplexity against that of the course report, rounded to two decimals as there."""
     lines = []
     for result in results:
-        if result.name in published:
-            ours, theirs = round(result.metrics.test_perplexity, 2), published[result.name].test
-            verdict = "at most the published" if ours <= theirs else "**above the published**"
-            lines.append(f"- `{result.name}`: {ours:.2f}, {verdict} {theirs:.2f} ({ours - theirs:+.2f})")
-    return ["Against the published test perplexity:", "\n".join(lines)] if lines else []
+        if result.name in course_report:
+            ours, theirs = round(result.metrics.test_perplexity, 2), course_report[result.name].test
+            verdict = f"{theirs - ours:.2f} below" if ours <= theirs else f"**{ours - theirs:.2f} above**"
+            lines.append(f"- `{result.name}`: {ours:.2f}, {verdict} its {theirs:.2f}")
+    return [f"Test perplexity against the course report's ({SOURCE}):", "\n".join(lines)] if lines else []
 
 
 def _comparable_groups(seeds: KeptStudy | None, corpus: CorpusSizes) -> list[Group]:
@@ -147,7 +147,8 @@ def _measured(groups: Sequence[Group]) -> str:
 
 def _conclusion_item(conclusion: Conclusion) -> str:
     verdicts = "; ".join(f"**{verdict}** {basis}".rstrip() for basis, verdict in conclusion.verdicts.items())
-    return "\n".join([f"- {conclusion.claim}: {verdicts}.", *(f"  - {sentence}" for sentence in conclusion.evidence)])
+    bullet = f"- {conclusion.claim}: {verdicts}. {conclusion.condition}".rstrip()
+    return "\n".join([bullet, *(f"  - {sentence}" for sentence in conclusion.evidence)])
 
 
 def _settings(results: Sequence[Result]) -> list[str]:

@@ -81,7 +81,7 @@ def test_one_text_becomes_a_recipe_that_is_downloaded_and_preprocessed(
     unknown = (corpus.valid == corpus.vocabulary.index(UNK)).sum().item() / (len(corpus.valid) - len(texts["valid"]))
     assert f"{unknown:.1%} of all words are outside" in told.splitlines()[1]
     params = load_params()
-    assert (params.preprocess.corpus, params.report.published) == ("my_text", None)
+    assert (params.preprocess.corpus, params.report.course_report) == ("my_text", None)
 
 
 @pytest.mark.parametrize(
@@ -210,4 +210,4 @@ def test_an_archive_in_the_shape_of_wikitext_2_goes_all_the_way_to_the_report(mo
     run(monkeypatch, report.main)
     text = Path("results/report/report.md").read_text()
     assert text.startswith("# Language models on `wikitext2`, side by side\n\nCorpus: 420 tokens to train on")
-    assert "published test" not in text
+    assert "course report, test" not in text

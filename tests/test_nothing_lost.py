@@ -63,7 +63,7 @@ def project(empty_store: None) -> None:
     params["train"] = small_settings(epochs=2, hidden_size=4, embedding_size=4).model_dump()
     params["models"] = {"lstm": {"cell": "lstm"}}
     params["evaluate"] = {"dynamic": None}
-    params["report"] = {"published": None}
+    params["report"] = {"course_report": None}
     with open("params.yaml", "w") as file:
         yaml.dump(params, file)
     words = {split: np.array([1, 2, 0] * 200, np.uint16) for split in SPLITS}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.browser import Visit
 
 CORPUS = CorpusSizes(train_tokens=929_589, valid_tokens=73_760, test_tokens=82_430, vocabulary_size=10_000)
-PUBLISHED = {"lstm": Perplexities(train=90.19, valid=149.03, test=143.03)}
+COURSE_REPORT = {"lstm": Perplexities(train=90.19, valid=149.03, test=143.03)}
 
 
 def result(name: str, valid: list[float]) -> Result:
@@ -37,7 +37,7 @@ RESULTS = [result("lstm", [150.0 + abs(epoch - 15) for epoch in range(40)]), res
 
 def write_page(results: list[Result] = RESULTS) -> Path:
     path = Path("index.html")
-    path.write_text(page(render(results, "ptb", CORPUS, PUBLISHED), results, PUBLISHED))
+    path.write_text(page(render(results, "ptb", CORPUS, COURSE_REPORT), results, COURSE_REPORT))
     return path
 
 
@@ -109,7 +109,7 @@ def test_curves_are_switched_on_and_off_by_model_and_by_quantity(shown: "Visit")
     shown.page.get_by_label("gru").uncheck()
     expect_drawn(shown, COLORS[0], absent=(COLORS[1],))
     shown.page.get_by_label("valid", exact=True).uncheck()
-    shown.page.get_by_label("published valid", exact=True).uncheck()
+    shown.page.get_by_label("course report, valid", exact=True).uncheck()
     expect_drawn(shown, absent=(COLORS[0],))
     shown.page.get_by_label("train", exact=True).check()
     expect_drawn(shown, COLORS[0])

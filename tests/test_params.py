@@ -69,7 +69,7 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     ("train.schedule.constant_epochs", 10**30, "less than or equal to 1000000"),
     ("download.timeout_seconds", 1e300, "less than or equal to 86400"),
     ("preprocess.expected.train_tokens", 2**64, "less than"),
-    ("report.published.lstm.test", 1e300, "less than or equal to"),
+    ("report.course_report.lstm.test", 1e300, "less than or equal to"),
     ("processes", 10**6, "less than or equal to 1024"),
     ("train", None, "a group of settings"),
     ("train", [], "a group of settings"),
@@ -89,7 +89,7 @@ WRONG_VALUES: list[tuple[str, Any, str]] = [
     ("recipe", "My recipe", "match"),
     ("processes", 0, "greater than or equal to 1"),
     ("evaluate.dynamic", "yes", "a group of settings"),
-    ("report.published.lstm.test", "low", "number"),
+    ("report.course_report.lstm.test", "low", "number"),
 ]
 UNKNOWN_KEYS = [
     ("train.dropuot", "did you mean dropout?"),
@@ -257,7 +257,7 @@ def test_a_name_too_long_for_a_folder_is_refused() -> None:
         max_leaves=8,
     ),
     st.sampled_from(
-        ["", "train", "models", "models.gru", "download", "train.optimizer", "report.published", "evaluate"]
+        ["", "train", "models", "models.gru", "download", "train.optimizer", "report.course_report", "evaluate"]
     ),
 )
 def test_no_document_is_anything_but_valid_or_one_line(value: Any, place: str) -> None:

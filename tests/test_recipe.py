@@ -70,7 +70,7 @@ evaluate:
   # How.
   dynamic:
 report:
-  published:
+  course_report:
 """
 
 

@@ -1,6 +1,7 @@
 """Spread over seeds: by hand, by property, and what the report says of it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,31 +23,55 @@ PERPLEXITIES = st.floats(1, 1000)
 BY_SEED = st.dictionaries(st.integers(1, 9), PERPLEXITIES, min_size=2, max_size=6)
 
 
+def group(by_seed: dict[int, float], **settings: Any) -> Group:
+    return Group("a group", small_settings(**settings), {"test": by_seed})
+
+
 def test_an_interval_is_that_of_students_t() -> None:
     t_of_2 = 4.302652729749464  # its 97.5% quantile with two degrees of freedom, from a table
-    found = difference({1: 90.0, 2: 92.0, 3: 91.0}, {1: 95.0, 2: 96.0, 3: 97.0})
+    found = difference(group({1: 90.0, 2: 92.0, 3: 91.0}), group({1: 95.0, 2: 96.0, 3: 97.0}, dropout=0.2), "test")
     assert found is not None
     assert (found.mean, found.n, found.paired) == (pytest.approx(-5), 3, True)
     assert found.margin == pytest.approx(t_of_2 * 1 / 3**0.5)  # the differences -5, -4, -6 deviate by 1
-    apart = difference({1: 90.0, 2: 92.0}, {3: 95.0, 4: 97.0})  # equal variances of 2, so again two degrees of freedom
+    # equal variances of 2, so again two degrees of freedom
+    apart = difference(group({1: 90.0, 2: 92.0}), group({3: 95.0, 4: 97.0}), "test")
     assert apart is not None
     assert (apart.mean, apart.n, apart.paired) == (pytest.approx(-5), 2, False)
     assert apart.margin == pytest.approx(t_of_2 * (2 / 2 + 2 / 2) ** 0.5)
 
 
-@given(BY_SEED, BY_SEED)
-def test_a_difference_turned_round_is_its_negative(one: dict[int, float], other: dict[int, float]) -> None:
-    found, turned = difference(one, other), difference(other, one)
+@pytest.mark.parametrize(
+    "shape", [{"cell": "gru"}, {"num_layers": 1}, {"hidden_size": 8, "embedding_size": 8}, {"tied_weights": True}]
+)
+def test_seeds_pair_models_of_the_same_shape_only(shape: dict[str, Any]) -> None:
+    by_seed, other = {1: 90.0, 2: 92.0}, {1: 95.0, 2: 97.0}  # always 5 apart: by pairs, the interval would be nothing
+    paired, apart = (
+        difference(group(by_seed), group(other), "test"),
+        difference(group(by_seed), group(other, **shape), "test"),
+    )
+    assert paired is not None
+    assert apart is not None
+    assert (paired.paired, apart.paired) == (True, False)
+    assert paired.margin == pytest.approx(0)
+    assert apart.margin > 5
+    assert paired.mean == pytest.approx(apart.mean)
+
+
+@given(BY_SEED, BY_SEED, st.sampled_from(["lstm", "gru"]))
+def test_a_difference_turned_round_is_its_negative(one: dict[int, float], other: dict[int, float], cell: str) -> None:
+    found = difference(group(one), group(other, cell=cell), "test")
+    turned = difference(group(other, cell=cell), group(one), "test")
     assert found is not None
     assert turned is not None
     assert (turned.mean, turned.margin) == pytest.approx((-found.mean, found.margin), rel=1e-6, abs=1e-6)
 
 
 def test_too_few_values_have_no_interval_and_equal_ones_none_to_speak_of() -> None:
-    assert difference({1: 5.0}, {1: 4.0}) is None
-    assert difference({1: 5.0, 2: 6.0}, {3: 4.0}) is None
+    assert difference(group({1: 5.0}), group({1: 4.0}), "test") is None
+    assert difference(group({1: 5.0, 2: 6.0}), group({3: 4.0}), "test") is None
+    assert difference(group({1: 5.0, 2: 6.0}), group({1: 5.0, 2: 6.0}), "valid") is None
     for other in ({1: 4.0, 2: 4.0}, {3: 4.0, 4: 4.0}):
-        assert (found := difference({1: 5.0, 2: 5.0}, other))
+        assert (found := difference(group({1: 5.0, 2: 5.0}), group(other), "test"))
         assert (found.mean, found.margin) == (1.0, 0.0)
 
 
@@ -105,7 +130,9 @@ def test_groups_have_a_row_for_each_split_and_pair() -> None:
     assert len(pairs) == 2 * 6
     (row,) = [r for r in pairs if (r["group"], r["other"], r["split"]) == ("lstm_dropout", "gru_dropout", "test")]
     assert row["difference"] == pytest.approx(5.9667, abs=1e-4)
-    assert (row["low_95"], row["high_95"]) == pytest.approx((5.8232, 6.1101), abs=1e-3)
+    assert (row["low_95"], row["high_95"]) == pytest.approx(
+        (4.8829, 7.0505), abs=1e-3
+    )  # Welch's, by hand: 3.96 degrees of freedom
     assert group_metrics(groups)["mean_test_perplexity/lstm_dropout"] == 91.5
 
 
@@ -131,14 +158,14 @@ def test_a_trial_that_is_not_complete_has_no_part_in_a_spread() -> None:
 def test_conclusions_are_judged_with_their_intervals() -> None:
     cells, dropout, over_fitting, _ = judge([], grouped(study().ended))
     assert cells.verdicts["over 3 seeds of 2 epochs"] == "confirmed in 1 of 2 cases"
-    assert "`lstm_dropout` beats `gru_dropout` by 5.97 ± 0.14 in test perplexity over 3 seeds." in cells.evidence
-    assert "`lstm` and `gru` differ in test perplexity by 0.03 ± 0.76 over 3 seeds." in cells.evidence
+    assert "`lstm_dropout` beats `gru_dropout` by 5.97 ± 1.08 in test perplexity over 3 seeds." in cells.evidence
+    assert "`lstm` and `gru` differ in test perplexity by 0.03 ± 1.08 over 3 seeds." in cells.evidence
     assert dropout.verdicts["over 3 seeds of 2 epochs"] == "confirmed"
     assert list(over_fitting.verdicts) == [""]
     swapped = TESTS | {"lstm_dropout": TESTS["gru_dropout"], "gru_dropout": TESTS["lstm_dropout"]}
     cells = judge([], grouped(study(swapped).ended))[0]
     assert cells.verdicts["over 3 seeds of 2 epochs"] == "contradicted in 1 of 2 cases"
-    assert "`gru_dropout` beats `lstm_dropout` by 5.97 ± 0.14 in test perplexity over 3 seeds." in cells.evidence
+    assert "`gru_dropout` beats `lstm_dropout` by 5.97 ± 1.08 in test perplexity over 3 seeds." in cells.evidence
     all_swapped = swapped | {"gru": [90.9, 91.4, 92.6]}
     assert judge([], grouped(study(all_swapped).ended))[0].verdicts["over 3 seeds of 2 epochs"] == "contradicted"
     near = TESTS | {"gru_dropout": [91.2, 91.8, 91.6]}

@@ -84,7 +84,7 @@ class Evaluate(Strict):
 
 
 class Report(Strict):
-    published: dict[ModelName, Perplexities] | None
+    course_report: dict[ModelName, Perplexities] | None
 
 
 class Params(Strict):

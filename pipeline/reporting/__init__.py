@@ -1,1 +1,1 @@
-"""Results side by side: figures, and the published conclusions checked against our results."""
+"""Results side by side: figures, and the conclusions of the course report checked against our results."""

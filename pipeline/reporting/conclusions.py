@@ -1,4 +1,4 @@
-"""The conclusions that were published with the recipe, each checked against our own numbers."""
+"""The conclusions of the course report, each checked against our own numbers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,18 +23,20 @@ T = TypeVar("T", bound=Trained)
 
 @dataclass(frozen=True)
 class Conclusion:
-    """A published claim, our verdicts on it, and the numbers behind them, one sentence each.
+    """A claim of the course report, our verdicts on it, and the numbers behind them, one sentence each.
 
     verdicts: by what each rests on, such as `over 3 seeds`
+    condition: a sentence on what the verdicts hold for
     """
 
     claim: str
     verdicts: Mapping[str, str]
     evidence: list[str]
+    condition: str = ""
 
 
 def judge(results: Sequence[Result], groups: Sequence[Group] = ()) -> list[Conclusion]:
-    """Check every published conclusion against the results; which models it concerns follows from their settings.
+    """Check each conclusion against the results; which models it concerns follows from their settings.
 
     groups: models from several seeds
     """
@@ -88,7 +90,7 @@ def _better(
     compared = [
         (one, other, found)
         for one, other in controlled_pairs(groups, (*free, "seed"), favoured)
-        if (found := difference(other.perplexities.get("test", {}), one.perplexities.get("test", {})))
+        if (found := difference(other, one, "test"))
     ]
     if compared:
         seeds = min(found.n for _, _, found in compared)
@@ -96,7 +98,21 @@ def _better(
             [found for _, _, found in compared]
         )
         evidence += [_by_how_much(one.name, other.name, found) for one, other, found in compared]
-    return Conclusion(claim, verdicts, evidence)
+    settings = [(one.settings, other.settings) for one, other in pairs]
+    settings += [(one.settings, other.settings) for one, other, _ in compared]
+    return Conclusion(claim, verdicts, evidence, _condition(settings))
+
+
+def _condition(pairs: Sequence[tuple[Settings, Settings]]) -> str:
+    """What models of different cells were allowed to differ in as well."""
+    ratios = {other.learning_rate / one.learning_rate for one, other in pairs if one.cell != other.cell}
+    if not ratios:
+        return ""
+    by = f"{min(ratios):g} times" if len(ratios) == 1 else f"{min(ratios):g} to {max(ratios):g} times"
+    rates = f"the GRU at {'half' if ratios == {0.5} else by} the LSTM's learning rate"
+    if ratios == {1}:
+        rates = "both at the same learning rate"
+    return f"This holds for these settings, {rates}; others may decide otherwise."
 
 
 def _verdict_over_seeds(found: Sequence[Difference]) -> str:

@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markupsafe import Markup
 
-from pipeline.reporting.published import Published
+from pipeline.reporting.course_report import CourseReport
 from pipeline.reporting.results import Result
 from pipeline.reporting.style import DARK, color_of
 
@@ -27,7 +27,7 @@ FIGURES = {
 }
 
 
-def page(text: str, results: Sequence[Result], published: Published) -> str:
+def page(text: str, results: Sequence[Result], course_report: CourseReport) -> str:
     """A self-contained file that needs no network; the same for the same results.
 
     text: the report in Markdown
@@ -37,7 +37,7 @@ def page(text: str, results: Sequence[Result], published: Published) -> str:
     return environment.get_template("page.html").render(
         title=text.splitlines()[0].lstrip("# "),
         body=Markup(markdown.render(text)),
-        data={"models": [_curves(index, result, published) for index, result in enumerate(results)]},
+        data={"models": [_curves(index, result, course_report) for index, result in enumerate(results)]},
         style=_part("page.css"),
         script=_part("page.js"),
         library=_part("uplot/uPlot.iife.min.js"),
@@ -50,7 +50,7 @@ class _Renderer(RendererHTML):
         return FIGURES[str(tokens[index].attrs["src"])]
 
 
-def _curves(index: int, result: Result, published: Published) -> dict[str, Any]:
+def _curves(index: int, result: Result, course_report: CourseReport) -> dict[str, Any]:
     color = color_of(index)
     return {
         "name": result.name,
@@ -59,7 +59,7 @@ def _curves(index: int, result: Result, published: Published) -> dict[str, Any]:
         "valid": [record.valid_perplexity for record in result.history],
         "train": [record.train_perplexity for record in result.history],
         "rate": [record.learning_rate for record in result.history],
-        "published": published[result.name].valid if result.name in published else None,
+        "course_report": course_report[result.name].valid if result.name in course_report else None,
     }
 
 

@@ -9,6 +9,7 @@ from pipeline.artifacts.trials import EndedTrial
 from pipeline.lm.settings import Settings
 
 CONFIDENCE = 0.95
+SHAPE = ("cell", "num_layers", "hidden_size", "embedding_size", "tied_weights")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Difference:
     """A mean difference with its 95% interval by Student's t; `margin` is half of the interval.
 
     n: the pairs, or else the smaller number of values
-    paired: by seed
+    paired: by seed, which gives models of the same shape the same initial weights
     """
 
     mean: float
@@ -69,20 +70,26 @@ def spread(values: Collection[float]) -> Spread:
     return Spread(len(values), statistics.fmean(values), deviation, min(values), max(values))
 
 
-def difference(one: Mapping[int, float], other: Mapping[int, float]) -> Difference | None:
-    """The mean of `one` minus that of `other`, both by seed; None if there are too few values for an interval.
+def difference(one: Group, other: Group, split: str) -> Difference | None:
+    """The mean perplexity of `one` on a split minus that of `other`; None if there are too few values for an interval.
 
-    Paired by seed if they share two or more; otherwise Welch's t, for unequal variances.
+    Models of the same shape are paired by the seeds that they share, if those are two or more. A seed is no condition
+    that models of different shapes have in common: for them, and for the rest, it is Welch's t, for unequal variances.
     """
-    shared = sorted(one.keys() & other.keys())
-    if paired := len(shared) > 1:
-        one, other = ({seed: values[seed] for seed in shared} for values in (one, other))
-    if min(len(one), len(other)) < 2:
+    ours, theirs = one.perplexities.get(split, {}), other.perplexities.get(split, {})
+    shared = sorted(ours.keys() & theirs.keys())
+    if paired := len(shared) > 1 and _same_shape(one.settings, other.settings):
+        ours, theirs = ({seed: values[seed] for seed in shared} for values in (ours, theirs))
+    if min(len(ours), len(theirs)) < 2:
         return None
     from scipy import stats  # takes seconds to import
 
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # for values that are nearly equal
-        values = [*one.values()], [*other.values()]
+        values = [*ours.values()], [*theirs.values()]
         test = stats.ttest_rel(*values) if paired else stats.ttest_ind(*values, equal_var=False)
         low, high = map(float, test.confidence_interval(CONFIDENCE))
-    return Difference((low + high) / 2, (high - low) / 2, min(len(one), len(other)), paired)
+    return Difference((low + high) / 2, (high - low) / 2, min(len(ours), len(theirs)), paired)
+
+
+def _same_shape(one: Settings, other: Settings) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in SHAPE)

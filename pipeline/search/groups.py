@@ -39,8 +39,8 @@ def difference_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
     ranked = sorted(groups, key=lambda one: fmean(one.perplexities["valid"].values()))[:MOST_COMPARED]
     rows = []
     for group, other in combinations(ranked, 2):
-        for split, by_seed in other.perplexities.items():
-            if found := difference(by_seed, group.perplexities.get(split, {})):
+        for split in other.perplexities:
+            if found := difference(other, group, split):
                 rows.append(
                     {
                         "group": group.name,

@@ -1,4 +1,4 @@
-"""The notes that MLflow shows: a run's figures and how to use it; the experiment's results beside the published ones.
+"""The notes that MLflow shows: a run's figures and how to use it; the experiment's results beside the course report's.
 
 A note that somebody has rewritten is left alone: only those that start as ours do are updated.
 """
@@ -10,7 +10,7 @@ from pipeline.artifacts.metrics import read_corpus_sizes
 from pipeline.project.console import UserError, warn
 from pipeline.project.files import REPORT, SPLITS
 from pipeline.project.params import load_params
-from pipeline.reporting.published import figures_beside
+from pipeline.reporting.course_report import figures_beside
 from pipeline.reporting.results import Result, read_results
 from pipeline.tracking.deadline import within
 from pipeline.tracking.faults import explain
@@ -74,22 +74,22 @@ def describe_experiment() -> None:
 
 
 def experiment_note(results: Sequence[Result]) -> str:
-    """The table of results, next to the published ones if both are for the same corpus and models."""
+    """The table of results, next to the course report's if both are for the same corpus and models."""
     try:
-        published = figures_beside(results, read_corpus_sizes(), load_params().report.published or {})
+        course_report = figures_beside(results, read_corpus_sizes(), load_params().report.course_report or {})
     except UserError:
-        published = {}
+        course_report = {}
     header, rows = ["model", "valid", "test", "best epoch"], []
     for result in results:
         metrics = result.metrics
         row = [f"`{result.name}`", f"{metrics.valid_perplexity:.2f}", f"{metrics.test_perplexity:.2f}"]
         row.append(f"{metrics.best_epoch} of {result.last.epoch}")
-        if published:
-            reference = published.get(result.name)
+        if course_report:
+            reference = course_report.get(result.name)
             row += [f"{reference.valid:.2f}", f"{reference.test:.2f}"] if reference else ["-", "-"]
         rows.append(row)
-    if published:
-        header += ["published valid", "published test"]
+    if course_report:
+        header += ["course report, valid", "course report, test"]
     title = f"{OPENING} of the weights of the best epoch, lower is better; more in `{REPORT / 'report.md'}`."
     return f"{title}\n\n{_table(header, rows)}"
 

@@ -6,7 +6,7 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const QUANTITIES = {
   valid: { label: "valid", width: 2, dash: [] },
   train: { label: "train", width: 1.5, dash: [6, 4], hidden: true },
-  published: { label: "published valid", width: 1.5, dash: [2, 4] },
+  course_report: { label: "course report, valid", width: 1.5, dash: [2, 4] },
   before: { label: "valid before", width: 1.5, dash: [10, 3, 2, 3] },
   rate: { label: "learning rate", width: 2, dash: [] },
 };
@@ -30,7 +30,7 @@ function element(tag, parent, text = "") {
   return made;
 }
 
-/** A quantity of a model by epoch; what was published is of no epoch, and the same at each. */
+/** A quantity of a model by epoch; the course report's is of no epoch, and the same at each. */
 function values(model, key) {
   const given = model[key] ?? [];
   return epochs.map((_, index) => (Array.isArray(given) ? (given[index] ?? null) : given));
@@ -155,7 +155,7 @@ function drawAll() {
   epochs = Array.from({ length: longest }, (_, index) => index + 1);
   buildTable();
   const perplexity = document.getElementById("comparison");
-  draw(perplexity, ["valid", "train", "published", "before"], { distr: 3, range: (chart) => {
+  draw(perplexity, ["valid", "train", "course_report", "before"], { distr: 3, range: (chart) => {
     const { min, max } = chart.scales.x;
     return limits(chart, min, max ?? Infinity);
   } }, Math.min(460, 260 + perplexity.clientWidth / 5));

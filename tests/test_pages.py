@@ -1,0 +1,147 @@
+"""The pages for readers: every perplexity in them is in a file that is kept, and every link leads somewhere."""
+
+import csv
+import json
+import re
+import runpy
+import subprocess
+from collections import defaultdict
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from pipeline.artifacts.history import best_epoch, read_history
+from pipeline.project.params import parse_params, parse_yaml
+from pipeline.project.recipes import read_base
+from tests.small import ROOT
+
+EXPERIMENTS = ROOT / "docs/experiments"
+PAGES = ["README.md", "docs/recipes.md", "docs/experiments.md", "docs/sweeps.md"]
+KEPT = re.compile(r"history|weights|not kept|[0-9a-f]{7}:docs/recipes/.*\.json")
+PERPLEXITY = re.compile(r"(?<![\d.+-])(\d{2,4}\.\d{2})(?![\d.])")  # without a sign: one with is a difference
+SPLITS = ("train", "valid", "test")
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+TRIALS = table(EXPERIMENTS / "trials.csv")
+OF_HISTORIES = [row for row in TRIALS if row["kept"] == "history"]
+
+
+def perplexities(text: str) -> set[str]:
+    return {number for number in PERPLEXITY.findall(text) if 20 <= float(number) <= 2000}
+
+
+def by_run() -> dict[str, set[str]]:
+    """The perplexities of every trial and of every run of a recipe, by its id."""
+    runs = defaultdict(set)
+    for row in TRIALS:
+        runs[row["id"]] |= {row[split] for split in SPLITS}
+    for metrics in (ROOT / "docs/recipes").glob("*-*.json"):
+        best = best_epoch(read_history(metrics.with_suffix(".csv")))
+        figures = [value for name, value in json.loads(metrics.read_text()).items() if "perplexity" in name]
+        runs[metrics.stem] |= {f"{value:.2f}" for value in (*figures, best.train_perplexity)}
+    return runs
+
+
+def kept() -> set[str]:
+    """Every perplexity that a page may give."""
+    figures = set().union(*by_run().values())
+    for path in (EXPERIMENTS / "published.csv", *(ROOT / "results/sweeps").glob("*/*.csv")):
+        rows = [value for row in table(path) for name, value in row.items() if re.search("valid|test|mean|perp", name)]
+        figures |= {f"{float(value):.2f}" for value in rows if value}
+    course_report = parse_params(parse_yaml(read_base(ROOT), Path("params.yaml"))).report.course_report or {}
+    figures |= {f"{getattr(of, split):.2f}" for of in course_report.values() for split in SPLITS}
+    tests = [json.loads(path.read_text())["test_perplexity"] for path in (ROOT / "docs/recipes").glob("default-*.json")]
+    return figures | {f"{abs(round(one, 2) - round(other, 2)):.2f}" for one, other in combinations(tests, 2)}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_perplexity_of_a_page_is_kept(page: str) -> None:
+    assert perplexities((ROOT / page).read_text()) - kept() == set()
+
+
+def test_what_the_picture_of_the_recipes_has_of_others_is_kept() -> None:
+    others = runpy.run_path(str(ROOT / "docs/recipes/draw.py"))["OTHERS"]
+    assert {f"{test:.2f}" for test in others.values()} <= kept()
+
+
+def test_a_row_of_a_table_with_an_id_has_the_figures_of_that_run() -> None:
+    """Or, with the end of an id, those of all that end so; beside them what other columns compare it with."""
+    runs, comparisons = (
+        by_run(),
+        {f"zeroed-{run}": f"default-{run}" for run in ("lstm_dropout", "lstm", "gru_dropout", "gru")},
+    )
+    rows = re.findall(r"^\| `(\S+)` \|(.*)\|$", (EXPERIMENTS.with_suffix(".md")).read_text(), re.MULTILINE)
+    assert len(rows) > 80
+    for name, cells in rows:
+        own = {run for run in runs if run == name or (name.startswith("-") and run.endswith(name))}
+        assert own, f"docs/experiments.md: no trial {name}"
+        figures = set().union(*(runs[run] for run in own), runs.get(comparisons.get(name, ""), set()))
+        if name.startswith("zeroed-"):
+            cells = cells.rpartition("|")[0]  # the last is the course report's
+        assert perplexities(cells) <= figures, name
+
+
+@pytest.mark.parametrize("row", OF_HISTORIES, ids=lambda row: f"{row['id']}-{row['evaluation'] or row['epoch']}")
+def test_a_trial_with_a_history_is_as_that_says(row: dict[str, str]) -> None:
+    path = EXPERIMENTS / "runs" / f"{row['id']}.csv"
+    epoch = read_history(path)[int(row["epoch"]) - 1]
+    given = {split: row[split] for split in SPLITS if row[split]}
+    found = {"train": epoch.train_perplexity, "valid": epoch.valid_perplexity}
+    if "test" in given:
+        metrics = json.loads(path.with_suffix(".json").read_text())
+        kind = "_dynamic" if row["evaluation"].startswith("dynamic") else ""
+        found |= {split: metrics[f"{split}_perplexity{kind}"] for split in ("valid", "test")}
+        assert metrics["best_epoch"] == int(row["epoch"])
+    assert (
+        given.items()
+        <= {split: f"{figure:.2f}" if figure < 1e6 else f"{figure:.2e}" for split, figure in found.items()}.items()
+    )
+
+
+def test_every_trial_says_what_is_kept_of_it_and_every_kept_run_is_a_trial() -> None:
+    assert [row["id"] for row in TRIALS if not KEPT.fullmatch(row["kept"])] == []
+    moments = [(row["id"], row["epoch"], row["evaluation"]) for row in TRIALS]
+    assert len(set(moments)) == len(moments)
+    assert {path.stem for path in (EXPERIMENTS / "runs").iterdir()} == {row["id"] for row in OF_HISTORIES}
+
+
+def test_every_trial_is_on_a_page() -> None:
+    text = "\n".join((ROOT / page).read_text() for page in PAGES)
+    for row in TRIALS:
+        figures = {row[split] for split in SPLITS} - {""}
+        assert f"`{row['id']}`" in text or figures & perplexities(text), f"{row['id']} is on no page"
+
+
+@pytest.mark.parametrize("row", [row for row in TRIALS if ":" in row["kept"]], ids=lambda row: row["id"])
+def test_what_is_kept_in_git_is_there(row: dict[str, str]) -> None:
+    shown = subprocess.run(["git", "show", row["kept"]], cwd=ROOT, capture_output=True, text=True, check=False)
+    if shown.returncode:
+        pytest.skip("needs the whole of git's history, which a ZIP and a shallow clone lack")
+    kind = "_dynamic" if row["evaluation"].startswith("dynamic") else ""
+    metrics = json.loads(shown.stdout)
+    assert [row[split] for split in ("valid", "test")] == [
+        f"{metrics[f'{split}_perplexity{kind}']:.2f}" for split in ("valid", "test")
+    ] or not row["valid"]
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link can lead to in a page: its headings as GitHub names them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "data/README.md", *sorted(ROOT.glob("docs/*.md"))])
+def test_every_link_leads_somewhere(page: Path | str) -> None:
+    page = ROOT / page
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" not in target:
+            file, _, anchor = target.partition("#")
+            there = page.parent / file if file else page
+            assert there.exists(), target
+            assert not anchor or anchor in anchors(there), target
