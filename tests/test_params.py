@@ -1,6 +1,7 @@
 """params.yaml: what is well-formed is read, and every mistake is one clear line that names the key."""
 
 import copy
+import json
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from ruamel.yaml import YAML
 from pipeline.project.console import UserError
 from pipeline.project.params import load_params, parse_params
 from pipeline.project.schema import Params
-from tests.small import ROOT
+from tests.small import ROOT, default_params
 
 DOCUMENT = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 
@@ -124,6 +125,12 @@ def complaint(document: Any) -> str:
     assert "\n" not in message
     assert message.startswith("params.yaml")
     return message
+
+
+def test_the_params_of_older_commits_are_read() -> None:
+    document = json.loads(default_params())
+    document["report"] = {"published": document["report"]["course_report"]}
+    assert parse_params(document) == parse_params(json.loads(default_params()))
 
 
 def test_the_projects_own_params_are_valid() -> None:

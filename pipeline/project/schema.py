@@ -2,7 +2,7 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AliasChoices, Field, StringConstraints, model_validator
 
 from pipeline.lm.settings import DynamicEvaluation, Settings, Strict
 from pipeline.project.console import UserError
@@ -84,7 +84,13 @@ class Evaluate(Strict):
 
 
 class Report(Strict):
-    course_report: dict[ModelName, Perplexities] | None
+    """course_report: figures to stand beside ours; older commits of params.yaml, whose runs are still shown, call them
+    `published`.
+    """
+
+    course_report: dict[ModelName, Perplexities] | None = Field(
+        validation_alias=AliasChoices("course_report", "published")
+    )
 
 
 class Params(Strict):
