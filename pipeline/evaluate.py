@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.artifacts.checkpoint import CODE, checkpoint_path, release, training_id
 from pipeline.artifacts.code_digest import code_digest
 from pipeline.artifacts.history import best_epoch, history_path, read_history
-from pipeline.artifacts.metrics import Metrics, mismatch, write_metrics
+from pipeline.artifacts.metrics import Metrics, mismatch, worse_than_guessing, write_metrics
 from pipeline.artifacts.weights import load_weights, weights_path
 from pipeline.corpus.ids import corpus_digests, load_corpus
 from pipeline.inference import dynamic_evaluation, temperature
@@ -16,7 +16,7 @@ from pipeline.lm.device import choose_device, keep_freed_memory
 from pipeline.lm.evaluation import batches_of, evaluate, perplexity
 from pipeline.lm.model import num_parameters
 from pipeline.lm.record import is_whole
-from pipeline.project.console import UserError, naming, progress, run, say
+from pipeline.project.console import UserError, naming, progress, run, say, warn
 from pipeline.project.files import PARAMS, PROCESSED, SPLITS, sha256
 from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.params import load_params, read_text
@@ -76,6 +76,8 @@ def evaluate_model(name: str) -> Metrics:
     if reason := mismatch(metrics, history):
         raise UserError(f"{weights_file} {reason}, {history_file}: run `dvc repro --force train@{name}`")
     write_metrics(name, metrics)
+    if nonsense := worse_than_guessing(metrics.figures(), len(corpus.vocabulary)):
+        warn(f"{name} is {nonsense}: lower models.{name}.learning_rate in {PARAMS}")
     facts = RunFacts(
         name,
         trained.fingerprint,

@@ -21,7 +21,8 @@ from pipeline.corpus.words import EOS, UNK, read_lines
 from pipeline.project.arguments import above
 from pipeline.project.console import UserError, progress, run, say
 from pipeline.project.files import PARAMS, PROCESSED, RAW, RECIPES, SAMPLE, SPLITS, atomic_write, sha256
-from pipeline.project.params import parse_yaml, validate
+from pipeline.project.mistakes import validate
+from pipeline.project.params import parse_yaml
 from pipeline.project.recipes import read_base
 from pipeline.project.schema import LONGEST_NAME, NAME, PENN_TREEBANK, Vocabulary
 

@@ -5,9 +5,14 @@ import json
 from collections.abc import Sequence
 
 from pipeline.artifacts.history import history_path, write_histories
-from pipeline.artifacts.metrics import metrics_path, read_corpus_sizes, write_valid_perplexities
+from pipeline.artifacts.metrics import (
+    metrics_path,
+    read_corpus_sizes,
+    worse_than_guessing,
+    write_valid_perplexities,
+)
 from pipeline.artifacts.trials import KeptStudy, read_study, study_path
-from pipeline.project.console import here, run, say
+from pipeline.project.console import here, run, say, warn
 from pipeline.project.files import CORPUS_METRICS, MODELS, PARAMS, REPORT, atomic_write, sha256
 from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.params import load_params
@@ -27,6 +32,8 @@ SEEDS = study_path("seeds")
 def write_report() -> list[Result]:
     """Write results/report and the metric that DVC shows. Raises UserError."""
     params = load_params()
+    if misnamed := params.misnamed():
+        warn(misnamed)
     results, corpus = read_results(params.models), read_corpus_sizes()
     published = params.report.published or {}
     text = render(results, params.preprocess.corpus, corpus, published, read_study(SEEDS))
@@ -67,6 +74,7 @@ def render(
         _results_table(results, published),
         "Perplexities are those of the weights of the best epoch, the one with the lowest validation perplexity. Each "
         f"model was trained once; how much another seed would change these numbers is {_measured(groups)}.",
+        *_worse_than_guessing(results, corpus.vocabulary_size),
         *_gpus(results),
         *_published_verdicts(results, published),
         "## Curves",
@@ -109,6 +117,11 @@ def _results_table(results: Sequence[Result], published: Published) -> str:
             row["published test"] = f"{reference.test:.2f}" if reference else NONE
         rows.append(list(row.values()))
     return table(list(row), rows, text_columns=2)
+
+
+def _worse_than_guessing(results: Sequence[Result], words: int) -> list[str]:
+    nonsense = {result.name: worse_than_guessing(result.metrics.figures(), words) for result in results}
+    return [f"`{name}` is **{how}**." for name, how in nonsense.items() if how]
 
 
 def _gpus(results: Sequence[Result]) -> list[str]:
