@@ -63,6 +63,8 @@ def evaluate_model(name: str) -> Metrics:
             fitted, losses = temperature.tempered_losses(model, splits, bar.update)
         perplexities |= {f"{split}_perplexity_tempered": perplexity(loss) for split, loss in losses.items()}
     for figure, value in perplexities.items():
+        if not math.isfinite(value) and "tempered" in figure:
+            raise UserError(f"{figure} is {value}: no temperature suits this text: set evaluate.temperature to false")
         if not math.isfinite(value):
             key = f"evaluate.dynamic.{name}.learning_rate" if "dynamic" in figure else f"models.{name}.learning_rate"
             raise UserError(f"{figure} is {value}: lower {key} in {PARAMS}")

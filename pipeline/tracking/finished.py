@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from filelock import FileLock
-
 from pipeline.lm.record import EpochRecord
 from pipeline.project.console import UserError, say
 from pipeline.project.files import project_root
+from pipeline.project.locks import Lock
 from pipeline.tracking.deadline import within
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.faults import fault_message
@@ -24,7 +23,7 @@ def publish_finished(
     """
 
     def write() -> tuple[str, bool]:
-        with FileLock(project_root() / f".mlflow.{facts.model}.lock"):
+        with Lock(project_root() / f".mlflow.{facts.model}.lock"):
             return Publisher(facts).publish(history, "FINISHED", files=files, metrics=metrics)
 
     try:
