@@ -31,6 +31,7 @@ from pipeline.tracking.finished import publish
 from pipeline.tracking.location import public_address
 from pipeline.tracking.registry import register
 from pipeline.tracking.sweeps import close_sweep, open_sweep
+from pipeline.ui import _answers
 from tests.small import ROOT
 from tests.test_tracking import FACTS, epochs
 
@@ -410,3 +411,19 @@ def test_no_secret_beside_the_address_comes_out(variable: str, address: str, mon
 )
 def test_of_an_address_the_host_alone_is_shown_and_nothing_in_doubt(address: str, shown: str | None) -> None:
     assert public_address(address) == shown
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY"])
+def test_our_own_page_is_found_behind_a_dead_proxy(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Healthy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert _answers(server.server_port)
+        server.shutdown()
