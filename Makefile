@@ -25,7 +25,7 @@ repro: .venv/.complete ## Run what params.yaml, the data or the code have made s
 	@echo 'See results/report/index.html, or compare the runs in MLflow: make ui'
 
 corpus: .venv/.complete ## Make a recipe of a text of your own (TEXT=my.txt, ARGS="--lower-case --name mine")
-	python -m pipeline.new_corpus $(TEXT) $(ARGS)
+	@if [ -e "$$TEXT" ]; then set -- "$$TEXT"; else set -- $$TEXT; fi; python -m pipeline.new_corpus "$$@" $(ARGS)
 
 ui: .venv/.complete ## Compare runs in MLflow, on this machine only (PORT=5001, STORE=other.db)
 	@python -m pipeline.reference || true

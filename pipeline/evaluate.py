@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.artifacts.checkpoint import CODE, checkpoint_path, release, training_id
 from pipeline.artifacts.code_digest import code_digest
 from pipeline.artifacts.history import best_epoch, history_path, read_history
-from pipeline.artifacts.metrics import Metrics, mismatch, write_metrics
+from pipeline.artifacts.metrics import Metrics, mismatch, worse_than_guessing, write_metrics
 from pipeline.artifacts.weights import load_weights, weights_path
 from pipeline.corpus.ids import corpus_digests, load_corpus
 from pipeline.inference import dynamic_evaluation, temperature
@@ -16,7 +16,7 @@ from pipeline.lm.device import choose_device, set_up_process
 from pipeline.lm.evaluation import batches_of, evaluate, perplexity
 from pipeline.lm.model import num_parameters
 from pipeline.lm.record import is_whole
-from pipeline.project.console import UserError, naming, progress, run, say
+from pipeline.project.console import UserError, naming, progress, run, say, warn
 from pipeline.project.files import PARAMS, PROCESSED, SPLITS, sha256
 from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.params import load_params, read_text
@@ -63,6 +63,8 @@ def evaluate_model(name: str) -> Metrics:
             fitted, losses = temperature.tempered_losses(model, splits, bar.update)
         perplexities |= {f"{split}_perplexity_tempered": perplexity(loss) for split, loss in losses.items()}
     for figure, value in perplexities.items():
+        if not math.isfinite(value) and "tempered" in figure:
+            raise UserError(f"{figure} is {value}: no temperature suits this text: set evaluate.temperature to false")
         if not math.isfinite(value):
             key = f"evaluate.dynamic.{name}.learning_rate" if "dynamic" in figure else f"models.{name}.learning_rate"
             raise UserError(f"{figure} is {value}: lower {key} in {PARAMS}")
@@ -76,6 +78,8 @@ def evaluate_model(name: str) -> Metrics:
     if reason := mismatch(metrics, history):
         raise UserError(f"{weights_file} {reason}, {history_file}: run `dvc repro --force train@{name}`")
     write_metrics(name, metrics)
+    if nonsense := worse_than_guessing(metrics.figures(), len(corpus.vocabulary)):
+        warn(f"{name} is {nonsense}: lower models.{name}.learning_rate in {PARAMS}")
     facts = RunFacts(
         name,
         trained.fingerprint,

@@ -7,6 +7,7 @@ validation and test. A single text is split by lines: equal lines go into the sa
 
 import argparse
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -19,9 +20,10 @@ from pipeline.corpus.splitting import divide, find_texts
 from pipeline.corpus.vocabulary import build_vocabulary
 from pipeline.corpus.words import EOS, UNK, read_lines
 from pipeline.project.arguments import above
-from pipeline.project.console import UserError, progress, run, say
+from pipeline.project.console import UserError, progress, run, say, warn
 from pipeline.project.files import PARAMS, PROCESSED, RAW, RECIPES, SAMPLE, SPLITS, atomic_write, sha256
-from pipeline.project.params import parse_yaml, validate
+from pipeline.project.mistakes import validate
+from pipeline.project.params import parse_yaml
 from pipeline.project.recipes import read_base
 from pipeline.project.schema import LONGEST_NAME, NAME, PENN_TREEBANK, Vocabulary
 
@@ -29,6 +31,7 @@ TOKENS_TO_SEE = 1_000_000  # by a model in all of its epochs, where these are no
 FEWEST_EPOCHS, MOST_EPOCHS = 4, 10
 SMALL, EPOCHS_IF_SMALL = 70_000, 20  # tokens, and the LSTM's epochs with fewer of them: docs/experiments.md
 FAST, SLOW = 15_000, 4_000  # tokens a second on two cores, with and without bfloat16 products: docs/performance.md
+MOST_OUTSIDE = 0.5  # of all words, before that is warned of
 BOUNDS = {"max_size": 10_000, "min_count": 2}  # of the vocabulary, where the text has no <unk> of its own
 
 Words = dict[str, Any]  # what the user says of `preprocess.vocabulary`
@@ -96,12 +99,14 @@ def new_corpus(texts: Sequence[Path], name: str, words: Words, shares: Sequence[
         check_usable(counts, unknown, vocabulary)
     for split in SPLITS:
         tokens, lines = counts[split].total(), counts[split][EOS]
-        share = sum(counts[split][word] for word in unknown[split]) / max(1, tokens - lines)
+        share = outside(counts[split], unknown[split])
         say(
             f"{folder / split}.txt: {lines:,} lines, {tokens:,} tokens, {len(counts[split]) - 1:,} different words; "
             f"{share:.1%} of all words are outside the vocabulary"
         )
     say(f"vocabulary: {len(vocabulary):,} words of the text for train")
+    if (share := outside(counts["train"], unknown["train"])) > MOST_OUTSIDE:
+        warn(f"{share:.0%} of all words to train on become {UNK}: lower --min-count or raise --max-size")
     tokens = counts["train"].total()
     epochs = min(max(round(TOKENS_TO_SEE / tokens), FEWEST_EPOCHS), MOST_EPOCHS)
     lstm_epochs, models = (EPOCHS_IF_SMALL, MODELS_OF_A_SMALL_TEXT) if tokens < SMALL else (epochs, MODELS)
@@ -110,9 +115,20 @@ def new_corpus(texts: Sequence[Path], name: str, words: Words, shares: Sequence[
     with atomic_write(recipe) as file:
         in_yaml = {key: json.dumps(value) for key, value in chosen.model_dump().items()}
         file.write(RECIPE.format(name=name, epochs=epochs, models=models, **in_yaml, **digests))
-    seconds = f"{tokens // FAST + 1:,} to {tokens // SLOW + 1:,} s"
-    say(f"{recipe}: an LSTM of {lstm_epochs} epochs and a GRU of {epochs}; an epoch takes some {seconds} on two cores")
+    say(f"{recipe}: an LSTM of {lstm_epochs} epochs and a GRU of {epochs}; an epoch takes {duration(tokens)}")
     say(f"next: `make repro RECIPE={name}`")
+
+
+def outside(counts: Counter[str], unknown: Set[str]) -> float:
+    """The share of a text's words that are unknown."""
+    return sum(counts[word] for word in unknown) / max(1, counts.total() - counts[EOS])
+
+
+def duration(tokens: int) -> str:
+    """About how long an epoch takes."""
+    least, most = tokens // FAST + 1, tokens // SLOW + 1
+    seconds = f"some {least:,} to {most:,} s" if least < most else f"about {most:,} s"
+    return f"{seconds} on two cores"
 
 
 def check_usable(counts: Mapping[str, Counter[str]], unknown: Mapping[str, Set[str]], vocabulary: list[str]) -> None:
@@ -133,7 +149,7 @@ def check_name(name: str, texts: Sequence[Path]) -> None:
     recipe, folder = RECIPES / f"{name}.yaml", RAW.with_name(name)
     if recipe.exists() or list(folder.glob("[!.]*")):
         there = " ".join(path.as_posix() for path in (recipe, folder) if path.exists())
-        in_the_way = any(path.resolve().is_relative_to(folder.resolve()) for path in texts)
+        in_the_way = any(real(path).is_relative_to(real(folder)) for path in texts)
         remove = "" if in_the_way else f", or `rm -r {there}` first"
         raise UserError(f"the name {name} is taken: give another with --name{remove}")
 
@@ -154,9 +170,14 @@ def _lines(
             yield from ((split, line) for line in read(path))
 
 
+def real(path: Path) -> Path:
+    """Where a path leads; as far as it does, where links lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
 def name_of(path: Path) -> str:
     """A corpus's name, made of that of its file or folder; empty if that has no letter or digit of ASCII."""
-    return re.sub(r"[^a-z0-9]+", "_", path.resolve().name.partition(".")[0].lower()).strip("_")
+    return re.sub(r"[^a-z0-9]+", "_", real(path).name.partition(".")[0].lower()).strip("_")
 
 
 def main() -> None:
@@ -181,7 +202,7 @@ def main() -> None:
     bounds = {"max_size": arguments.max_size, "min_count": arguments.min_count}
     words = {key: value for key, value in bounds.items() if value is not None} | {"lower_case": arguments.lower_case}
     paths = arguments.texts
-    name = arguments.name or name_of(paths[0] if len(paths) == 1 else paths[0].resolve().parent)
+    name = arguments.name or name_of(paths[0] if len(paths) == 1 else real(paths[0]).parent)
     check_name(name, paths)
     new_corpus(find_texts(paths), name, words, arguments.shares, arguments.seed)
 

@@ -1,6 +1,6 @@
 """Check params.yaml, alone or with settings as `dvc exp run -S` takes them, before anything runs. It is left as it is.
 
-python -m pipeline.params --check train.learning_rate=0.5 +models.gru.epochs=20
+python -m pipeline.params train.learning_rate=0.5 +models.gru.epochs=20
 """
 
 import argparse
@@ -9,41 +9,57 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pipeline.project.console import UserError, run, say
+from pipeline.project.console import UserError, run, say, warn
 from pipeline.project.files import PARAMS
+from pipeline.project.mistakes import refuse
 from pipeline.project.params import load_params, parse_yaml, read_text
 from pipeline.project.schema import Params
 
 
 def check(settings: Sequence[str] = ()) -> Params:
-    """params.yaml as it would be with these settings. Raises UserError."""
+    """params.yaml as it would be with these settings. Raises UserError, with a line for each mistake."""
     if not settings:
         return load_params()
+    parse_yaml(read_text(PARAMS), PARAMS)
+    with TemporaryDirectory() as folder:
+        copy = Path(shutil.copy(PARAMS, folder))
+        lines = {setting.partition("=")[0]: line for setting in settings if (line := _apply(copy, setting))}
+        try:
+            params = load_params(copy)
+        except UserError as error:
+            told = str(error).replace(str(copy), str(PARAMS))
+            refuse([told, *(line for key, line in lines.items() if f" {key}: no such setting" not in told)])
+    refuse(list(lines.values()))
+    return params
+
+
+def _apply(copy: Path, setting: str) -> str | None:
+    """Write a setting into the copy as DVC would, or a new one that lacks its +. What is wrong with it, if anything."""
     from dvc.exceptions import InvalidArgumentError  # type: ignore[import-untyped]
     from dvc.utils.hydra import apply_overrides  # type: ignore[import-untyped]
     from omegaconf.errors import OmegaConfBaseException
 
-    parse_yaml(read_text(PARAMS), PARAMS)
-    with TemporaryDirectory() as folder:
-        copy = Path(shutil.copy(PARAMS, folder))
-        try:
-            apply_overrides(copy, list(settings))
-        except (InvalidArgumentError, OmegaConfBaseException) as error:
-            why = " ".join(str(error.__cause__ or error).split())
-            raise UserError(f"{' '.join(settings)}: {why}: write KEY=VALUE, +KEY=VALUE for a new key") from None
-        try:
-            return load_params(copy)
-        except UserError as error:
-            raise UserError(str(error).replace(str(copy), str(PARAMS))) from None
+    refused = (InvalidArgumentError, OmegaConfBaseException)
+    try:
+        apply_overrides(copy, [setting])
+        return None
+    except refused as error:
+        why = " ".join(str(error.__cause__ or error).split())
+    try:
+        apply_overrides(copy, [f"+{setting}"])
+    except refused:
+        return f"{setting}: {why}: write KEY=VALUE, +KEY=VALUE for a new key"
+    return f"{PARAMS}: {setting.partition('=')[0]} is not there yet: write +{setting}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.params", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--check", action="store_true", required=True, help="refuse the first mistake, in one line")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="as for `dvc exp run -S`")
     params = check(parser.parse_args().settings)
+    if misnamed := params.misnamed():
+        warn(misnamed)
     say(f"{PARAMS}: no mistakes; models: {', '.join(params.models)}")
 
 

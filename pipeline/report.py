@@ -5,9 +5,14 @@ import json
 from collections.abc import Sequence
 
 from pipeline.artifacts.history import history_path, write_histories
-from pipeline.artifacts.metrics import metrics_path, read_corpus_sizes, write_valid_perplexities
+from pipeline.artifacts.metrics import (
+    metrics_path,
+    read_corpus_sizes,
+    worse_than_guessing,
+    write_valid_perplexities,
+)
 from pipeline.artifacts.trials import KeptStudy, read_study, study_path
-from pipeline.project.console import here, run, say
+from pipeline.project.console import here, run, say, warn
 from pipeline.project.files import CORPUS_METRICS, MODELS, PARAMS, REPORT, atomic_write, sha256
 from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.params import load_params
@@ -28,6 +33,8 @@ SEEDS = study_path("seeds")
 def write_report() -> list[Result]:
     """Write results/report and the metric that DVC shows. Raises UserError."""
     params = load_params()
+    if misnamed := params.misnamed():
+        warn(misnamed)
     results, corpus = read_results(params.models), read_corpus_sizes()
     course_report = params.report.course_report or {}
     text = render(results, params.preprocess.corpus, corpus, course_report, read_study(SEEDS))
@@ -68,6 +75,7 @@ def render(
         _results_table(results, course_report),
         "Perplexities are those of the weights of the best epoch, the one with the lowest validation perplexity. Each "
         f"model was trained once; how much another seed would change these numbers is {_measured(groups)}.",
+        *_worse_than_guessing(results, corpus.vocabulary_size),
         *_gpus(results),
         *_beside_the_course_report(results, course_report),
         "## Curves",
@@ -110,6 +118,11 @@ def _results_table(results: Sequence[Result], course_report: CourseReport) -> st
             row["course report, test"] = f"{reference.test:.2f}" if reference else NONE
         rows.append(list(row.values()))
     return table(list(row), rows, text_columns=2)
+
+
+def _worse_than_guessing(results: Sequence[Result], words: int) -> list[str]:
+    nonsense = {result.name: worse_than_guessing(result.metrics.figures(), words) for result in results}
+    return [f"`{name}` is **{how}**." for name, how in nonsense.items() if how]
 
 
 def _gpus(results: Sequence[Result]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from pipeline.artifacts.checkpoint import CODE
 from pipeline.artifacts.code_digest import code_digest
 from pipeline.artifacts.history import best_epoch, history_path, write_history
+from pipeline.artifacts.metrics import worse_than_guessing
 from pipeline.artifacts.resumable import ResumableTraining, resumable
 from pipeline.artifacts.teachers import (
     TEACHER,
@@ -32,7 +33,7 @@ from pipeline.lm.model import num_parameters
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training, check_runs_here, train_layout
-from pipeline.project.console import counted, naming, progress, run, say
+from pipeline.project.console import counted, naming, progress, run, say, warn
 from pipeline.project.files import PARAMS, PROCESSED
 from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.memory import check_fits
@@ -119,6 +120,8 @@ def run_to_end(name: str, training: ResumableTraining, start: Start, keep: Keep)
         return
     settings, params = training.settings, start.params
     size = f"{num_parameters(training.model):,} parameters, {counted(settings.epochs, 'epoch')}"
+    if misnamed := params.misnamed():
+        warn(misnamed)
     say(f"{name}: {size} of {counted(len(training.train), 'step')}; {training.description()}")
     tags = {"recipe": params.recipe} | training.circumstances()
     facts = RunFacts(
@@ -148,7 +151,8 @@ def run_to_end(name: str, training: ResumableTraining, start: Start, keep: Keep)
             record = training.run_epoch(lambda: bar.update(training.steps_taken - bar.n))
             files = keep(training)
             tracked.publish(training.history)
-            say(epoch_line(name, record, settings.epochs, best=record == best_epoch(training.history)))
+            line = epoch_line(name, record, settings.epochs, best=record == best_epoch(training.history))
+            say(f"{line}  {worse_than_guessing(vars(record), len(start.corpus.vocabulary))}".rstrip())
             start.inputs.warn_once()
         if len(training.history) < settings.epochs:
             best = best_epoch(training.history).epoch

@@ -8,10 +8,10 @@ import subprocess
 import sys
 import time
 import webbrowser
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
-from urllib.request import urlopen
 
 from pipeline.project.console import UserError, run, say
 from pipeline.tracking.deadline import within
@@ -98,11 +98,15 @@ def serve(location: Location, port: int, pages: dict[str, str]) -> None:
 
 
 def _answers(port: int) -> bool:
+    """Asked directly, whatever proxy there is."""
+    connection = HTTPConnection(HOST, port, timeout=5)
     try:
-        with urlopen(f"http://{HOST}:{port}/health", timeout=5):
-            return True
-    except OSError:
+        connection.request("GET", "/health")
+        return connection.getresponse().status < 400
+    except (OSError, HTTPException):
         return False
+    finally:
+        connection.close()
 
 
 def show(pages: dict[str, str], remark: str) -> None:

@@ -39,7 +39,7 @@ def test_settings_are_checked_before_dvc_writes_them() -> None:
     for setting, fault in {
         "train.bptt=0": "^params.yaml: train.bptt = 0: input should be",
         "+train.bppt=5": "^params.yaml: train.bppt: no such setting; did you mean bptt",
-        "train.bppt=5": "Could not override 'train.bppt'",
+        "train.bppt=5": "^params.yaml: train.bppt: no such setting; did you mean bptt",
         "train.bptt": "write KEY=VALUE",
         "train.seed=${x}": "Interpolation key 'x' not found",
         "models.gru.cell=???": "Missing mandatory value",
@@ -50,6 +50,23 @@ def test_settings_are_checked_before_dvc_writes_them() -> None:
     Path("params.yaml").write_text("train: {")
     with pytest.raises(UserError, match=r"^params\.yaml"):
         check(["train.seed=2"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["models.lstm.epochs=1"], ["models.lstm.epochs is not there yet: write +models.lstm.epochs=1"]),
+        (["train.lr=1", "train.learning_rate=x"], ["train.lr: no such setting; did you", "train.learning_rate = 'x'"]),
+        (["train.epochs=0", "models.lstm.seed=1"], ["train.epochs = 0", "write +models.lstm.seed=1"]),
+    ],
+)
+def test_each_wrong_setting_has_a_line_of_its_own(settings: list[str], said: list[str]) -> None:
+    Path("params.yaml").write_text(read_base(ROOT))
+    with pytest.raises(UserError) as refused:
+        check(settings)
+    lines = str(refused.value).split("\n")
+    assert len(lines) == len(said)
+    assert all(part in line for part, line in zip(said, lines, strict=True)), lines
 
 
 def test_what_dvc_refuses_to_accept_code_into_is_one_line() -> None:
@@ -72,7 +89,7 @@ def test_a_damaged_lock_is_told_before_the_proof_is_run(monkeypatch: pytest.Monk
 
 def test_the_check_is_a_command() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.params", "--check"], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "pipeline.params"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert "no mistakes" in done.stdout
 

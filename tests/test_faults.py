@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -30,6 +31,7 @@ from pipeline.tracking.finished import publish
 from pipeline.tracking.location import public_address
 from pipeline.tracking.registry import register
 from pipeline.tracking.sweeps import close_sweep, open_sweep
+from pipeline.ui import _answers
 from tests.small import ROOT
 from tests.test_tracking import FACTS, epochs
 
@@ -87,8 +89,12 @@ def test_what_is_not_a_file_is_not_replaced_by_a_database(monkeypatch: pytest.Mo
 
 
 def test_an_address_that_names_no_store_is_to_be_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "garbage")
-    assert "MLFLOW_TRACKING_URI names no store of MLflow: set it to a server's address, or to sqlite:///" in message()
+    for address in ("garbage", "127.0.0.1:5000", "localhost:5000"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        assert message().startswith(
+            "MLflow is behind: MLFLOW_TRACKING_URI names no store of MLflow: set it to a server's address, which "
+            "starts with http://, or to sqlite:///FILE"
+        )
 
 
 @pytest.mark.parametrize("content", [b"not a database" * 99, b"SQLite format 3\0" + b"\1" * 5000])
@@ -185,6 +191,78 @@ def test_a_file_that_the_system_refuses_is_named() -> None:
 
 
 @pytest.fixture
+def failing() -> Iterator[str]:
+    """The address of a server whose every answer is error 500."""
+
+    class Failing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(500)
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_server_that_fails_is_told_from_one_that_is_silent_and_no_proxy_is_asked_for_it(
+    failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://user:XQZ0@127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", failing)
+    assert f"{failing} answers with error 500: look into that server's log" in message()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.invalid:5000")
+    assert "http://mlflow.invalid:5000 does not answer through the proxy http://127.0.0.1:9: set no_proxy" in message()
+
+
+def test_a_registry_that_is_down_is_not_taken_for_the_database(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://127.0.0.1:9")
+    client, _ = store.connect()
+    with pytest.raises(MlflowException) as down:
+        client.search_registered_models()
+    assert explain(down.value) == "http://127.0.0.1:9 (MLFLOW_REGISTRY_URI) does not answer"
+
+
+@pytest.mark.parametrize("name", ["  ", "x" * 600])
+def test_a_name_that_no_experiment_can_have_is_told(name: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
+    assert "MLFLOW_EXPERIMENT_NAME names no experiment: set it to a name of 500 letters at most" in message()
+
+
+def test_an_experiment_may_be_named_by_its_number(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
+    assert store.connect()[1] == "0"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "77")
+    assert "MLFLOW_EXPERIMENT_ID names no experiment: correct it, or unset it" in message()
+
+
+def test_a_store_without_a_version_is_not_called_newer(here: Path) -> None:
+    with closing(sqlite3.connect(here)) as emptied, emptied:
+        emptied.execute("delete from alembic_version")
+    assert "mlflow.db is not a whole store of MLflow: it has no version of its tables: move the file" in message()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_told_with_the_file(
+    number: int, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_locks(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    Path(".mlflow.db.lock").touch()  # of an earlier process
+    monkeypatch.setattr("fcntl.flock", without_locks)
+    assert f".mlflow.db.lock cannot be locked ({os.strerror(number)}): keep the project on a file" in message()
+
+
+def test_a_file_that_a_limit_keeps_small_is_not_a_disk_without_room() -> None:
+    limited = OSError(errno.EFBIG, "File too large", "/data/mlruns/x")
+    assert "/data/mlruns/x may not become larger: raise the limit of a file's size (`ulimit -f`)" in explain(limited)
+
+
+@pytest.fixture
 def dripping(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a server that answers a byte at a time, for ever."""
     ended = threading.Event()
@@ -228,6 +306,15 @@ def test_a_server_that_drips_holds_neither_evaluation_nor_restoration_nor_a_swee
     close_sweep("study", "small", [], [], {})
     assert capsys.readouterr().out.count(f"{dripping} did not take all in 1.5 seconds: `python -m pipeline.sweep") == 2
     assert time.monotonic() - beginning < 60
+
+
+def test_a_wait_for_a_server_is_told(
+    dripping: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(deadline, "SECONDS_TO_WAIT_IN_SILENCE", 0.2)
+    monkeypatch.setattr(deadline, "DEADLINE_SECONDS", 0.5)
+    message()
+    assert capsys.readouterr().out == f"waiting for {dripping}, for 0.5 seconds at most\n"
 
 
 def test_a_command_ends_although_work_goes_on_beyond_its_deadline() -> None:
@@ -324,3 +411,19 @@ def test_no_secret_beside_the_address_comes_out(variable: str, address: str, mon
 )
 def test_of_an_address_the_host_alone_is_shown_and_nothing_in_doubt(address: str, shown: str | None) -> None:
     assert public_address(address) == shown
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY"])
+def test_our_own_page_is_found_behind_a_dead_proxy(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Healthy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert _answers(server.server_port)
+        server.shutdown()

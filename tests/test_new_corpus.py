@@ -1,5 +1,8 @@
 """A text of one's own becomes a recipe that runs, and whatever cannot is refused in one line."""
 
+import os
+import shutil
+import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -14,6 +17,7 @@ from pipeline import download, evaluate, new_corpus, preprocess, report, train
 from pipeline.corpus.ids import load_corpus
 from pipeline.corpus.splitting import divide
 from pipeline.corpus.words import UNK
+from pipeline.demo import workspace_environment
 from pipeline.project.console import UserError
 from pipeline.project.files import RAW, SPLITS
 from pipeline.project.params import load_params
@@ -140,6 +144,8 @@ def test_three_texts_are_told_by_their_names_or_their_order(
         ({"a": b"caf\xe9\n"}, ["a"], "not text in UTF-8"),
         ({"a": "a\nb\nthe <EOS>\n"}, ["a", "--lower-case"], "has the word <eos>"),
         ({}, ["nowhere"], "nowhere not found"),
+        ({}, ["loop"], "loop: Too many levels of symbolic links: give a text"),
+        ({}, ["loop/x", "--name", "a"], "loop/x: Too many levels of symbolic links"),
         ({}, ["nowhere", "b", "c"], "nowhere is no file"),
         ({"a": "x\n", "b": "y\n"}, ["a", "b"], "2 files: give one text"),
         ({"a": "x\n"}, ["a", "a", "a"], "the same text"),
@@ -169,11 +175,40 @@ def test_what_cannot_be_used_is_one_line_and_leaves_nothing(
     for name, content in files.items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    Path("loop").symlink_to("loop")
     before = {path for path in Path().rglob("*") if path.is_file()}
     with pytest.raises(UserError, match=message) as error:
         run(monkeypatch, new_corpus.main, *arguments)
     assert "\n" not in str(error.value)
     assert {path for path in Path().rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(("count", "warned"), [("2", False), ("1000000", True)])
+def test_a_vocabulary_without_most_words_is_warned_of(
+    count: str, warned: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("my.txt").write_text(TEXT)
+    run(monkeypatch, new_corpus.main, "my.txt", "--min-count", count)
+    told = capsys.readouterr()
+    assert ("100% of all words to train on become <unk>: lower --min-count" in told.err) == warned
+    assert "an epoch takes about 1 s on two cores" in told.out
+
+
+@pytest.mark.parametrize("name", ["a b.txt", "it's.txt", 'a "b".txt', "a;touch harm.txt", "$(touch harm).txt"])
+def test_make_takes_a_name_of_any_letters_for_one_text(name: str) -> None:
+    shutil.copy(ROOT / "Makefile", "Makefile")
+    for path in map(Path, (".venv/bin/python", ".venv/.complete")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        path.chmod(0o755)
+    for path in ("requirements.txt", "requirements-stores.txt", "requirements-dev.txt", "constraints.txt"):
+        Path(path).touch()
+        os.utime(path, (0, 0))
+    Path(name).write_text(TEXT)
+    command = ["make", "corpus", f"TEXT={name.replace('$', '$$')}", "ARGS=--name mine"]
+    done = subprocess.run(command, env=workspace_environment(), capture_output=True, text=True, check=False)
+    assert "next: `make repro RECIPE=mine`" in done.stdout, done.stderr
+    assert not list(Path().glob("harm*"))
 
 
 def test_after_a_refusal_the_name_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from pipeline.project.console import UserError
+from pipeline.project.mistakes import MOST_TOLD, NEXT_LINE
 from pipeline.project.params import load_params, parse_params
 from pipeline.project.schema import Params
 from tests.small import ROOT, default_params
@@ -118,13 +119,20 @@ def with_value(key: str, value: Any) -> dict[str, Any]:
     return document
 
 
-def complaint(document: Any) -> str:
+def complaints(document: Any) -> list[str]:
+    """What is said of a document, a line for each mistake."""
     with pytest.raises(UserError) as error:
         parse_params(document)
-    message = str(error.value)
-    assert "\n" not in message
-    assert message.startswith("params.yaml")
-    return message
+    lines = str(error.value).split(NEXT_LINE)
+    assert all(line.startswith("params.yaml") and "\n" not in line for line in lines)
+    assert len(set(lines)) == len(lines) <= MOST_TOLD
+    return lines
+
+
+def complaint(document: Any) -> str:
+    """What is said of a document with one mistake."""
+    (line,) = complaints(document)
+    return line
 
 
 def test_the_params_of_older_commits_are_read() -> None:
@@ -272,7 +280,7 @@ def test_no_document_is_anything_but_valid_or_one_line(value: Any, place: str) -
     with suppress(UserError):
         parse_params(document)
         return
-    complaint(document)
+    complaints(document)
 
 
 def test_a_missing_file_says_where_to_run() -> None:
@@ -282,10 +290,79 @@ def test_a_missing_file_says_where_to_run() -> None:
 
 def test_an_optimizer_of_another_kind_is_checked_by_its_own_rules() -> None:
     adamw = {"name": "adamw", "weight_decay": 0.01}
-    assert parse_params(with_value("models.gru.optimizer", adamw)).model("gru").optimizer.model_dump() == adamw
+    gru = with_value("models.gru", {"cell": "gru", "optimizer": adamw, "learning_rate": 0.001})
+    assert parse_params(gru).model("gru").optimizer.model_dump() == adamw
     assert "train.optimizer.momentum: no such setting" in complaint(
         with_value("train.optimizer", {"name": "adamw", "weight_decay": 0.01, "momentum": 0.8})
     )
+
+
+ADAMW = {"name": "adamw", "weight_decay": 0.01}
+TOO_HIGH = "too high for adamw, whose rate is usually 0.001 to 0.01: give learning_rate beside the optimizer"
+
+
+def test_adamw_does_not_take_over_the_rate_of_sgd() -> None:
+    assert complaint(with_value("models.lstm.optimizer", ADAMW)) == (
+        f"params.yaml: models.lstm.learning_rate = 1.0: {TOO_HIGH}"
+    )
+    assert complaints(with_value("train.optimizer", ADAMW)) == [  # the GRUs have a rate of their own
+        f"params.yaml: {key} = {rate}: {TOO_HIGH}"
+        for key, rate in {
+            "train.learning_rate": 1.0,
+            "models.gru_dropout.learning_rate": 0.5,
+            "models.gru.learning_rate": 0.5,
+        }.items()
+    ]
+    teacher = {"share": 0.5, "teachers": [{"optimizer": ADAMW}]}
+    assert "models.gru.distillation.teachers.0.learning_rate = 0.5" in complaint(
+        with_value("models.gru.distillation", teacher)
+    )
+    parse_params(with_value("models.lstm", {"optimizer": ADAMW, "learning_rate": 0.008}))
+
+
+def test_all_mistakes_are_told_at_once_each_where_it_stands() -> None:
+    document = with_value("train.hidden_size", "many")  # inherited by four models and a teacher
+    document["train"]["clip"] = 5
+    del document["train"]["bptt"]
+    document["models"]["lstm"] |= {"dropout": 2, "distillation": {"share": 0.5, "teachers": [{"lr": 1}]}}
+    document["processes"] = 0
+    document["evaluate"]["dynamic"] = {"gruu": DYNAMIC}
+    keys = {line.split(": ")[1].partition(" ")[0] for line in complaints(document)}
+    assert keys == {
+        "train.hidden_size",
+        "train.clip",
+        "models.lstm.dropout",
+        "models.lstm.distillation.teachers.0.lr",
+        "processes",
+        "evaluate.dynamic.gruu",
+    }
+
+
+def test_more_mistakes_than_anyone_reads_are_cut() -> None:
+    document = with_value("models", {f"m{number}": {"epochs": 0} for number in range(100)})
+    assert len(complaints(document)) == MOST_TOLD
+
+
+@pytest.mark.parametrize(
+    ("key", "ours"),
+    [
+        ("train.lr", "learning_rate"),
+        ("train.hidden", "hidden_size"),
+        ("train.layers", "num_layers"),
+        ("train.clip", "max_grad_norm"),
+        ("train.momentum", "optimizer.momentum"),
+        ("models.lstm.LR", "learning_rate"),
+    ],
+)
+def test_a_name_that_is_usual_elsewhere_leads_to_ours(key: str, ours: str) -> None:
+    assert complaint(with_value(key, 1)) == f"params.yaml: {key}: no such setting; did you mean {ours}?"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "ours"), [("train.optimizer.name", "adam", "adamw"), ("train.cell", "GRU", "gru")]
+)
+def test_a_choice_that_is_nearly_right_leads_to_the_right_one(key: str, value: str, ours: str) -> None:
+    assert complaint(with_value(key, value)).endswith(f"; did you mean {ours}?")
 
 
 def test_a_schedule_of_another_kind_is_checked_by_its_own_rules() -> None:
@@ -311,8 +388,9 @@ def test_dynamic_evaluation_is_of_models_that_there_are() -> None:
     assert "evaluate.dynamic.gruu: no such model; there are lstm_dropout, lstm, gru_dropout, gru" in message
     message = complaint(with_value("evaluate.dynamic", {"gru": how | {"decay": -1}}))
     assert "evaluate.dynamic.gru.decay = -1: " in message
-    message = complaint(with_value("evaluate.dynamic", how))
-    assert "evaluate.dynamic.learning_rate = 0.002: expected a group of settings, {name: value, ...}" in message
+    lines = complaints(with_value("evaluate.dynamic", how))
+    assert len(lines) == len(how)
+    assert "evaluate.dynamic.learning_rate = 0.002: expected a group of settings, {name: value, ...}" in lines[0]
 
 
 def test_an_unknown_model_lists_those_there_are() -> None:
@@ -332,3 +410,14 @@ def test_a_models_override_is_laid_over_the_shared_settings() -> None:
     assert params.model("gru").schedule.decay == 0.5
     assert params.model("gru").schedule.constant_epochs == params.train.schedule.constant_epochs
     assert params.model("lstm").schedule == params.train.schedule
+
+
+@pytest.mark.parametrize(("name", "warned"), [("wikitext", True), ("ptb", False), ("penn_lower", False)])
+def test_penn_treebank_by_another_name_is_warned_of(name: str, warned: bool) -> None:
+    assert ("Penn Treebank" in parse_params(with_value("preprocess.corpus", name)).misnamed()) == warned
+
+
+def test_another_text_may_have_any_name() -> None:
+    document = with_value("preprocess.corpus", "wikitext")
+    document["download"]["files"]["train"]["sha256"] = None
+    assert not parse_params(document).misnamed()

@@ -134,8 +134,10 @@ def test_comments_and_order_stay_and_only_what_differs_changes() -> None:
 
 
 def test_the_models_are_replaced_and_the_comments_around_them_stay() -> None:
-    text, document = laid("models: {small: {dropout: 0.2, optimizer: {name: adamw, weight_decay: 0.1}}}")
-    assert document["models"] == {"small": {"dropout": 0.2, "optimizer": {"name": "adamw", "weight_decay": 0.1}}}
+    small = "{dropout: 0.2, learning_rate: 0.01, optimizer: {name: adamw, weight_decay: 0.1}}"
+    text, document = laid(f"models: {{small: {small}}}")
+    adamw = {"name": "adamw", "weight_decay": 0.1}
+    assert document["models"] == {"small": {"dropout": 0.2, "learning_rate": 0.01, "optimizer": adamw}}
     around = ["# Above the models.", "models:", "# Above the rest.", "processes: 1"]
     assert [line for line in text.splitlines() if line in around] == around
 

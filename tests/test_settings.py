@@ -11,7 +11,7 @@ from pipeline.lm.model import build_model
 from pipeline.lm.settings import Probability, Settings
 from pipeline.project.console import UserError
 from pipeline.project.files import sha256
-from pipeline.project.params import validate
+from pipeline.project.mistakes import validate
 from pipeline.project.settings import overlay
 from tests.small import small_settings
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from pipeline.artifacts.code_digest import code_digest
 from pipeline.artifacts.dvc_lock import read_lock
@@ -24,6 +24,7 @@ from pipeline.artifacts.weights import read_description, weights_path
 from pipeline.lm.settings import Settings
 from pipeline.project.console import UserError, say
 from pipeline.project.files import CHECKPOINTS, atomic_write, project_root
+from pipeline.project.locks import Lock
 
 DIGEST_BYTES = hashlib.sha256().digest_size
 CODE = Path(__file__).parents[1] / "lm"  # everything that decides a number
@@ -121,7 +122,7 @@ def exclusive(path: Path, *, waiting: str = "") -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = path.with_suffix(".holder")
-    lock = FileLock(path.with_suffix(".lock"))
+    lock = Lock(path.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -142,7 +143,7 @@ def is_being_trained(model: str) -> bool:
     """Whether a process holds one of the model's checkpoints."""
     for path in _folder().glob(f"{model}-*.lock"):
         try:
-            with FileLock(path, blocking=False):
+            with Lock(path, timeout=0):
                 pass
         except Timeout:
             return True

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 from pipeline.lm.settings import Settings
 from pipeline.project.console import UserError
 from pipeline.project.files import PARAMS
-from pipeline.project.params import parse_yaml, validate
+from pipeline.project.mistakes import validate
+from pipeline.project.params import parse_yaml
 from pipeline.project.settings import overlay
 
 LOCK = Path("dvc.lock")

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -66,6 +66,12 @@ def mismatch(metrics: Metrics, history: Sequence[EpochRecord]) -> str | None:
         ours, theirs = metrics.valid_perplexity, best.valid_perplexity
         return f"has validation perplexity {ours:.2f}, but the best in the history is {theirs:.2f}"
     return None
+
+
+def worse_than_guessing(figures: Mapping[str, Any], words: int) -> str:
+    """What to say where a perplexity among named figures is above the number of words, which is a blind guess's."""
+    perplexities = (value for name, value in figures.items() if "perplexity" in name)
+    return f"worse than guessing among {words:,} words" if any(value > words for value in perplexities) else ""
 
 
 def write_corpus_sizes(sizes: CorpusSizes) -> None:

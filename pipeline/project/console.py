@@ -25,6 +25,7 @@ _REMEDIES = dict.fromkeys(NO_ROOM, "free some space") | {
     errno.EROFS: _PERMISSIONS,
     errno.EACCES: _PERMISSIONS,
     errno.EPERM: _PERMISSIONS,
+    errno.EFBIG: "raise the limit of a file's size (`ulimit -f`)",
     errno.ENOENT: "name what there is, or bring it back",
     errno.EISDIR: "a file belongs there: move the folder away",
     errno.ENOTDIR: "a folder belongs there: move the file away, or name another place",

@@ -49,7 +49,7 @@ def lay_over(base: str, recipe: Path) -> str:
 
     Groups are merged key by key, and one that names another kind replaces the base's, just as a model's settings are
     laid over the shared ones; but a recipe's `models` replace all of the base's. The result is validated as one file.
-    Raises UserError, with one line, at the first mistake.
+    Raises UserError, with a line for each mistake.
     """
     parse_params(parse_yaml(base, PARAMS), PARAMS)
     changes = read_yaml(recipe)

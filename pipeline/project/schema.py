@@ -1,14 +1,17 @@
 """What `params.yaml` may hold: its sections, and the types and bounds of their values."""
 
+import re
 from typing import Annotated, Self
 
-from pydantic import AliasChoices, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, AliasChoices, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from pipeline.lm.settings import DynamicEvaluation, Settings, Strict
 from pipeline.project.console import UserError
 from pipeline.project.files import PARAMS
 
 PENN_TREEBANK = "ptb"
+SHA256_OF_PENN_TREEBANK = "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf"  # its text for train
 LONGEST_NAME = 100  # leaves room for what is put around it, in the 255 bytes that a file's name may have
 NAME = r"^[a-z0-9][a-z0-9_]*$"
 
@@ -18,7 +21,27 @@ FILE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 FilePath = Annotated[str, StringConstraints(pattern=rf"^{FILE_NAME}(/{FILE_NAME})*$", max_length=2 * LONGEST_NAME)]
 Source = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 Words = Annotated[int, Field(ge=1, lt=2**48)]
+HIGHEST_OF_ADAMW = 0.1
 Perplexity = Annotated[float, Field(gt=0, le=1e9)]
+
+
+def _of_a_usual_rate(settings: Settings, at: tuple[int | str, ...] = ()) -> Settings:
+    """Refuse the rate of SGD left to AdamW, which moves every weight by about the rate itself at each step.
+
+    at: where these settings are in those of a model, whose teachers are looked at as well
+    """
+    if settings.optimizer.name == "adamw" and settings.learning_rate > HIGHEST_OF_ADAMW:
+        raise PydanticCustomError(
+            "unusual_rate",
+            "too high for adamw, whose rate is usually 0.001 to 0.01: give learning_rate beside the optimizer",
+            {"at": (*at, "learning_rate"), "value": settings.learning_rate},
+        )
+    for number, teacher in enumerate(settings.teachers):
+        _of_a_usual_rate(teacher, (*at, "distillation", "teachers", number))
+    return settings
+
+
+ModelSettings = Annotated[Settings, AfterValidator(_of_a_usual_rate)]
 
 
 class SourceFile(Strict):
@@ -101,10 +124,20 @@ class Params(Strict):
     checkpoint_minutes: Annotated[float, Field(gt=0, le=1_000_000)] = 10.0
     download: Download
     preprocess: Preprocess
-    train: Settings
-    models: Annotated[dict[ModelName, Settings], Field(min_length=1)]
+    train: ModelSettings
+    models: Annotated[dict[ModelName, ModelSettings], Field(min_length=1)]
     evaluate: Evaluate
     report: Report
+
+    def misnamed(self) -> str:
+        """A warning where Penn Treebank goes by another corpus's name; else empty."""
+        name = self.preprocess.corpus
+        if self.download.files.train.sha256 != SHA256_OF_PENN_TREEBANK or re.search("ptb|penn", name):
+            return ""
+        return (
+            f"preprocess.corpus is {name}, but download.files has Penn Treebank's SHA-256: results would stand under "
+            f"{name}'s name: correct one of them in {PARAMS}"
+        )
 
     def model(self, name: str) -> Settings:
         """The settings of one model. Raises UserError if `params.yaml` has no such model."""

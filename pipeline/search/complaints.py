@@ -1,13 +1,10 @@
 """All the mistakes in a sweep's file, reported at once."""
 
 from collections.abc import Callable
-from itertools import islice
 from typing import TypeVar
 
 from pipeline.project.console import UserError
-from pipeline.project.params import NEXT_LINE
-
-MOST_TOLD = 20
+from pipeline.project.mistakes import NEXT_LINE, refuse
 
 T = TypeVar("T")
 
@@ -28,5 +25,4 @@ class Complaints:
 
     def raise_all(self) -> None:
         """Raise UserError, a line for each mistake, if there are any."""
-        if self._lines:
-            raise UserError(NEXT_LINE.join(islice(self._lines, MOST_TOLD)))
+        refuse(list(self._lines))

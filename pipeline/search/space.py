@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.lm.settings import Strict
 from pipeline.project.console import UserError
-from pipeline.project.params import shown, validate
+from pipeline.project.mistakes import shown, validate
 from pipeline.search.complaints import Complaints
 
 MOST_COMBINATIONS = 10_000
@@ -189,7 +189,7 @@ def _parse_node(name: str, value: Any, path: Path, place: tuple[str, ...]) -> Sp
         case {"one_of": _} if "." not in name:
             return {name: _parse_one_of(value, path, place)}
         case {"low": _} | {"high": _}:
-            return {name: validate(Range, value, path, place, every=True)}
+            return {name: validate(Range, value, path, place)}
         case dict():
             group = {} if "one_of" in value else parse_space(value, path, place)
             if "one_of" in value or any(isinstance(node, OneOf) for node in group.values()):

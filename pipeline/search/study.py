@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy import URL, Engine, create_engine, inspect, make_url, text
@@ -21,6 +20,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from pipeline.artifacts.trials import EndedTrial, study_path
 from pipeline.project.console import UserError
 from pipeline.project.files import project_root
+from pipeline.project.locks import Lock
 from pipeline.search.ended import as_ended, as_frozen, number_of
 from pipeline.search.sweep_file import Grid, Pruner, Sampler, Sweep
 from pipeline.search.trial import Trial
@@ -78,7 +78,7 @@ class Study:
         """Keeps all other workers of this sweep, on any machine, from deciding anything in the meantime."""
         if self._url.get_backend_name() == "sqlite":
             database = Path(str(self._url.database)).absolute()
-            return FileLock(database.with_name(f".{database.name}.lock"))
+            return Lock(database.with_name(f".{database.name}.lock"))
         return _advisory_lock(self._engine)
 
     @contextmanager

@@ -13,9 +13,10 @@ from pydantic import Field, StringConstraints
 
 from pipeline.lm.settings import Count, Settings, Strict
 from pipeline.project.console import UserError
-from pipeline.project.params import parse_params, parse_yaml, read_yaml, shown, validate
+from pipeline.project.mistakes import shown, validate
+from pipeline.project.params import parse_params, parse_yaml, read_yaml
 from pipeline.project.recipes import laid_over, read_base
-from pipeline.project.schema import LONGEST_NAME, NAME, ModelName
+from pipeline.project.schema import LONGEST_NAME, NAME, ModelName, ModelSettings
 from pipeline.project.settings import flattened, overlay
 from pipeline.search.complaints import Complaints
 from pipeline.search.space import (
@@ -65,6 +66,10 @@ class Pruner(Strict):
     percentile: Annotated[float, Field(gt=0, lt=100)]
     startup_trials: Count
     min_epochs: Count
+
+
+class Combination(Strict):
+    settings: ModelSettings
 
 
 class SweepFile(Strict):
@@ -161,10 +166,7 @@ class Sweep:
 
 
 def load_sweep(path: Path) -> Sweep:
-    """Read and check a sweep's file and the params file or recipe it names.
-
-    Raises UserError, with a line for each mistake in the file.
-    """
+    """Read and check a sweep's file and the params file or recipe in it. Raises UserError, a line for each mistake."""
     if not re.fullmatch(NAME, path.stem) or len(path.stem) > LONGEST_NAME:  # it becomes a recipe's, in the end
         letters = f"small letters, digits and underscores, {LONGEST_NAME} at most"
         raise UserError(f"{shown(path.name)}: a sweep goes by its file's name, which is of {letters}: rename the file")
@@ -172,7 +174,7 @@ def load_sweep(path: Path) -> Sweep:
     if not isinstance(document, dict):
         raise UserError(f"{path}: expected {', '.join(SweepFile.model_fields)}")
     complaints = Complaints()
-    file = complaints.of(lambda: validate(SweepFile, document, path, every=True))
+    file = complaints.of(lambda: validate(SweepFile, document, path))
     space = complaints.of(lambda: _read_space(document, path))
     source = complaints.of(lambda: _read_source(document, path, recipe_base))
     trials = complaints.of(lambda: _count_trials(file, space, path)) if file and space else None
@@ -244,4 +246,4 @@ def _count_trials(file: SweepFile, space: Space, path: Path) -> int:
 
 
 def _overlaid(base: Settings, flat: Mapping[str, Scalar], path: Path) -> Settings:
-    return validate(Settings, overlay(base.model_dump(), nested(flat)), path, ("settings",), every=True)
+    return validate(Combination, {"settings": overlay(base.model_dump(), nested(flat))}, path).settings

@@ -64,7 +64,9 @@ def _check_schema(database: sqlite3.Connection, location: Location) -> None:
     tables = {table for (table,) in database.execute("select name from sqlite_master where type = 'table'")}
     if not {"alembic_version", "experiments", "runs"} <= tables:
         raise StoreError(f"{name} is not a store of MLflow, or not a whole one", REBUILT, whole=True)
-    (version,) = database.execute("select version_num from alembic_version").fetchone() or ("none",)
+    (version,) = database.execute("select version_num from alembic_version").fetchone() or (None,)
+    if version is None:
+        raise StoreError(f"{name} is not a whole store of MLflow: it has no version of its tables", REBUILT, whole=True)
     newest, known = _schemas()
     if version == newest:
         return

@@ -5,12 +5,14 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from pipeline.project.console import say
 from pipeline.tracking.faults import StoreError
 from pipeline.tracking.location import locate
 
 T = TypeVar("T")
 
 DEADLINE_SECONDS = 60.0
+SECONDS_TO_WAIT_IN_SILENCE = 5.0
 
 
 def within(work: Callable[[], T]) -> T:
@@ -29,7 +31,11 @@ def within(work: Callable[[], T]) -> T:
 
     thread = threading.Thread(target=run, name="mlflow, with a deadline", daemon=True)
     thread.start()
-    thread.join(DEADLINE_SECONDS)
+    silent = min(SECONDS_TO_WAIT_IN_SILENCE, DEADLINE_SECONDS)
+    thread.join(silent)
+    if thread.is_alive() and silent < DEADLINE_SECONDS and not locate().database:
+        say(f"waiting for {locate().name}, for {DEADLINE_SECONDS:g} seconds at most")
+    thread.join(DEADLINE_SECONDS - silent)
     if thread.is_alive():
         threading._register_atexit(_let_go_of_pools)  # type: ignore[attr-defined]
         raise StoreError(f"{locate().name} did not take all in {DEADLINE_SECONDS:g} seconds")

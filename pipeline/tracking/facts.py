@@ -35,6 +35,13 @@ class RunFacts:
     trained_on: str | None = None
 
     @property
+    def words(self) -> int | None:
+        """How many the vocabulary has; None if that is not known."""
+        if self.corpus:
+            return len(self.corpus.vocabulary)
+        return self.sizes.vocabulary_size if self.sizes else None
+
+    @property
     def data_sha256(self) -> str | None:
         """The corpus's fingerprint; None if it is not known."""
         return self.corpus.fingerprint if self.corpus else self.trained_on

@@ -1,6 +1,7 @@
 """What went wrong with MLflow, in one line: what, where and what to do, and never a secret."""
 
 import errno
+import os
 import re
 import shlex
 import sqlite3
@@ -9,7 +10,8 @@ from urllib.parse import quote, unquote
 
 from filelock import Timeout
 
-from pipeline.tracking.location import UNCLEAR, Location, locate
+from pipeline.project.console import UserError
+from pipeline.tracking.location import UNCLEAR, Location, locate, public_address
 
 REMEDY = "the next stage or `make ui` writes what it lacks"
 AGAIN = "then the same command writes what it lacks"  # for commands that are themselves named as the remedy
@@ -57,13 +59,15 @@ def diagnose(error: Exception) -> StoreError:
     for cause in _causes(error):
         if isinstance(cause, StoreError):
             return cause
+        if isinstance(cause, UserError):
+            return StoreError(str(cause))
         if isinstance(cause, sqlite3.Error) and (fault := _database_fault(cause, location)):
             return fault
         if isinstance(cause, OSError):
             return _system_fault(cause, location)
     if location.name == UNCLEAR and (location.address.startswith("sqlite") or "://" not in location.address):
-        remedy = "set it to a server's address, or to sqlite:///FILE"
-        return StoreError(f"{_without_secrets(error, location)}: MLFLOW_TRACKING_URI names no store of MLflow", remedy)
+        remedy = "set it to a server's address, which starts with http://, or to sqlite:///FILE"
+        return StoreError("MLFLOW_TRACKING_URI names no store of MLflow", remedy)
     return StoreError(_without_secrets(error, location))
 
 
@@ -92,14 +96,33 @@ def _database_fault(error: sqlite3.Error, location: Location) -> StoreError | No
 
 def _system_fault(error: OSError, location: Location) -> StoreError:
     """What the system refused: a file or a connection (errors of requests are OSErrors too)."""
-    place = error.filename if isinstance(error.filename, str) else location.name
     if isinstance(error, Timeout):
         return StoreError(f"another process holds {error.lock_file}", "wait for it, or end it")
+    if url := getattr(getattr(error, "request", None), "url", None):
+        return _server_fault(error, url)
+    place = error.filename if isinstance(error.filename, str) else location.name
+    if error.errno == errno.EFBIG:
+        return StoreError(f"{place} may not become larger", "raise the limit of a file's size (`ulimit -f`)")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreError(f"no space is left for {place}", "free some")
     if isinstance(error.filename, str) or location.database:
         return StoreError(f"{place}: {error.strerror or type(error).__name__}", "mend that file or its permissions")
     return StoreError(f"{location.name} does not answer")
+
+
+def _server_fault(error: OSError, url: str) -> StoreError:
+    """What came of a request to a server, which may be that of the registry."""
+    from requests.utils import get_environ_proxies
+
+    server = public_address(url) or UNCLEAR
+    if server == public_address(os.environ.get("MLFLOW_REGISTRY_URI", "")):
+        server += " (MLFLOW_REGISTRY_URI)"
+    if failed := re.search(r"too many (\d+) error responses", str(error)):
+        return StoreError(f"{server} answers with error {failed[1]}", "look into that server's log")
+    if proxy := get_environ_proxies(url).get(url.partition(":")[0]):
+        through = f"the proxy {public_address(proxy) or 'in its variable'}"
+        return StoreError(f"{server} does not answer through {through}", "set no_proxy to reach it directly")
+    return StoreError(f"{server} does not answer")
 
 
 def _without_secrets(error: Exception, location: Location) -> str:

@@ -4,14 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock
-
 from pipeline.artifacts.checkpoint import checkpoint_path, fingerprint, training_id
 from pipeline.artifacts.history import read_history
 from pipeline.artifacts.teachers import TEACHER, all_teachers, teacher_history_path
 from pipeline.lm.record import EpochRecord, is_whole
 from pipeline.project.console import UserError, say
 from pipeline.project.files import project_root
+from pipeline.project.locks import Lock
 from pipeline.tracking.deadline import within
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.faults import fault_message
@@ -29,7 +28,7 @@ def publish_finished(
     """
 
     def write() -> tuple[str, bool]:
-        with FileLock(project_root() / f".mlflow.{facts.model}.lock"):
+        with Lock(project_root() / f".mlflow.{facts.model}.lock"):
             return Publisher(facts).publish(history, "FINISHED", files=files, metrics=metrics)
 
     try:

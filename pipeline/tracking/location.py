@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pipeline.project.files import project_root
 
 DATABASE = "mlflow.db"
+THIS_MACHINE = "localhost,127.0.0.1,::1"
 UNCLEAR = "the server that MLFLOW_TRACKING_URI names"
 
 
@@ -51,12 +52,21 @@ def locate() -> Location:
     """The current store. An address that cannot be parsed is left for MLflow to refuse."""
     address = os.environ.get("MLFLOW_TRACKING_URI", "")
     secrets = [os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("PASSWORD", "TOKEN")]
+    if registry := os.environ.get("MLFLOW_REGISTRY_URI", ""):
+        secrets += _secrets(registry, readable=public_address(registry) is not None)
     if not address:
         return _file(project_root() / DATABASE, secrets)
     if address.startswith("sqlite"):
         return _named_file(address, secrets)
     name = public_address(address)
     return Location(address, None, name or UNCLEAR, (*secrets, *_secrets(address, readable=name is not None)))
+
+
+def reach_this_machine_directly() -> None:
+    """Keep what is addressed to this machine from any proxy: that would look for it on its own."""
+    excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if excepted != "*" and THIS_MACHINE not in excepted:
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = f"{excepted},{THIS_MACHINE}".lstrip(",")
 
 
 def public_address(address: str) -> str | None:

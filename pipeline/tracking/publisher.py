@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.artifacts.dvc_lock import dvc_md5
-from pipeline.artifacts.history import history_path
+from pipeline.artifacts.history import best_epoch, history_path
+from pipeline.artifacts.metrics import worse_than_guessing
 from pipeline.artifacts.weights import weights_path
 from pipeline.lm.record import EpochRecord
 from pipeline.tracking.description import RunDescription
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow.entities import Run
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
+WARNING = "warning"  # a tag
 METRICS_A_REQUEST = 900  # MLflow takes at most 1,000
 
 # Metrics with the same part before the slash share a section of charts on MLflow's page. Sections stand in the order of
@@ -79,6 +81,7 @@ class Publisher:
                 self._write_epochs(run, history),
                 self._write_files(run, history, files),
                 self._write_final(run, metrics or {}),
+                status != "RUNNING" and self._warn(run, history, metrics or {}),
                 status != "RUNNING" and self._end(run, history, status, failure, tags or {}),
                 status != "RUNNING" and describe_run(self._client, run.info.run_id, self.facts.model),
             ]
@@ -138,6 +141,14 @@ class Publisher:
         self._client.log_dict(run_id, dict(metrics), "metrics.json")
         for name, value in metrics.items():
             self._client.log_metric(run_id, name, value)
+        return True
+
+    def _warn(self, run: "Run", history: Sequence[EpochRecord], metrics: Mapping[str, float]) -> bool:
+        best = vars(best_epoch(history)) if history else {}
+        how = worse_than_guessing(best | dict(metrics), self.facts.words) if self.facts.words else ""
+        if not how or WARNING in run.data.tags:
+            return False
+        self._client.set_tag(run.info.run_id, WARNING, how)
         return True
 
     def _end(

@@ -5,18 +5,19 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
 from pipeline.project.console import UserError
+from pipeline.project.locks import Lock
 from pipeline.tracking.database import prepare_database
 from pipeline.tracking.deadline import within
 from pipeline.tracking.faults import REMEDY, StoreError, fault_message
-from pipeline.tracking.location import Location, locate
+from pipeline.tracking.location import Location, locate, reach_this_machine_directly
 
 if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 DEFAULT_EXPERIMENT = "recurrent-lm"
+LONGEST_EXPERIMENT = 500  # letters, that MLflow takes
 LOCK_SECONDS = 50.0
 
 
@@ -47,6 +48,8 @@ def open_client() -> "MlflowClient":
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the next epoch tries again
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
+    reach_this_machine_directly()
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # its messages name the server with its password
@@ -63,13 +66,28 @@ def _alone_with(location: Location) -> AbstractContextManager:
     if path is None:
         return nullcontext()
     path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS)
+    return Lock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS)
+
+
+def _numbered(client: "MlflowClient", number: str) -> "Experiment":
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_experiment(number)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise StoreError("MLFLOW_EXPERIMENT_ID names no experiment", "correct it, or unset it") from None
 
 
 def _experiment(client: "MlflowClient", location: Location) -> str:
     """Our experiment's id, created if there is none. Raises StoreError if it was deleted."""
+    number = os.environ.get("MLFLOW_EXPERIMENT_ID")
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
-    experiment = client.get_experiment_by_name(name)
+    if not number and not 1 <= len(name.strip()) <= LONGEST_EXPERIMENT:
+        wanted = f"a name of {LONGEST_EXPERIMENT} letters at most"
+        raise StoreError("MLFLOW_EXPERIMENT_NAME names no experiment", f"set it to {wanted}, or unset it")
+    experiment = _numbered(client, number) if number else client.get_experiment_by_name(name)
     if experiment is None:
         try:
             return str(client.create_experiment(name, location.artifacts))
@@ -81,5 +99,7 @@ def _experiment(client: "MlflowClient", location: Location) -> str:
         command = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
         if location.database:
             command = f"MLFLOW_TRACKING_URI={location.command_address} {command}"
-        raise StoreError(f"the experiment {name} was deleted in {location.name}", f"`{command}` brings it back")
+        raise StoreError(
+            f"the experiment {experiment.name} was deleted in {location.name}", f"`{command}` brings it back"
+        )
     return str(experiment.experiment_id)
