@@ -54,7 +54,9 @@ def train(name: str) -> None:
         check(name, settings, start.corpus)
     with naming(name), inputs:
         teachers = train_teachers(name, settings, start)
-        with resumable(name, settings, start.corpus, start.params.checkpoint_minutes, teachers) as training:
+        minutes = start.params.checkpoint_minutes
+        waiting = name if world_size() == 1 else ""  # as for a teacher; one that was killed may take a moment to end
+        with resumable(name, settings, start.corpus, minutes, teachers, waiting=waiting) as training:
             run_to_end(name, training, start, keeps_results=True)
 
 
