@@ -22,8 +22,7 @@ repro: .venv/.complete ## Run what params.yaml, the data or the code have made s
 	$(if $(and $(ARGS),$(filter-out 1,$(JOBS))),$(error JOBS trains all models before ARGS is looked at: leave out one of them))
 	$(if $(RECIPE),@python -m pipeline.recipe $(RECIPE))
 	@python -m pipeline.reference
-	$(if $(filter-out 1,$(JOBS)),@$(train_side_by_side))
-	$(DVC_REPRO) $(ARGS)
+	@python -m pipeline.repro --jobs $(JOBS) $(ARGS)
 	@echo 'See results/report/index.html, or compare the runs in MLflow: make ui'
 
 corpus: .venv/.complete ## Make a recipe of a text of your own (TEXT=my.txt, ARGS="--lower-case --name mine")
@@ -61,16 +60,6 @@ audit: .venv/.complete ## Look for known vulnerabilities in the pinned packages 
 # Compiling what is never imported is half of the installation. Where this variable is set, as in many containers,
 # Python keeps nothing that it compiles, so pip has to do it.
 COMPILED_WHEN_IMPORTED := $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
-
-# Several may run side by side; without this, DVC gives up after three seconds where another holds its lock.
-DVC_REPRO := dvc --wait-for-lock repro
-
-# With JOBS=2 or more: so many models at a time, each with its share of the processor's cores.
-define train_side_by_side
-set -o pipefail; $(DVC_REPRO) preprocess && dvc stage list --name-only | grep '^train@' | \
-	OMP_NUM_THREADS=$$(python -c 'import os; print(max(1, os.cpu_count() // $(JOBS)))') \
-	xargs -n 1 -P $(JOBS) $(DVC_REPRO) --single-item 2>&1 | cat
-endef
 
 TORCH_INDEX := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
 
