@@ -1,6 +1,8 @@
-# Everything runs in .venv, which is made at first need and brought up to date when the requirements change.
+# Everything runs in .venv, which is made at first need and brought up to date when the requirements change. TORCH=cpu
+# gives it PyTorch's build for CPUs, from PyTorch's own index: the one from PyPI brings 3.4 GB for a GPU.
 
 PYTHON ?= python3
+TORCH ?=
 PORT ?= 5000
 JOBS ?= 1
 
@@ -20,8 +22,7 @@ repro: .venv/.complete ## Run what params.yaml, the data or the code have made s
 	$(if $(and $(ARGS),$(filter-out 1,$(JOBS))),$(error JOBS trains all models before ARGS is looked at: leave out one of them))
 	$(if $(RECIPE),@python -m pipeline.recipe $(RECIPE))
 	@python -m pipeline.reference
-	$(if $(filter-out 1,$(JOBS)),@$(train_side_by_side))
-	$(DVC_REPRO) $(ARGS)
+	@python -m pipeline.repro --jobs $(JOBS) $(ARGS)
 	@echo 'See results/report/index.html, or compare the runs in MLflow: make ui'
 
 corpus: .venv/.complete ## Make a recipe of a text of your own (TEXT=my.txt, ARGS="--lower-case --name mine")
@@ -60,20 +61,14 @@ audit: .venv/.complete ## Look for known vulnerabilities in the pinned packages 
 # Python keeps nothing that it compiles, so pip has to do it.
 COMPILED_WHEN_IMPORTED := $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
 
-# Several may run side by side; without this, DVC gives up after three seconds where another holds its lock.
-DVC_REPRO := dvc --wait-for-lock repro
-
-# With JOBS=2 or more: so many models at a time, each with its share of the processor's cores.
-define train_side_by_side
-set -o pipefail; $(DVC_REPRO) preprocess && dvc stage list --name-only | grep '^train@' | \
-	OMP_NUM_THREADS=$$(python -c 'import os; print(max(1, os.cpu_count() // $(JOBS)))') \
-	xargs -n 1 -P $(JOBS) $(DVC_REPRO) --single-item 2>&1 | cat
-endef
+TORCH_INDEX := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
 
 .venv/.complete: requirements.txt requirements-stores.txt requirements-dev.txt constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
 	    "error: Python 3.11 or newer is needed, $(PYTHON) is %d.%d: try make PYTHON=python3.11" % v[:2])'
+	$(if $(filter-out cpu,$(TORCH)),$(error TORCH=$(TORCH): give cpu, or leave it out))
 	@echo "Installing the packages into .venv: this takes some minutes the first time"
 	@$(PYTHON) -m venv .venv
-	@python -m pip install --quiet --disable-pip-version-check $(COMPILED_WHEN_IMPORTED) --use-pep517 -r requirements-dev.txt -c constraints.txt
+	@python -m pip install --quiet --disable-pip-version-check $(COMPILED_WHEN_IMPORTED) --use-pep517 $(TORCH_INDEX) \
+	    -r requirements-dev.txt -c constraints.txt
 	@touch $@

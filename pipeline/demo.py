@@ -65,14 +65,15 @@ def build_workspace(destination: Path, params: str, with_git: bool = False) -> N
 
 
 def reproduce(workspace: Path) -> int:
-    """Run `dvc repro` in a workspace and return its exit code."""
-    with subprocess.Popen([sys.executable, "-m", "dvc", "repro"], cwd=workspace, env=workspace_environment()) as dvc:
+    """Run what is stale in a workspace and return the exit code."""
+    command = [sys.executable, "-m", "pipeline.repro"]
+    with subprocess.Popen(command, cwd=workspace, env=workspace_environment()) as repro:
         try:
-            return dvc.wait()
+            return repro.wait()
         except KeyboardInterrupt:
             with suppress(subprocess.TimeoutExpired):
-                dvc.wait(SECONDS_TO_END)  # Ctrl-C reached the stage too; DVC records the failure and releases its locks
-            dvc.terminate()  # SIGTERM reached nobody else
+                return repro.wait(SECONDS_TO_END)  # Ctrl-C reached it too, and it has said how to go on
+            repro.terminate()  # SIGTERM reached nobody else
             raise
 
 

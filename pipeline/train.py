@@ -68,7 +68,8 @@ def train(name: str) -> None:
     with naming(name), inputs:
         forget_other_teachers(name, settings)
         teachers = train_teachers(name, settings, start)
-        with resumable(name, settings, start.corpus, start.params.checkpoint_minutes, teachers) as training:
+        minutes = start.params.checkpoint_minutes
+        with resumable(name, settings, start.corpus, minutes, teachers, waiting=name) as training:
             run_to_end(name, training, start, partial(keep_model, name, start.corpus))
 
 
@@ -88,8 +89,7 @@ def train_teachers(name: str, settings: Settings, start: Start) -> list[Teacher]
     for title, wanted in named_teachers(name, settings):
         teachers = train_teachers(title, wanted, start)
         minutes = start.params.checkpoint_minutes
-        waiting = title if world_size() == 1 else ""  # others would not wait for a first process that waits
-        with naming(title), resumable(TEACHER, wanted, start.corpus, minutes, teachers, waiting=waiting) as training:
+        with naming(title), resumable(TEACHER, wanted, start.corpus, minutes, teachers, waiting=title) as training:
             run_to_end(title, training, start, partial(keep_history, teacher_history_path(start.model, title)))
             found.append(let_read(title, training, settings, start.corpus))
     return found

@@ -21,7 +21,7 @@ from mlflow.entities import Run
 from ruamel.yaml import YAML
 from torch import Tensor, multiprocessing
 
-from pipeline import train as command
+from pipeline.artifacts import resumable
 from pipeline.artifacts.checkpoint import (
     checkpoint_path,
     delete_checkpoint,
@@ -239,7 +239,7 @@ def document(**distillation: Any) -> dict[str, Any]:
 
 
 def test_a_teachers_settings_are_laid_over_the_models_own() -> None:
-    gru = {"cell": "gru", "optimizer": {"name": "adamw", "weight_decay": 0.1}}
+    gru = {"cell": "gru", "optimizer": {"name": "adamw", "weight_decay": 0.1}, "learning_rate": 0.01}
     settings = parse_params(document(teachers=[{}, gru, {"dropout": 0.5}])).model("lstm")
     same, other, dropping = settings.teachers
     assert same == settings.model_copy(update={"distillation": None})
@@ -509,7 +509,7 @@ def test_a_model_waits_for_a_teacher_that_another_one_is_training(
 def test_processes_that_share_a_training_do_not_wait_for_a_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first would wait for the teacher, and the others for the first, but not for long."""
     wanted = load_params().model("lstm").teachers[0]
-    monkeypatch.setattr(command, "world_size", lambda: 2)
+    monkeypatch.setattr(resumable, "world_size", lambda: 2)
     message = "^process .* is training this very model: wait for it, or stop it"
     path = checkpoint_path(TEACHER, fingerprint(wanted, load_corpus().fingerprint))
     with held_until_awaited(path, monkeypatch), pytest.raises(UserError, match=message):

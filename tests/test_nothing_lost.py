@@ -23,7 +23,14 @@ from mlflow.entities import Run
 from ruamel.yaml import YAML
 
 from pipeline import evaluate
-from pipeline.artifacts.checkpoint import load_checkpoint, release, save_checkpoint, training_id
+from pipeline.artifacts.checkpoint import (
+    checkpoint_path,
+    fingerprint,
+    load_checkpoint,
+    release,
+    save_checkpoint,
+    training_id,
+)
 from pipeline.artifacts.history import history_path, read_history, write_history
 from pipeline.artifacts.metrics import metrics_path, read_metrics
 from pipeline.artifacts.resumable import ResumableTraining, resumable
@@ -43,7 +50,7 @@ from pipeline.tracking.live import live_run
 from pipeline.train import train, training_inputs
 from tests.histories import history
 from tests.small import ROOT, save_small_model, small_settings
-from tests.workspaces import workspace
+from tests.workspaces import held_until_awaited, workspace
 
 yaml = YAML(typ="safe", pure=True)
 FLIPS = 60
@@ -465,6 +472,18 @@ def test_a_training_interrupted_in_its_first_epoch_goes_on_in_the_same_run(monke
     train("lstm")
     (run,) = runs()
     assert run.info.status == "FINISHED"
+
+
+@pytest.mark.usefixtures("project")
+def test_a_training_waits_for_one_of_the_same_model_that_has_not_ended_yet(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """As right after a kill: it is on its way to its last checkpoint."""
+    path = checkpoint_path("lstm", fingerprint(load_params().model("lstm"), load_corpus().fingerprint))
+    with held_until_awaited(path, monkeypatch):
+        train("lstm")
+    assert f"lstm: process {os.getpid()} is training this very model; waiting for it" in capsys.readouterr().out
+    assert len(read_history(history_path("lstm"))) == 2
 
 
 def made_store(folder: Path) -> Path:

@@ -122,13 +122,14 @@ def resumable(
 
     checkpoint_minutes: between checkpoints in the middle of an epoch; more where writing one takes long
     teachers: those that `settings.distillation` asks for, which have read the text
-    waiting: as in `checkpoint.exclusive`
+    waiting: as in `checkpoint.exclusive`; processes that share a training would not wait for a first one that waits
 
     The checkpoint stays until `release`, or until whatever else keeps the results. Raises UserError and TrainingError.
     """
     training = ResumableTraining(name, settings, corpus, checkpoint_minutes, teachers)
     first = rank() == 0
-    with exclusive(training.checkpoint, waiting=waiting) if first else nullcontext():
+    alone = world_size() == 1
+    with exclusive(training.checkpoint, waiting=waiting if alone else "") if first else nullcontext():
         if first:
             training.id = training_id(training.checkpoint, make=True)
         if saved := broadcast(load_checkpoint(training.checkpoint) if first else None):

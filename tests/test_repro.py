@@ -1,0 +1,300 @@
+"""`make repro` where something is in its way: no corpus, another one at work, a cache that is gone, Ctrl-C, a kill.
+
+Through the real DVC, git and make. What takes seconds to import has stand-ins here: training, evaluation, report.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import psutil
+import pytest
+
+from pipeline.artifacts.checkpoint import exclusive
+from pipeline.demo import workspace_environment
+from pipeline.project import sources
+from pipeline.project.files import SPLITS
+from pipeline.project.schema import Download
+from pipeline.reference import kept
+from tests.small import ROOT
+from tests.test_pipeline import MODELS, WEIGHTS, Repository, shorten
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("repro")]
+
+MAKE = ("make", "-o", ".venv/.complete", "repro")
+STAGES = {"train@lstm", "train@gru", "evaluate@lstm", "evaluate@gru", "report"}
+WITHOUT_TEXT = "no source in params.yaml delivers the text of sample, which training and evaluation need;\n"
+ADVICE = ("git add", "dvc push", "autostage")
+
+
+STAND_INS = {
+    "train": """
+def main():
+    name = sys.argv[1]
+    for epoch in range(load_params().model(name).epochs):
+        say(f"{name} epoch {epoch + 1}")
+        time.sleep(0.1 * epoch)
+    write(weights_path(name), f"weights of {load_params().model(name)}")
+    write(history_path(name), f"history of {name}")
+""",
+    "evaluate": """
+def main():
+    write(metrics_path(sys.argv[1]), weights_path(sys.argv[1]).read_text())
+""",
+    "report": """
+def main():
+    write(REPORT / "report.md", f"{load_params().report}")
+    write(VALID_PERPLEXITY, "{}")
+""",
+}
+AROUND = """import sys, time
+from pipeline.artifacts.history import history_path
+from pipeline.artifacts.metrics import metrics_path
+from pipeline.artifacts.weights import weights_path
+from pipeline.project.console import run, say
+from pipeline.project.files import REPORT, VALID_PERPLEXITY, atomic_write
+from pipeline.project.params import load_params
+
+def write(path, text):
+    with atomic_write(path) as file:
+        file.write(text)
+{main}
+run(main)
+"""
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """Two models, "trained" and committed with their weights."""
+    repository = Repository(tmp_path_factory.mktemp("repository"))
+    shutil.copy(ROOT / "Makefile", repository.path)
+    for stage, main in STAND_INS.items():
+        (repository.path / f"pipeline/{stage}.py").write_text(AROUND.replace("{main}", main))
+    repository.edit_params(shorten)
+    repository.edit_params(lambda params: params["train"].update(epochs=1))
+    repository.commit("two models")
+    code, said = make(repository, "JOBS=2")
+    assert (code, repository.stages_run(said)) == (0, STAGES | {"download", "preprocess"})
+    assert not any(advice in said for advice in ADVICE)
+    repository.dvc("push", "--remote", "reference", *WEIGHTS)
+    repository.commit("results")
+    return repository
+
+
+@pytest.fixture
+def clone(repository: Repository, tmp_path: Path) -> Repository:
+    """A fresh clone, in which no source delivers the corpus."""
+    return repository.clone(tmp_path / "clone")
+
+
+def start(repository: Repository, *arguments: str) -> subprocess.Popen[str]:
+    """`make repro`, in a process group of its own, as a shell starts it."""
+    return subprocess.Popen(
+        [*MAKE, *arguments],
+        cwd=repository.path,
+        env=workspace_environment() | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def make(repository: Repository, *arguments: str) -> tuple[int, str]:
+    """The exit code of `make repro`, and what it says."""
+    with start(repository, *arguments) as made:
+        said = made.communicate()[0]
+    return made.returncode, said
+
+
+def text_of(repository: Repository) -> None:
+    repository.run(sys.executable, "-m", "pipeline.sample", "data/sample")
+
+
+def train_longer(repository: Repository, epochs: int) -> subprocess.Popen[str]:
+    """A `make repro` that has begun to train so many epochs of gru."""
+    text_of(repository)
+    repository.edit_params(lambda params: params["models"]["gru"].update(epochs=epochs))
+    made = start(repository)
+    while "gru epoch 2" not in (line := made.stdout.readline()):
+        assert line
+    return made
+
+
+def test_without_the_corpus_whatever_does_not_need_it_works(clone: Repository) -> None:
+    for arguments in ([], ["JOBS=2"]):
+        code, said = make(clone, *arguments)
+        assert (code, clone.stages_run(said)) == (0, set())
+        assert WITHOUT_TEXT in said
+    assert clone.git("status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("arguments", [[], ["JOBS=2"], ["ARGS=evaluate@gru"]])
+def test_what_needs_the_corpus_ends_in_the_downloads_error_before_anything_starts(
+    clone: Repository, arguments: list[str]
+) -> None:
+    clone.edit_params(lambda params: params["models"]["gru"].update(epochs=2))
+    code, said = make(clone, *arguments)
+    assert (code, clone.stages_run(said)) == (2, {"download"})
+    assert "error: no source delivers the corpus\n  data/sample: " in said
+    assert "error: failed to reproduce 'download', as it says above: once that is mended, the same command" in said
+    clone.git("checkout", "-q", "params.yaml")
+    code, said = make(clone)  # what the download left does not count as an edit
+    assert (code, clone.stages_run(said)) == (0, set())
+
+
+def test_an_edit_that_needs_no_text_goes_through_without_it(clone: Repository) -> None:
+    published = {"lstm": {"train": 1, "valid": 2, "test": 3}}
+    clone.edit_params(lambda params: params["report"].update(published=published))
+    code, said = make(clone)
+    assert (code, clone.stages_run(said)) == (0, {"report"})
+    assert not any(advice in said for advice in ADVICE)
+
+
+def test_the_corpus_is_taken_where_a_source_has_it_though_nothing_is_stale(clone: Repository) -> None:
+    text_of(clone)
+    code, said = make(clone)
+    assert (code, clone.stages_run(said)) == (0, {"download", "preprocess"})
+    assert WITHOUT_TEXT not in said
+
+
+def test_a_source_that_answers_and_has_another_text_fails_nothing(clone: Repository) -> None:
+    (clone.path / "data/sample").mkdir(parents=True)
+    (clone.path / "data/sample/sample.train.txt").write_text("a web page of a network that wants a password\n")
+    code, said = make(clone)
+    assert (code, clone.stages_run(said)) == (0, {"download"})
+    assert WITHOUT_TEXT in said
+
+
+def test_a_source_that_stays_silent_costs_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            time.sleep(20)
+
+    monkeypatch.setenv("NO_PROXY", "*")
+    server = HTTPServer(("127.0.0.1", 0), Silent)
+    Thread(target=server.serve_forever, daemon=True).start()
+    files = {split: {"name": f"{split}.txt", "sha256": None} for split in SPLITS}
+    given = {"timeout_seconds": 30, "files": files}
+    silent = f"http://127.0.0.1:{server.server_address[1]}/"
+    started = time.monotonic()
+    assert not sources.any_answers(Download.model_validate(given | {"sources": [silent, "missing", "a.tgz"]}))
+    assert time.monotonic() - started < 2 * sources.PATIENCE
+    Path("train.txt").touch()
+    assert sources.any_answers(Download.model_validate(given | {"sources": [silent, "."]}))
+
+
+def test_a_cache_that_is_gone_is_filled_from_what_is_here_and_from_the_reference(clone: Repository) -> None:
+    text_of(clone)
+    make(clone)
+    shutil.rmtree(clone.path / ".dvc/cache")
+    shutil.rmtree(clone.path / "data/sample")  # the text is in data/raw alone
+    (clone.path / WEIGHTS[0]).unlink()
+    code, said = make(clone)
+    assert (code, clone.stages_run(said)) == (0, set())
+    assert "up to date" in clone.dvc("status")
+
+
+def damage(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [damage, Path.unlink])
+def test_a_file_of_the_reference_that_is_not_whole_is_named_every_time_and_nothing_is_trained(
+    clone: Repository, harm: Any
+) -> None:
+    text_of(clone)
+    file = kept(clone.md5("train@gru", WEIGHTS[1]))
+    harm(clone.path / file)
+    before = clone.git("status", "--porcelain")
+    line = f"error: damaged or missing: {file} (gru): `git checkout results/reference` brings it back\n"
+    for _ in range(2):
+        code, said = make(clone)
+        assert (code, clone.stages_run(said)) == (2, set())
+        assert line in said
+    assert [(clone.path / path).exists() for path in WEIGHTS] == [True, False]
+    assert clone.git("status", "--porcelain") == before
+    clone.git("checkout", "results/reference")
+    assert "the weights of gru are those of the reference run" in make(clone)[1]
+
+
+def test_weights_come_neither_to_a_model_that_is_being_trained_nor_to_another_history(clone: Repository) -> None:
+    history = clone.path / "results/models/lstm/history.csv"
+    history.write_text("of another training")
+    with exclusive(clone.path / ".checkpoints/gru-0123456789abcdef.pt"):
+        assert clone.take_weights() == ""
+    history.unlink()
+    assert clone.take_weights() == "the weights of gru are those of the reference run, from results/reference\n"
+
+
+def test_a_second_one_waits_for_the_first_and_trains_nothing(clone: Repository) -> None:
+    first = train_longer(clone, epochs=12)
+    with ThreadPoolExecutor() as pool:
+        rest = pool.submit(first.communicate)
+        code, said = make(clone)
+    assert (code, first.wait()) == (0, 0)
+    assert "waiting for process " in said
+    assert clone.stages_run(said + rest.result()[0]) == {"evaluate@gru", "report"}
+
+
+def repro_of(made: subprocess.Popen[str]) -> psutil.Process:
+    (command,) = [one for one in psutil.Process(made.pid).children() if "pipeline.repro" in one.cmdline()]
+    return command
+
+
+@pytest.mark.long
+def test_right_after_a_kill_the_same_command_goes_on(clone: Repository) -> None:
+    made = train_longer(clone, epochs=12)
+    repro_of(made).kill()
+    code, said = make(clone)
+    made.communicate()
+    assert code == 0
+    assert clone.stages_run(said) >= {"train@gru", "evaluate@gru", "report"}
+
+
+@pytest.fixture
+def ended_but_counted() -> Iterator[list[int]]:
+    """The numbers of a zombie, and of a program that has nothing to do with DVC."""
+    with subprocess.Popen(["true"]) as zombie, subprocess.Popen(["sleep", "1000"]) as other:
+        while psutil.Process(zombie.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.1)
+        yield [zombie.pid, other.pid]
+        other.kill()
+
+
+def test_locks_of_processes_that_have_ended_keep_nobody_waiting(
+    clone: Repository, ended_but_counted: list[int]
+) -> None:
+    held = [{"pid": pid, "cmd": "dvc repro"} for pid in ended_but_counted]
+    folders = [str(clone.path / f"results/models/{model}/history.csv") for model in MODELS]
+    locks = {"write": {folders[0]: held[0]}, "read": {folders[1]: held}}
+    (clone.path / ".dvc/tmp").mkdir(exist_ok=True)
+    (clone.path / ".dvc/tmp/rwlock").write_text(json.dumps(locks))
+    text_of(clone)
+    clone.edit_params(lambda params: params["models"]["gru"].update(epochs=2))
+    code, said = make(clone)
+    assert (code, clone.stages_run(said)) == (0, STAGES - {"train@lstm", "evaluate@lstm"} | {"download", "preprocess"})
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
+def test_one_that_is_ended_says_that_the_same_command_goes_on(clone: Repository, ending: signal.Signals) -> None:
+    made = train_longer(clone, epochs=12)
+    os.killpg(made.pid, ending)
+    said = made.communicate()[0]
+    assert "interrupted: the same command goes on from here\n" in said
+    assert not [line for line in said.splitlines() if "exited with" in line or "ERROR" in line or "Traceback" in line]
+    code, said = make(clone)
+    assert code == 0
+    assert clone.stages_run(said) >= {"train@gru", "evaluate@gru", "report"}
