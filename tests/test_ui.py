@@ -35,11 +35,16 @@ def test_the_page_opens_the_store_of_the_pipeline_whatever_the_letters_of_its_pa
 def test_each_experiment_that_has_a_run_is_named_by_the_page_of_its_curves() -> None:
     client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")  # MLflow remembers a store by its address
     charts = "runs?workflowType=machine_learning&compareRunsMode=CHART"
-    assert chart_pages(client, "http://here") == {"Default": f"http://here/#/experiments/0/{charts}"}
+    assert chart_pages(client, "http://here/") == {"Default": f"http://here/#/experiments/0/{charts}"}
     used = client.create_experiment("used")
     client.create_experiment("unused")
-    client.create_run(used)
-    assert chart_pages(client, "http://here") == {"used": f"http://here/#/experiments/{used}/{charts}"}
+    run = client.create_run(used)
+    assert chart_pages(client, "http://here/") == {"used": f"http://here/#/experiments/{used}/{charts}"}
+    client.log_metric(run.info.run_id, "perplexity/valid", 100.0)
+    for _ in range(2):
+        page = f"http://here/#/experiments/{used}/{charts}&viewStateShareKey=curves"
+        assert chart_pages(client, "http://here/") == {"used": page}
+    assert "mlflow.sharedViewState.curves" in client.get_experiment(used).tags
 
 
 @pytest.mark.parametrize(
