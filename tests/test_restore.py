@@ -82,7 +82,7 @@ def test_a_training_that_mlflow_never_saw_is_restored_whole_and_once() -> None:
     assert run.data.tags["restored"] == "true"
     assert "fingerprint" not in run.data.tags
     assert points(run, "perplexity/valid") == [(1, 90.0), (2, 80.0), (3, 85.0)]
-    assert points(run, "test_perplexity") == [(0, 81.5)]
+    assert points(run, "best_test_perplexity") == [(0, 81.5)]
     assert artifacts(run) == {"history.csv", "metrics.json", "params.yaml", "curve.png"}
     assert run.data.params["hidden_size"] == "16"
 
@@ -90,13 +90,13 @@ def test_a_training_that_mlflow_never_saw_is_restored_whole_and_once() -> None:
 def test_what_arrives_later_completes_the_same_run(trained_model: Path) -> None:
     (trained_model / "metrics.json").unlink()
     assert restore() == ["gru"]
-    assert "test_perplexity" not in only_run().data.metrics
+    assert "best_test_perplexity" not in only_run().data.metrics
     write_metrics(trained_model)
     write_weights(trained_model)
     assert restore() == ["gru"]
     assert restore() == []
     assert {"history.csv", "metrics.json", "model.safetensors"} <= artifacts(only_run())
-    assert only_run().data.metrics["test_perplexity"] == 81.5
+    assert only_run().data.metrics["best_test_perplexity"] == 81.5
 
 
 def test_weights_are_registered_without_their_corpus_if_they_name_it(trained_model: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_checkpoint_is_released_once_dvc_has_recorded_its_training(trained_mod
 def test_final_figures_of_a_training_before_this_one_are_left_out(trained_model: Path) -> None:
     write_metrics(trained_model, valid=79.0)
     restore()
-    assert "test_perplexity" not in only_run().data.metrics
+    assert "best_test_perplexity" not in only_run().data.metrics
 
 
 def test_an_unfinished_training_is_left_for_its_resumption(trained_model: Path) -> None:
