@@ -142,7 +142,7 @@ def main() -> None:
     except Exception as error:
         raise UserError(explain(error)) from None
     if on_a_server:
-        show(pages, f"{location.name} is the server that MLFLOW_TRACKING_URI names")
+        show(pages, f"{location.name} is the server that MLFLOW_TRACKING_URI names: click Model training there")
     else:
         serve(location, arguments.port, pages)
 

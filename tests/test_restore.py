@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,6 +99,27 @@ def test_what_arrives_later_completes_the_same_run(trained_model: Path) -> None:
     assert restore() == []
     assert {"history.csv", "metrics.json", "model.safetensors"} <= artifacts(only_run())
     assert only_run().data.metrics["best_test_perplexity"] == 81.5
+
+
+def test_an_earlier_run_gets_the_figures_under_their_present_names(trained_model: Path) -> None:
+    (trained_model / "metrics.json").unlink()
+    restore()
+    store().log_metric(only_run().info.run_id, "test_perplexity", 81.5)
+    write_metrics(trained_model)
+    assert restore() == ["gru"]
+    assert only_run().data.metrics["best_test_perplexity"] == only_run().data.metrics["test_perplexity"]
+
+
+def test_the_documented_lines_give_the_table_of_all_runs(trained_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    restore()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{Path('mlflow.db').resolve()}")
+    (lines,) = re.findall(r"```python\n(import mlflow\n\nruns = .*?)```", (ROOT / "docs/use.md").read_text(), re.DOTALL)
+    *before, table = lines.strip().splitlines()
+    names: dict[str, Any] = {}
+    exec("\n".join(before), names)
+    (row,) = eval(table, names).to_dict("records")
+    best = {"train_perplexity": 70.0, "valid_perplexity": 80.0, "test_perplexity": 81.5, "epoch": 2.0}
+    assert row == {"tags.model": "gru"} | {f"metrics.best_{name}": value for name, value in best.items()}
 
 
 def test_weights_are_registered_without_their_corpus_if_they_name_it(trained_model: Path) -> None:
