@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy import make_url
 
 from pipeline.project.console import UserError
 from pipeline.tracking.location import file_address, locate
+from pipeline.tracking.page import APP, app, plugin
 from pipeline.ui import chart_pages, check_port, main, page_environment, serve, show
 from tests.small import ROOT
 
@@ -45,6 +47,16 @@ def test_each_experiment_that_has_a_run_is_named_by_the_page_of_its_curves() -> 
         page = f"http://here/#/experiments/{used}/{charts}&viewStateShareKey=curves"
         assert chart_pages(client, "http://here/") == {"used": page}
     assert "mlflow.sharedViewState.curves" in client.get_experiment(used).tags
+
+
+def test_mlflow_finds_our_app_without_an_installed_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "mine")
+    with plugin() as found:
+        folder, project, mine = found["PYTHONPATH"].split(os.pathsep)
+        assert (project, mine) == (str(ROOT), "mine")
+        monkeypatch.syspath_prepend(folder)
+        (entry,) = entry_points(group="mlflow.app", name=APP)
+        assert entry.load() is app
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,10 @@ def describe_run(client: "MlflowClient", run_id: str, model: str) -> bool:
     run = client.get_run(run_id)
     files = {file.path for file in client.list_artifacts(run_id)}
     versions = client.search_model_versions(f"run_id = '{run_id}'", max_results=1)
-    if not (figures := _figures(run)) and not versions and PICTURE not in files:
+    figures, teaching = _figures(run), _teaching(run)
+    if not (figures or teaching or versions or PICTURE in files):
         return False
-    blocks = [f"{OPENING}{figures or f' of `{model}` by epoch, lower is better.'}{_teaching(run)}"]
+    blocks = [f"{OPENING}{figures or f' of `{model}` by epoch, lower is better.'}{teaching}"]
     if versions:
         blocks.append(f"`python -m pipeline.score {model} my.txt` scores a text with the weights in `results/models`.")
     if PICTURE in files:
