@@ -71,7 +71,7 @@ def _describe(client: "MlflowClient", name: str, facts: RunFacts, run_id: str) -
     settings, run = facts.settings, client.get_run(run_id)
     size = f"{settings.num_layers} layers of {settings.hidden_size} units, dropout {settings.dropout:g}"
     model = f"{OURS} of {facts.corpus_name}: {settings.cell}, {size}. Scores sentences and continues them."
-    if _is_ours(client.get_registered_model(name).description):
+    if _is_ours(old := client.get_registered_model(name).description) and old != model:
         client.update_registered_model(name, model)
     figures = [
         f"{run.data.metrics[figure]:.2f} ({split})"
@@ -80,7 +80,7 @@ def _describe(client: "MlflowClient", name: str, facts: RunFacts, run_id: str) -
     ]
     said = f"Perplexity {', '.join(figures)}: the best weights of {run.info.run_name}."
     for registered in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
-        if figures and _is_ours(registered.description):
+        if figures and _is_ours(registered.description) and registered.description != said:
             client.update_model_version(name, registered.version, said)
 
 
