@@ -5,27 +5,16 @@ that the model was trained on.
 """
 
 import argparse
-from collections.abc import Iterator
-
-import torch
 
 from pipeline.corpus.vocabulary import Encoder
 from pipeline.corpus.words import UNK
-from pipeline.inference.generation import generate
+from pipeline.inference.generation import continuations
 from pipeline.inference.trained import load_trained
 from pipeline.project.arguments import above
 from pipeline.project.console import UserError, progress, run, say, warn
 
-BATCH_SIZE = 64
 MOST = 10**9
 MOST_WORDS = 100_000  # in a line; those of a batch are in memory together
-
-
-def uniform_numbers(num_lines: int, length: int, seed: int) -> Iterator[torch.Tensor]:
-    """Batches [batch, length] of numbers from [0, 1): a line's are the same however many lines there are."""
-    generator = torch.Generator().manual_seed(seed)
-    for first in range(0, num_lines, BATCH_SIZE):
-        yield torch.rand(min(BATCH_SIZE, num_lines - first), length, dtype=torch.float64, generator=generator)
 
 
 def main() -> None:
@@ -65,14 +54,18 @@ def main() -> None:
         warn(f"not in {arguments.model}'s vocabulary, and read as {UNK}: {unknown}")
     cut = 0
     with progress(arguments.lines, f"generate with {arguments.model}", "line") as bar:
-        for uniform in uniform_numbers(arguments.lines, arguments.max_words, arguments.seed):
-            for ids in generate(
-                trained.model, prompt.ids, encoder.eos, uniform, arguments.temperature, arguments.top_k
-            ):
-                words = [trained.vocabulary[number] for number in ids if number != encoder.eos]
-                cut += ids[-1] != encoder.eos
-                say(" ".join([*prompt.words, *words]))
-                bar.update()
+        for line, ended in continuations(
+            trained,
+            prompt,
+            arguments.lines,
+            arguments.max_words,
+            arguments.seed,
+            arguments.temperature,
+            arguments.top_k,
+        ):
+            cut += not ended
+            say(line)
+            bar.update()
     if cut:
         warn(f"{cut:,} of {arguments.lines:,} lines did not end within {arguments.max_words} words: see --max-words")
 

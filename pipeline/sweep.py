@@ -35,7 +35,7 @@ from pipeline.search.study import Study
 from pipeline.search.sweep_file import Sweep, load_sweep
 from pipeline.search.trial import TakenOverError, Trial
 from pipeline.search.words import group_name, in_words
-from pipeline.tracking.facts import RunFacts
+from pipeline.tracking.facts import RunFacts, shown
 from pipeline.tracking.live import live_run
 from pipeline.tracking.sweeps import REMEDY, EndedRun, close_sweep, open_sweep
 
@@ -152,7 +152,7 @@ def close(sweep: Sweep, study: Study, corpus: Corpus, trials: Sequence[EndedTria
         if trial.history
     ]
     perplexities = [trial.valid_perplexity for trial in trials if trial.state == "complete"]
-    metrics = {"valid_perplexity": min(perplexities)} if perplexities else {}
+    metrics = {shown("valid_perplexity"): min(perplexities)} if perplexities else {}
     if sweep.over_seeds:
         metrics |= group_metrics(grouped(trials))
     with study.alone():

@@ -14,16 +14,17 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from pipeline.project.console import UserError, run, say
+from pipeline.tracking.charts import page_of_curves
 from pipeline.tracking.deadline import within
 from pipeline.tracking.faults import explain
 from pipeline.tracking.location import Location, file_address, locate
+from pipeline.tracking.page import APP, PATH, plugin
 from pipeline.tracking.store import open_client
 
 if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow import MlflowClient
 
 HOST = "127.0.0.1"
-CHARTS = "runs?workflowType=machine_learning&compareRunsMode=CHART"  # MLflow opens its overview of traces otherwise
 
 
 def check_port(port: int) -> None:
@@ -64,11 +65,11 @@ def page_environment(location: Location) -> dict[str, str]:
     return variables
 
 
-def chart_pages(client: "MlflowClient", server: str) -> dict[str, str]:
+def chart_pages(client: "MlflowClient", front: str) -> dict[str, str]:
     """The page with the curves of each experiment that has a run, by its name; the newest first."""
     experiments = client.search_experiments(order_by=["last_update_time DESC"])
     used = [one for one in experiments if client.search_runs([one.experiment_id], max_results=1)]
-    return {one.name: f"{server}/#/experiments/{one.experiment_id}/{CHARTS}" for one in used or experiments}
+    return {one.name: front + page_of_curves(client, one) for one in used or experiments}
 
 
 def serve(location: Location, port: int, pages: dict[str, str]) -> None:
@@ -76,11 +77,13 @@ def serve(location: Location, port: int, pages: dict[str, str]) -> None:
 
     What the server says is for those who run one: a line a request, and warnings. Only its last word is shown.
     """
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port)]
-    environment = os.environ | page_environment(location)
+    command = [sys.executable, "-m", "mlflow", "ui", "--app-name", APP, "--host", HOST, "--port", str(port)]
     with (
+        plugin() as found,
         TemporaryFile("w+", errors="replace") as log,
-        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as server,
+        subprocess.Popen(
+            command, env=os.environ | page_environment(location) | found, stdout=log, stderr=log
+        ) as server,
     ):
         try:
             while not _answers(port) and server.poll() is None:
@@ -137,13 +140,13 @@ def main() -> None:
     on_a_server = location.address.startswith("http")
     if not on_a_server:
         check_port(arguments.port)
-    server = location.name if on_a_server else f"http://{HOST}:{arguments.port}"
+    front = f"{location.name}/" if on_a_server else f"http://{HOST}:{arguments.port}{PATH}"
     try:
-        pages = within(lambda: chart_pages(open_client(), server))
+        pages = within(lambda: chart_pages(open_client(), front))
     except Exception as error:
         raise UserError(explain(error)) from None
     if on_a_server:
-        show(pages, f"{location.name} is the server that MLFLOW_TRACKING_URI names")
+        show(pages, f"{location.name} is the server that MLFLOW_TRACKING_URI names: click Model training there")
     else:
         serve(location, arguments.port, pages)
 

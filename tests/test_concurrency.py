@@ -81,7 +81,7 @@ def test_experiments_from_a_queue_and_a_throw_away_copy_all_reach_the_real_store
     client = MlflowClient(f"sqlite:///{repository.path / 'mlflow.db'}")
     for name, epochs in (("queued-lstm", 2), ("queued-gru", 3), ("apart", 1)):
         assert_whole(repository, runs[name], epochs)
-        assert "test_perplexity" in runs[name].data.metrics
+        assert "best_test_perplexity" in runs[name].data.metrics
         assert Path(runs[name].info.artifact_uri.removeprefix("file://")).is_relative_to(repository.path)
         (version,) = client.search_model_versions(f"run_id = '{runs[name].info.run_id}'")
         assert client.get_model_version_by_alias(version.name, "champion").version == version.version

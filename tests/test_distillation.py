@@ -349,6 +349,10 @@ def test_teachers_are_trained_first_and_once(capsys: pytest.CaptureFixture) -> N
     assert set(runs()) == {"lstm", "gru", "lstm_teacher_1", "lstm_teacher_2"}
     assert {run.info.status for run in runs().values()} == {"FINISHED"}
     assert runs()["lstm"].data.params["distillation.teachers.1.cell"] == "gru"
+    for number in (1, 2):  # for MLflow's page, which folds them away under their student
+        tags = runs()[f"lstm_teacher_{number}"].data.tags
+        assert (tags["teacher_of"], tags["mlflow.parentRunId"]) == ("lstm", runs()["lstm"].info.run_id)
+        assert "A teacher of `lstm`." in tags["mlflow.note.content"]
     figures = evaluate_model("lstm")
     assert figures.valid_perplexity == pytest.approx(read_history(history_path("lstm"))[-1].valid_perplexity, rel=1e-6)
 

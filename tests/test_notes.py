@@ -18,7 +18,7 @@ from tests.test_tracking import runs, store
 
 pytestmark = pytest.mark.usefixtures("empty_store")
 
-HISTORY = history([100.0, 90.0])
+HISTORY = history([100.0, 90.0, 95.0])
 METRICS = Metrics(
     train_perplexity=70.0,
     valid_perplexity=90.0,
@@ -30,8 +30,8 @@ METRICS = Metrics(
 
 
 @pytest.fixture(autouse=True)
-def two_epochs() -> None:
-    Path("params.yaml").write_text(default_params().replace('"epochs": 70', '"epochs": 2'))
+def three_epochs() -> None:
+    Path("params.yaml").write_text(default_params().replace('"epochs": 70', '"epochs": 3'))
 
 
 def evaluated(metrics: Metrics = METRICS) -> str:
@@ -49,14 +49,22 @@ def experiment_note() -> str:
     return store().get_experiment_by_name("recurrent-lm").tags.get(NOTE, "")
 
 
+def row_of(model: str) -> list[str]:
+    """What the note's table has beside a model's name."""
+    (row,) = [line for line in experiment_note().splitlines() if line.startswith(f"| `{model}`")]
+    return [cell.strip() for cell in row.replace("&emsp;", "").strip("| ").split("|")[1:]]
+
+
 def test_a_run_says_what_it_came_to_and_how_to_use_it() -> None:
     note = evaluated()
-    assert "| train | valid | test | test, dynamic | best epoch | parameters |" in note
-    assert "| 70.00 | 90.00 | 81.50 | 80.25 | 2 | 1,234 |" in note
+    first, second, *_ = note.split("\n\n")  # MLflow's page folds the rest away
+    assert first.startswith("**Perplexity** of the best weights, those of epoch 2: train 70.00, valid 90.00, ")
+    assert "test 81.50 (dynamic 80.25)" in first
+    assert "The last epoch came to 95.00: `perplexity/valid`" in first
+    assert "`python -m pipeline.score lstm my.txt`" in second
     assert f"(get-artifact?path=curve.png&run_uuid={runs()[0].info.run_id})" in note
-    assert "python -m pipeline.score lstm my.txt" in note
     assert "MLFLOW_TRACKING_URI=sqlite:///mlflow.db mlflow models serve --model-uri models:/ptb-lstm/1 " in note
-    assert "| 81.25 |" in evaluated(METRICS.model_copy(update={"test_perplexity": 81.25}))
+    assert "test 81.25" in evaluated(METRICS.model_copy(update={"test_perplexity": 81.25}))
 
 
 def test_the_experiment_says_what_all_models_came_to() -> None:
@@ -65,11 +73,12 @@ def test_the_experiment_says_what_all_models_came_to() -> None:
         write_metrics(name, METRICS)
     write_metrics("gru", METRICS.model_copy(update={"best_epoch": 1}))  # of an earlier training
     describe_experiment()
-    assert "| `lstm` | 90.00 | 81.50 | 2 of 2 |" in experiment_note()
+    assert row_of("lstm") == ["90.00", "81.50", "2 of 3"]
     assert "gru" not in experiment_note()
+    assert experiment_note().startswith("**Perplexity** on the test text, lower is better: `lstm` 81.50.")
     write_metrics("gru", METRICS)
     describe_experiment()
-    assert "| `gru` | 90.00 | 81.50 | 2 of 2 |" in experiment_note()
+    assert row_of("gru") == ["90.00", "81.50", "2 of 3"]
 
 
 def test_a_note_that_somebody_has_written_stays() -> None:

@@ -170,7 +170,7 @@ def test_mlflow_has_a_finished_run_of_every_model_with_every_epoch(repository: R
             (int(line.split(",")[0]), float(line.split(",")[3])) for line in history
         ]
         assert run.info.status == "FINISHED"
-        assert run.data.metrics["test_perplexity"] == repository.metrics(model)["test_perplexity"]
+        assert run.data.metrics["best_test_perplexity"] == repository.metrics(model)["test_perplexity"]
         assert run.data.tags["dvc_stage"] == f"train@{model}"
         files = {file.path for file in client.list_artifacts(run.info.run_id)}
         results = {"history.csv", "model.safetensors", "curve.png", "metrics.json"}

@@ -19,7 +19,7 @@ import requests
 import torch
 from mlflow import MlflowClient
 
-from pipeline import score
+from pipeline import generate, score
 from pipeline.corpus.ids import Corpus
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.finished import publish
@@ -115,6 +115,30 @@ def test_an_evaluation_puts_back_the_tags_of_its_version() -> None:
     assert champion() == (1, 100.0)
 
 
+def test_model_and_version_say_what_they_are_unless_somebody_says_it_otherwise() -> None:
+    client = MlflowClient(store())
+    client.create_registered_model("ptb-lstm", description="Perplexity of sentences under lstm")  # as it once was
+    evaluated(100.0)
+    assert client.get_registered_model("ptb-lstm").description.startswith("A language model of ptb: lstm, 2 layers ")
+    assert client.get_model_version("ptb-lstm", "1").description.startswith("Perplexity 100.00 (valid): ")
+    client.update_registered_model("ptb-lstm", "mine")
+    client.update_model_version("ptb-lstm", "1", "ours")
+    evaluated(100.0)
+    assert client.get_registered_model("ptb-lstm").description == "mine"
+    assert client.get_model_version("ptb-lstm", "1").description == "ours"
+
+
+def test_the_champion_is_found_among_runs_whose_figures_have_their_earlier_names() -> None:
+    evaluated(90.0)
+    client = MlflowClient(store())
+    old = client.get_model_version("ptb-lstm", "1")
+    run = client.create_run(client.get_run(old.run_id).info.experiment_id)
+    client.log_metric(run.info.run_id, "valid_perplexity", 80.0)
+    client.create_model_version("ptb-lstm", old.source, run.info.run_id, {"data_sha256": CORPUS.fingerprint})
+    evaluated(85.0)
+    assert client.get_model_version_by_alias("ptb-lstm", "champion").version == 2
+
+
 def test_what_a_failed_registration_left_is_used_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object, **options: object) -> None:
         raise OSError("the registry is out of order")
@@ -148,6 +172,16 @@ def scores(capsys: pytest.CaptureFixture) -> list[tuple[float, int, int]]:
     return [(pytest.approx(line["perplexity"], rel=1e-5), line["tokens"], line["unknown_words"]) for line in lines]
 
 
+def generated(prompt: str, capsys: pytest.CaptureFixture) -> list[str]:
+    """What `generate` says with the prompt and the options of the requests here."""
+    capsys.readouterr()
+    options = ["--prompt", prompt, "--lines", "3", "--seed", "7", "--max-words", "5"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["generate", "lstm", *options])
+        generate.main()
+    return capsys.readouterr().out.splitlines()
+
+
 def test_the_champion_loads_as_a_pyfunc_model_without_a_pickle(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -163,6 +197,9 @@ def test_the_champion_loads_as_a_pyfunc_model_without_a_pickle(
     assert model.metadata.signature.inputs.input_names() == ["text"]
     assert model.metadata.signature.outputs.input_names() == list(found.columns)
     assert list(model.predict(model.input_example)["unknown_words"]) == [0]
+    options = {"sentences": 3, "seed": 7, "max_words": 5}
+    found = model.predict(pd.DataFrame({"text": ["the cat", ""]}), params=options)
+    assert list(found["text"]) == [*generated("the cat", capsys), *generated("", capsys)]
     with pytest.raises(Exception, match="line 2: has the word <eos>"):
         model.predict(pd.DataFrame({"text": ["the", "<eos>"]}))
 
@@ -216,6 +253,10 @@ def test_the_served_model_gives_the_perplexities_of_score(served: str, capsys: p
     found = [(row["perplexity"], row["tokens"], row["unknown_words"]) for row in answer.json()["predictions"]]
     assert found == scores(capsys)
     assert ask({"inputs": {"text": TEXT}}).json() == answer.json()
+    options = {"sentences": 3, "seed": 7, "max_words": 5}
+    drawn = ask({"dataframe_records": [{"text": "the cat"}], "params": options}).json()["predictions"]
+    assert [row["text"] for row in drawn] == generated("the cat", capsys)
+    assert ask({"dataframe_records": [{"text": "the"}], "params": {"sentences": -1}}).status_code == 400
 
     for text, fault in [("the cat <eos>", "line 2: has the word <eos>"), (None, "line 2: has no text")]:
         refused = ask({"dataframe_records": [{"text": "the"}, {"text": text}]})

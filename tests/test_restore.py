@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,7 +84,7 @@ def test_a_training_that_mlflow_never_saw_is_restored_whole_and_once() -> None:
     assert run.data.tags["restored"] == "true"
     assert "fingerprint" not in run.data.tags
     assert points(run, "perplexity/valid") == [(1, 90.0), (2, 80.0), (3, 85.0)]
-    assert points(run, "test_perplexity") == [(0, 81.5)]
+    assert points(run, "best_test_perplexity") == [(0, 81.5)]
     assert artifacts(run) == {"history.csv", "metrics.json", "params.yaml", "curve.png"}
     assert run.data.params["hidden_size"] == "16"
 
@@ -90,13 +92,34 @@ def test_a_training_that_mlflow_never_saw_is_restored_whole_and_once() -> None:
 def test_what_arrives_later_completes_the_same_run(trained_model: Path) -> None:
     (trained_model / "metrics.json").unlink()
     assert restore() == ["gru"]
-    assert "test_perplexity" not in only_run().data.metrics
+    assert "best_test_perplexity" not in only_run().data.metrics
     write_metrics(trained_model)
     write_weights(trained_model)
     assert restore() == ["gru"]
     assert restore() == []
     assert {"history.csv", "metrics.json", "model.safetensors"} <= artifacts(only_run())
-    assert only_run().data.metrics["test_perplexity"] == 81.5
+    assert only_run().data.metrics["best_test_perplexity"] == 81.5
+
+
+def test_an_earlier_run_gets_the_figures_under_their_present_names(trained_model: Path) -> None:
+    (trained_model / "metrics.json").unlink()
+    restore()
+    store().log_metric(only_run().info.run_id, "test_perplexity", 81.5)
+    write_metrics(trained_model)
+    assert restore() == ["gru"]
+    assert only_run().data.metrics["best_test_perplexity"] == only_run().data.metrics["test_perplexity"]
+
+
+def test_the_documented_lines_give_the_table_of_all_runs(trained_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    restore()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{Path('mlflow.db').resolve()}")
+    (lines,) = re.findall(r"```python\n(import mlflow\n\nruns = .*?)```", (ROOT / "docs/use.md").read_text(), re.DOTALL)
+    *before, table = lines.strip().splitlines()
+    names: dict[str, Any] = {}
+    exec("\n".join(before), names)
+    (row,) = eval(table, names).to_dict("records")
+    best = {"train_perplexity": 70.0, "valid_perplexity": 80.0, "test_perplexity": 81.5, "epoch": 2.0}
+    assert row == {"tags.model": "gru"} | {f"metrics.best_{name}": value for name, value in best.items()}
 
 
 def test_weights_are_registered_without_their_corpus_if_they_name_it(trained_model: Path) -> None:
@@ -158,7 +181,7 @@ def test_a_checkpoint_is_released_once_dvc_has_recorded_its_training(trained_mod
 def test_final_figures_of_a_training_before_this_one_are_left_out(trained_model: Path) -> None:
     write_metrics(trained_model, valid=79.0)
     restore()
-    assert "test_perplexity" not in only_run().data.metrics
+    assert "best_test_perplexity" not in only_run().data.metrics
 
 
 def test_an_unfinished_training_is_left_for_its_resumption(trained_model: Path) -> None:

@@ -40,3 +40,14 @@ def test_a_value_that_is_no_sentence_is_a_bad_request(model: PerplexityModel, va
 
 def test_sentences_are_scored(model: PerplexityModel) -> None:
     assert list(model.predict(None, pd.DataFrame({"text": ["the the", ""]})).tokens) == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("sentences", -1), ("sentences", 1001), ("max_words", 0), ("seed", -1), ("top_k", -1), ("temperature", 0.0)],
+)
+def test_an_option_out_of_range_is_a_bad_request(model: PerplexityModel, option: str, value: float) -> None:
+    options = {"sentences": 1, "temperature": 1.0, "top_k": 0, "seed": 1, "max_words": 3} | {option: value}
+    with pytest.raises(MlflowException, match=f"^{option}: {value} is not ") as error:
+        model.predict(None, pd.DataFrame({"text": ["the"]}), options)
+    assert error.value.get_http_status_code() == 400

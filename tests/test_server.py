@@ -181,7 +181,7 @@ def test_a_server_that_is_back_only_after_the_training_gets_the_rest_from_the_ev
     assert "restored" not in run.data.tags
     assert server.steps(run) == list(range(1, EPOCHS + 1))
     assert run.info.status == "FINISHED"
-    assert {"valid_perplexity", "test_perplexity"} <= set(run.data.metrics)
+    assert {"best_valid_perplexity", "best_test_perplexity"} <= set(run.data.metrics)
     server.stop()
     stored = contents([server.folder / "store.db", *(server.folder / "artifacts").rglob("*")])
     assert b"test_perplexity" in stored

@@ -701,7 +701,7 @@ def test_a_sweep_goes_on_after_an_interrupt_and_ends_once(
     assert best.recipe == "small"
     run = runs_of(folder)[1][int(winner[0]) - 1]
     assert {name: str(value) for name, value in flattened(best.model("best")).items()} == run.data.params
-    assert f"{parent.data.metrics['valid_perplexity']:.2f}" == winner[1]
+    assert f"{parent.data.metrics['best_valid_perplexity']:.2f}" == winner[1]
 
 
 def assert_report_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch, run_sweep: Callable[..., str]) -> None:
@@ -735,7 +735,7 @@ def test_what_mlflow_missed_is_written_by_the_report(
     assert_complete(folder, 4)
     parent, runs = runs_of(folder)
     assert [run.data.tags["group"] for run in runs] == ["cell gru", "cell lstm"] * 2
-    tests = [run.data.metrics["test_perplexity"] for run in runs]
+    tests = [run.data.metrics["best_test_perplexity"] for run in runs]
     assert parent.data.metrics["mean_test_perplexity/cell lstm"] == pytest.approx((tests[1] + tests[3]) / 2, abs=1e-4)
     assert_report_made_again(folder, monkeypatch, run_sweep)
     assert len(runs_of(folder)[1]) == 4

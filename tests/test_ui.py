@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy import make_url
 
 from pipeline.project.console import UserError
 from pipeline.tracking.location import file_address, locate
+from pipeline.tracking.page import APP, app, plugin
 from pipeline.ui import chart_pages, check_port, main, page_environment, serve, show
 from tests.small import ROOT
 
@@ -35,11 +37,26 @@ def test_the_page_opens_the_store_of_the_pipeline_whatever_the_letters_of_its_pa
 def test_each_experiment_that_has_a_run_is_named_by_the_page_of_its_curves() -> None:
     client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")  # MLflow remembers a store by its address
     charts = "runs?workflowType=machine_learning&compareRunsMode=CHART"
-    assert chart_pages(client, "http://here") == {"Default": f"http://here/#/experiments/0/{charts}"}
+    assert chart_pages(client, "http://here/") == {"Default": f"http://here/#/experiments/0/{charts}"}
     used = client.create_experiment("used")
     client.create_experiment("unused")
-    client.create_run(used)
-    assert chart_pages(client, "http://here") == {"used": f"http://here/#/experiments/{used}/{charts}"}
+    run = client.create_run(used)
+    assert chart_pages(client, "http://here/") == {"used": f"http://here/#/experiments/{used}/{charts}"}
+    client.log_metric(run.info.run_id, "perplexity/valid", 100.0)
+    for _ in range(2):
+        page = f"http://here/#/experiments/{used}/{charts}&viewStateShareKey=curves"
+        assert chart_pages(client, "http://here/") == {"used": page}
+    assert "mlflow.sharedViewState.curves" in client.get_experiment(used).tags
+
+
+def test_mlflow_finds_our_app_without_an_installed_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "mine")
+    with plugin() as found:
+        folder, project, mine = found["PYTHONPATH"].split(os.pathsep)
+        assert (project, mine) == (str(ROOT), "mine")
+        monkeypatch.syspath_prepend(folder)
+        (entry,) = entry_points(group="mlflow.app", name=APP)
+        assert entry.load() is app
 
 
 @pytest.mark.parametrize(

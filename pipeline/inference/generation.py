@@ -1,9 +1,37 @@
 """Sentences drawn from a model, word by word."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from pipeline.artifacts.weights import TrainedModel
+from pipeline.corpus.vocabulary import Encoder, Sentence
+
+BATCH_SIZE = 64
+
+
+def continuations(
+    trained: TrainedModel,
+    prompt: Sentence,
+    num_lines: int,
+    max_words: int,
+    seed: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+) -> Iterator[tuple[str, bool]]:
+    """Lines that begin with the prompt, and whether each ended within so many new words; see `generate`.
+
+    A line is the same however many there are.
+    """
+    eos = Encoder(trained.vocabulary).eos
+    generator = torch.Generator().manual_seed(seed)
+    for first in range(0, num_lines, BATCH_SIZE):
+        size = (min(BATCH_SIZE, num_lines - first), max_words)
+        uniform = torch.rand(size, dtype=torch.float64, generator=generator)
+        for ids in generate(trained.model, prompt.ids, eos, uniform, temperature, top_k):
+            words = [trained.vocabulary[number] for number in ids if number != eos]
+            yield " ".join([*prompt.words, *words]), ids[-1] == eos
 
 
 @torch.no_grad()

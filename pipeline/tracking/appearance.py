@@ -1,8 +1,8 @@
 """What tells runs apart on MLflow's page: names that say what differs, and the report's colours."""
 
-import colorsys
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Sequence
 
 from pipeline.lm.settings import Settings
 from pipeline.project.console import UserError
@@ -13,7 +13,7 @@ from pipeline.project.schema import Params
 from pipeline.project.settings import flattened
 
 MOST_DIFFERENCES = 3  # in a name
-SHADES = 12
+PALETTES = ("petroff10", "Dark2", "tab10", "tab20b")  # of matplotlib's
 
 
 def run_name(model: str, settings: Settings, recipe: str | None) -> str:
@@ -37,26 +37,33 @@ def read_params(text: str) -> Params | None:
         return None
 
 
-def shades(model: str) -> list[str]:
-    """The report's colour of a model, then others around its hue, lighter and darker in turn; empty if unknown."""
+def color_for(model: str, taken: Collection[str]) -> str:
+    """The report's colour of a model; if a run has it already, or there is none, the one least like those taken."""
+    from matplotlib import color_sequences  # takes a second to import
+    from matplotlib.colors import to_hex
+
+    from pipeline.reporting.style import COLORS, color_of
+
     try:
         models = list(load_params().models)
     except UserError:
-        return []
-    if model not in models:
-        return []
-    from pipeline.reporting.style import color_of  # matplotlib takes a second to import
+        models = []
+    if model in models and (own := color_of(models.index(model))) not in taken:
+        return own
+    others = [_parts(color) for color in {*taken, *COLORS[: len(models)], "#ffffff"}]
+    palette = [to_hex(color) for name in PALETTES for color in color_sequences[name]]
+    return max(palette, key=lambda color: min(_difference(_parts(color), other) for other in others))
 
-    return list(_shades(color_of(models.index(model))))
+
+def _parts(color: str) -> list[int]:
+    return [int(color[start : start + 2], 16) for start in (1, 3, 5)]
 
 
-def _shades(color: str) -> Iterator[str]:
-    red, green, blue = (int(color[start : start + 2], 16) / 255 for start in (1, 3, 5))
-    hue, lightness, saturation = colorsys.rgb_to_hls(red, green, blue)
-    for step in range(SHADES):
-        turned = hue + 0.03 * ((step + 1) // 2) * (-1) ** step
-        shade = colorsys.hls_to_rgb(turned % 1, lightness + (0.14 if step % 2 else 0), saturation)
-        yield "#" + "".join(f"{round(part * 255):02x}" for part in shade)
+def _difference(one: Sequence[int], other: Sequence[int]) -> float:
+    """How different two colours look, about: from 0 to 765 (https://www.compuphase.com/cmetric.htm)."""
+    red = (one[0] + other[0]) / 512
+    weights = (2 + red, 4, 3 - red)
+    return math.sqrt(sum(weight * (a - b) ** 2 for weight, a, b in zip(weights, one, other, strict=True)))
 
 
 def _text(value: object) -> str:

@@ -1,6 +1,7 @@
 """What describes a run apart from its epochs and results: name, colour, settings, corpus, how to reproduce it."""
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -9,15 +10,17 @@ from pipeline.lm.record import EpochRecord
 from pipeline.project.files import PARAMS, PROCESSED, SPLITS
 from pipeline.project.settings import flattened
 from pipeline.tracking import origin
-from pipeline.tracking.appearance import run_name, shades
+from pipeline.tracking.appearance import color_for, run_name
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.identity import milliseconds
+from pipeline.tracking.teachers import TEACHER_OF, link, student_of
 
 if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 COLOR = "mlflow.runColor"
+RUNS_TOLD_APART = 20  # by colour
 LONGEST_DIGEST = 36  # that MLflow takes
 
 
@@ -38,6 +41,7 @@ class RunDescription:
             "fingerprint": facts.fingerprint,
             "training_id": facts.training_id,
             "data_sha256": facts.data_sha256,
+            TEACHER_OF: student_of(facts.model),
         }
         known = {name: value for name, value in identity.items() if value}
         self._tags = known | facts.tags | (origin.data_at_hand() if facts.corpus else {})
@@ -67,18 +71,17 @@ class RunDescription:
         for name, value in self._tags.items():
             if name not in run.data.tags:
                 client.set_tag(run_id, name, value)
-        if COLOR not in run.data.tags and (color := self._color(client, run)):
-            client.set_tag(run_id, COLOR, color)
+        if COLOR not in run.data.tags:
+            client.set_tag(run_id, COLOR, self._color(client, run))
         if not (run.inputs and run.inputs.dataset_inputs):
             self._log_dataset(client, run_id)
+        link(client, run)
 
-    def _color(self, client: "MlflowClient", run: "Run") -> str | None:
-        """The report's colour of the model, or the first of its shades that no other run of the model has."""
-        if not (colors := shades(self._facts.model)):
-            return None
-        runs = client.search_runs([run.info.experiment_id], f"tags.model = '{self._facts.model}'")
-        taken = {other.data.tags.get(COLOR) for other in runs}
-        return next((color for color in colors if color not in taken), colors[-1])
+    def _color(self, client: "MlflowClient", run: "Run") -> str:
+        """A colour that tells the run from those that stand beside it, the latest."""
+        runs = client.search_runs([run.info.experiment_id], max_results=RUNS_TOLD_APART)
+        taken = {other.data.tags.get(COLOR, "") for other in runs}
+        return color_for(self._facts.model, [color for color in taken if re.fullmatch("#[0-9a-f]{6}", color)])
 
     def _log_dataset(self, client: "MlflowClient", run_id: str) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag

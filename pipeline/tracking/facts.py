@@ -8,6 +8,11 @@ from pipeline.project.schema import PENN_TREEBANK, CorpusSizes
 from pipeline.tracking.faults import REMEDY
 
 
+def shown(figure: str) -> str:
+    """A final figure's name in MLflow, where `perplexity/valid` is the last epoch's, not that of the best weights."""
+    return f"best_{figure}" if "_perplexity" in figure else figure
+
+
 @dataclass(frozen=True)
 class RunFacts:
     """What is known about a training run, apart from its epochs.

@@ -12,58 +12,86 @@ from pipeline.project.files import REPORT, SPLITS
 from pipeline.project.params import load_params
 from pipeline.reporting.course_report import figures_beside
 from pipeline.reporting.results import Result, read_results
+from pipeline.tracking.charts import save_view
 from pipeline.tracking.deadline import within
+from pipeline.tracking.facts import shown
 from pipeline.tracking.faults import explain
 from pipeline.tracking.location import locate
 from pipeline.tracking.picture import PICTURE
 from pipeline.tracking.store import connect
+from pipeline.tracking.teachers import PARENT, TEACHER_OF
 
 if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 NOTE = "mlflow.note.content"
 OPENING = "**Perplexity**"
+KINDS = ("tempered", "dynamic")
 
 
 def describe_run(client: "MlflowClient", run_id: str, model: str) -> bool:
-    """Update a run's note from what MLflow knows about the run. Returns whether anything changed."""
+    """Update a run's note from what MLflow knows about the run. Returns whether anything changed.
+
+    MLflow shows the first lines of it, and the rest when asked to.
+    """
     run = client.get_run(run_id)
-    figures, files = run.data.metrics, {file.path for file in client.list_artifacts(run_id)}
-    blocks = []
-    if all(f"{split}_perplexity" in figures for split in SPLITS):
-        names = [name for split in SPLITS for name in _present(figures, split)]
-        row = [
-            *(f"{figures[name]:.2f}" for name in names),
-            *(f"{figures[name]:,.0f}" for name in ("best_epoch", "parameters")),
-        ]
-        header = [*(name.replace("_perplexity", "").replace("_", ", ") for name in names), "best epoch", "parameters"]
-        blocks.append(_table(header, [row]))
-    for version in client.search_model_versions(f"run_id = '{run_id}'", max_results=1):
-        serve = f"mlflow models serve --model-uri models:/{version.name}/{version.version}"
-        blocks.append(
-            f"```sh\npython -m pipeline.score {model} my.txt  # with the weights in results/models\n"
-            f"MLFLOW_TRACKING_URI={locate().command_address} {serve} --env-manager local --port 5001\n```"
-        )
+    files = {file.path for file in client.list_artifacts(run_id)}
+    versions = client.search_model_versions(f"run_id = '{run_id}'", max_results=1)
+    figures, teaching = _figures(run), _teaching(run)
+    if not (figures or teaching or versions or PICTURE in files):
+        return False
+    blocks = [f"{OPENING}{figures or f' of `{model}` by epoch, lower is better.'}{teaching}"]
+    if versions:
+        blocks.append(f"`python -m pipeline.score {model} my.txt` scores a text with the weights in `results/models`.")
     if PICTURE in files:
         blocks.append(f"![Perplexity by epoch](get-artifact?path={PICTURE}&run_uuid={run_id})")
-    if not blocks:
-        return False
-    note = "\n\n".join([f"{OPENING} of `{model}`, lower is better.", *blocks])
+    for version in versions:
+        uri = f"models:/{version.name}/{version.version}"
+        serve = f"mlflow models serve --model-uri {uri} --env-manager local --port 5001"
+        store = f"MLFLOW_TRACKING_URI={locate().command_address}"
+        blocks.append(f"Over HTTP, as `docs/use.md` shows:\n\n```sh\n{store} {serve}\n```")
+    note = "\n\n".join(blocks)
     if (old := run.data.tags.get(NOTE, OPENING)) == note or not old.startswith(OPENING):
         return False
     client.set_tag(run_id, NOTE, note)
     return True
 
 
+def _figures(run: "Run") -> str:
+    """What the best weights came to, and what MLflow's table has beside it; empty until they are evaluated."""
+    metrics = run.data.metrics
+    if not all(shown(f"{split}_perplexity") in metrics for split in SPLITS):
+        return ""
+    parts = []
+    for split in SPLITS:
+        name = shown(f"{split}_perplexity")
+        others = [f"{kind} {metrics[other]:.2f}" for kind in KINDS if (other := f"{name}_{kind}") in metrics]
+        parts.append(f"{split} {metrics[name]:.2f}" + (f" ({', '.join(others)})" if others else ""))
+    weights = f" of the best weights, those of epoch {metrics['best_epoch']:.0f}: {', '.join(parts)}."
+    last = metrics.get("perplexity/valid")
+    return f"{weights} (The last epoch came to {last:.2f}: `perplexity/valid`.)" if last else weights
+
+
+def _teaching(run: "Run") -> str:
+    if not (student := run.data.tags.get(TEACHER_OF)):
+        return ""
+    page = run.data.tags.get(PARENT)
+    name = f"[`{student}`](#/experiments/{run.info.experiment_id}/runs/{page})" if page else f"`{student}`"
+    return f" A teacher of {name}."
+
+
 def describe_experiment() -> None:
-    """Update the experiment's note from the result files. If MLflow fails, that becomes a warning."""
+    """Update the experiment's note from the result files, and its view. If MLflow fails, that becomes a warning."""
     if not (results := _results()):
         return
     note = experiment_note(results)
 
     def write() -> None:
         client, experiment_id = connect()
-        old = client.get_experiment(experiment_id).tags.get(NOTE, OPENING)
+        experiment = client.get_experiment(experiment_id)
+        save_view(client, experiment)
+        old = experiment.tags.get(NOTE, OPENING)
         if old != note and old.startswith(OPENING):
             client.set_experiment_tag(experiment_id, NOTE, note)
 
@@ -90,8 +118,9 @@ def experiment_note(results: Sequence[Result]) -> str:
         rows.append(row)
     if course_report:
         header += ["course report, valid", "course report, test"]
-    title = f"{OPENING} of the weights of the best epoch, lower is better; more in `{REPORT / 'report.md'}`."
-    return f"{title}\n\n{_table(header, rows)}"
+    tests = ", ".join(f"`{result.name}` {result.metrics.test_perplexity:.2f}" for result in results)
+    more = f"Of the weights of the best epoch; more in `{REPORT / 'report.md'}`."
+    return f"{OPENING} on the test text, lower is better: {tests}.\n\n{_table(header, rows)}\n\n{more}"
 
 
 def _results() -> list[Result]:
@@ -109,10 +138,8 @@ def _results() -> list[Result]:
     return results
 
 
-def _present(figures: dict[str, float], split: str) -> list[str]:
-    kinds = ("", "_tempered", "_dynamic")
-    return [name for kind in kinds if (name := f"{split}_perplexity{kind}") in figures]
-
-
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---", *["---:"] * (len(header) - 1)], *rows])
+    """A table with room between its columns, which MLflow's page leaves none."""
+    lines = [" &emsp;| ".join(row) for row in [header, *rows]]
+    lines.insert(1, " | ".join(["---", *["---:"] * (len(header) - 1)]))
+    return "\n".join(f"| {line} |" for line in lines)

@@ -15,7 +15,7 @@ from pipeline.artifacts.metrics import worse_than_guessing
 from pipeline.artifacts.weights import weights_path
 from pipeline.lm.record import EpochRecord
 from pipeline.tracking.description import RunDescription
-from pipeline.tracking.facts import RunFacts
+from pipeline.tracking.facts import RunFacts, shown
 from pipeline.tracking.identity import digest_of, epochs_of, find_run, milliseconds
 from pipeline.tracking.notes import describe_run
 from pipeline.tracking.origin import WEIGHTS_MD5
@@ -136,11 +136,11 @@ class Publisher:
 
     def _write_final(self, run: "Run", metrics: Mapping[str, float]) -> bool:
         run_id, present = run.info.run_id, run.data.metrics
-        if all(present.get(name) == value for name, value in metrics.items()):
+        if all(present.get(shown(name)) == value for name, value in metrics.items()):
             return False
         self._client.log_dict(run_id, dict(metrics), "metrics.json")
         for name, value in metrics.items():
-            self._client.log_metric(run_id, name, value)
+            self._client.log_metric(run_id, shown(name), value)
         return True
 
     def _warn(self, run: "Run", history: Sequence[EpochRecord], metrics: Mapping[str, float]) -> bool:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from pipeline.artifacts.weights import read_description
 from pipeline.corpus.words import EOS
 from pipeline.project.console import warn
+from pipeline.project.files import SPLITS
 from pipeline.tracking.deadline import within
-from pipeline.tracking.facts import RunFacts
+from pipeline.tracking.facts import RunFacts, shown
 from pipeline.tracking.faults import explain
 from pipeline.tracking.notes import describe_run
 from pipeline.tracking.served_code import copy_needed_code
@@ -24,8 +25,10 @@ if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models import ModelSignature
 
 CHAMPION = "champion"
+OURS = "A language model"  # how the descriptions of models begin
 SERVED_MODEL = Path(__file__).parent / "served_model.py"
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "pydantic", "safetensors", "torch", "tqdm")
 
@@ -55,11 +58,34 @@ def _register(facts: RunFacts, run_id: str, weights_file: Path, valid_perplexity
             client.set_model_version_tag(name, registered.version, tag, tags[tag])
     if not versions:
         if not client.search_registered_models(f"name = '{name}'", max_results=1):
-            client.create_registered_model(name, description=f"Perplexity of sentences under {facts.model}")
+            client.create_registered_model(name)
         model = _log_model(client, experiment_id, facts.model, run_id, weights_file)
         client.create_model_version(name, _source(client, model), run_id, tags, model_id=model.model_id)
     _promote_best(client, name, facts.data_sha256)
+    _describe(client, name, facts, run_id)
     describe_run(client, run_id, facts.model)
+
+
+def _describe(client: "MlflowClient", name: str, facts: RunFacts, run_id: str) -> None:
+    """Say what the model is and what its version came to, unless somebody has said something else."""
+    settings, run = facts.settings, client.get_run(run_id)
+    size = f"{settings.num_layers} layers of {settings.hidden_size} units, dropout {settings.dropout:g}"
+    model = f"{OURS} of {facts.corpus_name}: {settings.cell}, {size}. Scores sentences and continues them."
+    if _is_ours(old := client.get_registered_model(name).description) and old != model:
+        client.update_registered_model(name, model)
+    figures = [
+        f"{run.data.metrics[figure]:.2f} ({split})"
+        for split in reversed(SPLITS)
+        if (figure := shown(f"{split}_perplexity")) in run.data.metrics
+    ]
+    said = f"Perplexity {', '.join(figures)}: the best weights of {run.info.run_name}."
+    for registered in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
+        if figures and _is_ours(registered.description) and registered.description != said:
+            client.update_model_version(name, registered.version, said)
+
+
+def _is_ours(description: str | None) -> bool:
+    return not description or description.startswith((OURS, "Perplexity "))
 
 
 def _source(client: "MlflowClient", model: "LoggedModel") -> str:
@@ -78,17 +104,8 @@ def _log_model(client: "MlflowClient", experiment_id: str, name: str, run_id: st
     """
     import mlflow.pyfunc
     import pandas as pd  # type: ignore[import-untyped]
-    from mlflow.models import Model, ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.models import Model
 
-    takes = Schema([ColSpec(DataType.string, "text")])
-    gives = Schema(
-        [
-            ColSpec(DataType.double, "perplexity"),
-            ColSpec(DataType.long, "tokens"),
-            ColSpec(DataType.long, "unknown_words"),
-        ]
-    )
     example = " ".join(word for word in read_description(weights_file).vocabulary[:5] if word != EOS)
     left = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'", max_results=1)
     model = left[0] if left else client.create_logged_model(experiment_id, name, run_id)
@@ -102,13 +119,26 @@ def _log_model(client: "MlflowClient", experiment_id: str, name: str, run_id: st
             python_model=str(SERVED_MODEL),
             code_paths=[f"{folder}/pipeline"],
             artifacts={"weights": str(weights)},
-            signature=ModelSignature(takes, gives),
+            signature=_signature(),
             input_example=pd.DataFrame({"text": [example]}),
             pip_requirements=[f"{package}=={version(package).partition('+')[0]}" for package in REQUIREMENTS],
         )
         client.log_model_artifacts(model.model_id, f"{folder}/model")
     client.finalize_logged_model(model.model_id, "READY")
     return model
+
+
+def _signature() -> "ModelSignature":
+    """What the model takes and gives when it scores; with a number of `sentences` it gives a column `text` instead."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+    number, count = DataType.double, DataType.long
+    takes = Schema([ColSpec(DataType.string, "text")])
+    gives = Schema([ColSpec(number, "perplexity"), ColSpec(count, "tokens"), ColSpec(count, "unknown_words")])
+    options = {"sentences": 0, "temperature": 1.0, "top_k": 0, "seed": 1, "max_words": 100}
+    params = [ParamSpec(name, number if isinstance(value, float) else count, value) for name, value in options.items()]
+    return ModelSignature(takes, gives, ParamSchema(params))
 
 
 def _promote_best(client: "MlflowClient", name: str, data_sha256: str) -> None:
@@ -128,7 +158,8 @@ def _valid_perplexity(client: "MlflowClient", version: "ModelVersion") -> float:
         value = math.nan
     if math.isnan(value):
         try:
-            value = float(client.get_run(version.run_id or "").data.metrics["valid_perplexity"])
+            metrics = client.get_run(version.run_id or "").data.metrics
+            value = metrics.get(shown("valid_perplexity")) or metrics["valid_perplexity"]  # as older runs have it
         except (KeyError, MlflowException):
             return math.inf
     return value

@@ -1,0 +1,48 @@
+"""MLflow's server with one page more, `/start`, which sets what MLflow keeps in the browser and goes on to MLflow.
+
+Kept there: whether the menu is that of generative AI, as it is at first, or of model training; and whether the
+assistant, which takes up a quarter of the first page that one opens, has done so before.
+"""
+
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+PATH = "/start"
+APP = "start"
+KEPT = {"mlflow.workflowType_v1": '"machine_learning"', "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true"}
+PAGE = f"""<!doctype html><meta charset="utf-8"><title>MLflow</title><script>
+Object.assign(localStorage, {KEPT})
+location.replace("/" + location.hash)
+</script>"""
+
+App = Callable[[dict[str, Any], Any, Callable[[dict[str, Any]], Awaitable[None]]], Awaitable[None]]
+
+
+def app() -> App:
+    """What MLflow's server runs, for its option `--app-name`."""
+    from mlflow.server.fastapi_app import app as mlflow
+
+    async def with_page(scope: dict[str, Any], receive: Any, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+        if scope["type"] != "http" or scope["path"] != PATH:
+            await mlflow(scope, receive, send)
+            return
+        headers = [(b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-store")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": PAGE.encode()})
+
+    return with_page
+
+
+@contextmanager
+def plugin() -> Iterator[dict[str, str]]:
+    """The variable by which MLflow finds the app, for which it looks among the packages that are installed."""
+    with TemporaryDirectory() as folder:
+        package = Path(folder) / f"{APP}-0.dist-info"
+        package.mkdir()
+        (package / "entry_points.txt").write_text(f"[mlflow.app]\n{APP} = {__name__}:{app.__name__}\n")
+        places = [folder, str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+        yield {"PYTHONPATH": os.pathsep.join(filter(None, places))}
