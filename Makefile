@@ -36,7 +36,7 @@ ui: .venv/.complete ## Compare runs in MLflow, on this machine only (PORT=5001, 
 demo: .venv/.complete ## Run the whole pipeline on a small invented corpus, in .demo
 	python -m pipeline.demo
 
-test: .venv/.complete ## Run the tests (ARGS="-m long" for those that take minutes, "-m stores" for PostgreSQL and S3, "-m browser")
+test: .venv/.complete ## Run the tests (ARGS="-m long" for those that take minutes, "-m stores" for PostgreSQL and S3, "-m cluster" for Slurm, "-m browser")
 	python -m pytest -n auto --dist loadgroup $(ARGS)
 
 bench: .venv/.complete ## Time a training step of each model against the plain loop and the floor (ARGS="--rounds 5")

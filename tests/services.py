@@ -31,8 +31,8 @@ def postgresql() -> Iterator[str]:
     Started as root it runs as another user, hence its folder, which root's own temporary folders would hide from it.
     Raises UserError where PostgreSQL is not installed.
     """
-    initdb, server = _postgresql_program("initdb"), _postgresql_program("postgres")
-    port, password = _free_port(), secrets.token_hex(8)
+    initdb, server, is_ready = (_postgresql_program(name) for name in ("initdb", "postgres", "pg_isready"))
+    port, password = free_port(), secrets.token_hex(8)
     user = {"user": USER, "group": pwd.getpwnam(USER).pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
     with TemporaryDirectory(prefix="postgresql-") as name:
         folder = Path(name)
@@ -50,8 +50,8 @@ def postgresql() -> Iterator[str]:
         )
         settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off"}
         command = [server, "-D", "data", *(f"--{key}={value}" for key, value in settings.items())]
-        ready = [_postgresql_program("pg_isready"), "--quiet", "--host=127.0.0.1", f"--port={port}"]
-        with _running(
+        ready = [is_ready, "--quiet", "--host=127.0.0.1", f"--port={port}"]
+        with running(
             command,
             lambda: subprocess.run(ready, check=False).returncode == 0,
             end=signal.SIGINT,  # SIGTERM would wait for every client to leave
@@ -64,10 +64,10 @@ def postgresql() -> Iterator[str]:
 @contextmanager
 def s3() -> Iterator[str]:
     """An S3-compatible server, moto's, which keeps all in memory and takes any keys. Gives its endpoint."""
-    port = _free_port()
+    port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
-    with _running(command, lambda: _answers(endpoint), stderr=subprocess.DEVNULL):  # a line a request
+    with running(command, lambda: _answers(endpoint), stderr=subprocess.DEVNULL):  # a line a request
         yield endpoint
 
 
@@ -79,17 +79,17 @@ def mlflow_server(database: str, artifacts: str, environment: Mapping[str, str])
     artifacts: where it keeps artifacts, such as s3://bucket/folder
     environment: variables beside this process's, such as the keys to the artifacts
     """
-    port = _free_port()
+    port = free_port()
     options = {"backend-store-uri": database, "artifacts-destination": artifacts, "workers": 1}
     options |= {"host": "127.0.0.1", "port": port}
     command = [sys.executable, "-m", "mlflow", "server", *(f"--{key}={value}" for key, value in options.items())]
     variables = os.environ | WITHOUT_JOBS | environment
-    with _running(command, lambda: _answers(f"http://127.0.0.1:{port}/health"), env=variables):
+    with running(command, lambda: _answers(f"http://127.0.0.1:{port}/health"), env=variables):
         yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
-def _running(
+def running(
     command: Sequence[str], ready: Callable[[], bool], *, end: signal.Signals = signal.SIGTERM, **options: object
 ) -> Iterator[None]:
     """Run a service until the caller is done with it; then end it and whatever it started, for sure."""
@@ -120,15 +120,18 @@ def _answers(address: str) -> bool:
         return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return probe.getsockname()[1]
 
 
 def _postgresql_program(name: str) -> str:
-    """Debian keeps them out of the PATH."""
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return find_program(name, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True), "postgresql")
+
+
+def find_program(name: str, folders: Sequence[Path], packages: str) -> str:
+    """A program that Debian keeps out of the PATH. Raises UserError where it is not installed."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), *map(str, folders)])
     if program := shutil.which(name, path=path):
         return program
-    raise UserError(f"PostgreSQL's {name} is not installed: apt install postgresql")
+    raise UserError(f"{name} is not installed: apt install --no-install-recommends {packages}")
