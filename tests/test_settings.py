@@ -1,5 +1,6 @@
 """A setting that is off by default can be added without touching what exists."""
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from pipeline.project.console import UserError
 from pipeline.project.files import sha256
 from pipeline.project.mistakes import validate
 from pipeline.project.settings import overlay
-from tests.small import small_settings
+from tests.small import ROOT, small_settings
 
 OLD = small_settings().model_dump()
 
@@ -43,6 +44,14 @@ def test_a_params_file_may_leave_out_what_is_off() -> None:
     off = {"tied_weights", "dropout", "embedding_dropout", "output_dropout", "locked_dropout", "weight_dropout"}
     short = {name: value for name, value in OLD.items() if name not in off | {"random_windows"}}
     assert Settings.model_validate(short) == Settings.model_validate(OLD)
+
+
+def test_the_page_of_settings_is_that_of_the_schema() -> None:
+    page = runpy.run_path(str(ROOT / "docs/settings.py"))["page"]()
+    assert (ROOT / "docs/settings.md").read_text() == f"{page}\n"
+    rows = [row.split(" | ") for row in page.splitlines() if row.startswith("| `")]
+    assert len(rows) > 60
+    assert all(row[-1].strip(" |") for row in rows)  # what each does is said
 
 
 def test_an_unknown_key_is_still_refused() -> None:

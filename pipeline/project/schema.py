@@ -45,13 +45,17 @@ ModelSettings = Annotated[Settings, AfterValidator(_of_a_usual_rate)]
 
 
 class SourceFile(Strict):
-    """name: a path within each source; sha256: None where it is not known."""
+    """One of the three texts."""
 
     name: FilePath
+    """Its path within each source."""
     sha256: Sha256 | None
+    """The SHA-256 that it must have; null where it is not known: the download shows it."""
 
 
 class Files(Strict):
+    """The three texts of the corpus."""
+
     train: SourceFile
     valid: SourceFile
     test: SourceFile
@@ -65,63 +69,82 @@ class Files(Strict):
 
 class Download(Strict):
     timeout_seconds: Annotated[float, Field(gt=0, le=86_400)]
+    """How long to wait for an answer from a source."""
     sources: Annotated[list[Source], Field(min_length=1)]
+    """Folders, archives, or the addresses of either; the first that has all three texts is used."""
     files: Files
 
 
 class CorpusSizes(Strict):
+    """The sizes that a corpus must have; null accepts any."""
+
     train_tokens: Words
+    """Tokens of the training text, ends of lines included."""
     valid_tokens: Words
+    """The same of the validation text."""
     test_tokens: Words
+    """The same of the test text."""
     vocabulary_size: Words
+    """Words that have an id."""
 
 
 class Vocabulary(Strict):
     """Which words of the training split have an id, and whether all text is turned into lower case."""
 
     max_size: Annotated[int, Field(ge=3, lt=2**32)] | None = None
+    """At most so many words, the most frequent ones, `<unk>` and `<eos>` among them; null: all."""
     min_count: Words = 1
+    """How often a word has to occur to be known; rarer ones become `<unk>`."""
     lower_case: bool = False
+    """All text is turned into lower case."""
 
 
 class Preprocess(Strict):
     corpus: ModelName = PENN_TREEBANK
+    """The corpus's name in the report and in MLflow."""
     vocabulary: Vocabulary = Vocabulary()
     expected: CorpusSizes | None
 
 
 class Perplexities(Strict):
+    """The perplexities of one model."""
+
     train: Perplexity
+    """Of the training text."""
     valid: Perplexity
+    """Of the validation text."""
     test: Perplexity
+    """Of the test text."""
 
 
 class Evaluate(Strict):
-    """`dynamic` has the settings of each model that is to be evaluated dynamically as well.
-
-    temperature: whether all are also to be evaluated at the softmax temperature that suits the validation text best
-    """
+    """What is evaluated besides the three perplexities of each model."""
 
     dynamic: dict[ModelName, DynamicEvaluation] | None
+    """The models that are also evaluated while they go on learning from the text (Krause et al. 2018); null: none."""
     temperature: bool = False
+    """All models are also evaluated at the softmax temperature that suits the validation text (Guo et al. 2017)."""
 
 
 class Report(Strict):
-    """course_report: figures to stand beside ours; older commits of params.yaml, whose runs are still shown, call them
-    `published`.
-    """
+    """What the report shows besides our own figures."""
 
+    # Older commits of params.yaml, whose runs are still shown, call it `published`.
     course_report: dict[ModelName, Perplexities] | None = Field(
         validation_alias=AliasChoices("course_report", "published")
     )
+    """Perplexities by model to stand beside ours; null: none."""
 
 
 class Params(Strict):
     """The whole of `params.yaml`; `models` maps a model's name to its complete settings."""
 
     recipe: ModelName
+    """The name that MLflow shows with each run."""
     processes: Annotated[int, Field(ge=1, le=1024)]
+    """Processes that share each batch, on this machine; does not change the result."""
     checkpoint_minutes: Annotated[float, Field(gt=0, le=1_000_000)] = 10.0
+    """Minutes between checkpoints in the middle of an epoch; does not change the result."""
     download: Download
     preprocess: Preprocess
     train: ModelSettings
