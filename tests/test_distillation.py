@@ -352,7 +352,9 @@ def test_teachers_are_trained_first_and_once(capsys: pytest.CaptureFixture) -> N
     for number in (1, 2):  # for MLflow's page, which folds them away under their student
         tags = runs()[f"lstm_teacher_{number}"].data.tags
         assert (tags["teacher_of"], tags["mlflow.parentRunId"]) == ("lstm", runs()["lstm"].info.run_id)
-        assert "A teacher of `lstm`." in tags["mlflow.note.content"]
+        note = tags["mlflow.note.content"]  # with a link since "gru" has found it once more
+        assert note.startswith(f"**Perplexity** of `lstm_teacher_{number}` by epoch")
+        assert f"A teacher of [`lstm`](#/experiments/{runs()['lstm'].info.experiment_id}/runs/" in note
     figures = evaluate_model("lstm")
     assert figures.valid_perplexity == pytest.approx(read_history(history_path("lstm"))[-1].valid_perplexity, rel=1e-6)
 

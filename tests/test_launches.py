@@ -11,6 +11,7 @@ from benchmarks.throughput import VOCAB_SIZE, PlainModel, PlainState, plain_step
 from pipeline.lm import backend as table
 from pipeline.lm.batching import Batches
 from pipeline.lm.settings import Settings
+from pipeline.lm.step import Given
 from pipeline.lm.training import Training
 from pipeline.lm.update import build_optimizer
 from pipeline.project.params import load_params
@@ -42,7 +43,7 @@ def product_step(settings: Settings) -> Callable[[], object]:
 
     def step() -> None:
         nonlocal state
-        loss, grad_norm, state = take_step(window.inputs, window.targets, scale, state)
+        loss, grad_norm, state = take_step(Given(window.inputs, window.targets, scale), state)
         torch.stack((loss, grad_norm), out=results[:, 0])
 
     return step
@@ -95,11 +96,11 @@ def test_a_step_never_waits_for_the_device(
         optimizers = sys.modules["torch.optim.optimizer"]
         monkeypatch.setattr(optimizers, "_get_fused_kernels_supported_devices", lambda: ["meta"])
     (window,) = training.train
-    tensors = window.inputs.to(device), window.targets.to(device), torch.zeros((), device=device)
-    _, _, state = training.steps()(*tensors, None)  # the first makes buffers, and PyTorch imports what it needs
+    given = Given(window.inputs.to(device), window.targets.to(device), torch.zeros((), device=device))
+    _, _, state = training.steps()(given, None)  # the first makes buffers, and PyTorch imports what it needs
     with NoWaiting():
         for _ in range(2):
-            _, _, state = training.steps()(*tensors, state)
+            _, _, state = training.steps()(given, state)
 
 
 WAITS: list[Callable[[Tensor], object]] = [

@@ -197,6 +197,7 @@ def test_a_vocabulary_without_most_words_is_warned_of(
 @pytest.mark.parametrize("name", ["a b.txt", "it's.txt", 'a "b".txt', "a;touch harm.txt", "$(touch harm).txt"])
 def test_make_takes_a_name_of_any_letters_for_one_text(name: str) -> None:
     shutil.copy(ROOT / "Makefile", "Makefile")
+    Path("pipeline").symlink_to(ROOT / "pipeline")
     for path in map(Path, (".venv/bin/python", ".venv/.complete")):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')

@@ -154,8 +154,8 @@ def test_what_needs_the_corpus_ends_in_the_downloads_error_before_anything_start
 
 
 def test_an_edit_that_needs_no_text_goes_through_without_it(clone: Repository) -> None:
-    published = {"lstm": {"train": 1, "valid": 2, "test": 3}}
-    clone.edit_params(lambda params: params["report"].update(published=published))
+    figures = {"lstm": {"train": 1, "valid": 2, "test": 3}}
+    clone.edit_params(lambda params: params["report"].update(course_report=figures))
     code, said = make(clone)
     assert (code, clone.stages_run(said)) == (0, {"report"})
     assert not any(advice in said for advice in ADVICE)

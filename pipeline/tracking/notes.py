@@ -30,12 +30,13 @@ OPENING = "**Perplexity**"
 KINDS = ("tempered", "dynamic")
 
 
-def describe_run(client: "MlflowClient", run_id: str, model: str) -> bool:
+def describe_run(client: "MlflowClient", run_id: str) -> bool:
     """Update a run's note from what MLflow knows about the run. Returns whether anything changed.
 
     MLflow shows the first lines of it, and the rest when asked to.
     """
     run = client.get_run(run_id)
+    model = run.data.tags["model"]
     files = {file.path for file in client.list_artifacts(run_id)}
     versions = client.search_model_versions(f"run_id = '{run_id}'", max_results=1)
     figures, teaching = _figures(run), _teaching(run)

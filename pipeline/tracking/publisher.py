@@ -83,7 +83,7 @@ class Publisher:
                 self._write_final(run, metrics or {}),
                 status != "RUNNING" and self._warn(run, history, metrics or {}),
                 status != "RUNNING" and self._end(run, history, status, failure, tags or {}),
-                status != "RUNNING" and describe_run(self._client, run.info.run_id, self.facts.model),
+                status != "RUNNING" and describe_run(self._client, run.info.run_id),
             ]
         except Exception:
             self._run = None

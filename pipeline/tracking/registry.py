@@ -63,7 +63,7 @@ def _register(facts: RunFacts, run_id: str, weights_file: Path, valid_perplexity
         client.create_model_version(name, _source(client, model), run_id, tags, model_id=model.model_id)
     _promote_best(client, name, facts.data_sha256)
     _describe(client, name, facts, run_id)
-    describe_run(client, run_id, facts.model)
+    describe_run(client, run_id)
 
 
 def _describe(client: "MlflowClient", name: str, facts: RunFacts, run_id: str) -> None:
