@@ -1,8 +1,6 @@
-# Everything runs in .venv, which is made at first need and brought up to date when the requirements change. TORCH=cpu
-# gives it PyTorch's build for CPUs, from PyTorch's own index: the one from PyPI brings 3.4 GB for a GPU.
+# Everything runs in .venv, which is made at first need and brought up to date when the requirements change.
 
 PYTHON ?= python3
-TORCH ?=
 PORT ?= 5000
 JOBS ?= 1
 
@@ -61,14 +59,10 @@ audit: .venv/.complete ## Look for known vulnerabilities in the pinned packages 
 # Python keeps nothing that it compiles, so pip has to do it.
 COMPILED_WHEN_IMPORTED := $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
 
-TORCH_INDEX := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
-
 .venv/.complete: requirements.txt requirements-stores.txt requirements-dev.txt constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
 	    "error: Python 3.11 or newer is needed, $(PYTHON) is %d.%d: try make PYTHON=python3.11" % v[:2])'
-	$(if $(filter-out cpu,$(TORCH)),$(error TORCH=$(TORCH): give cpu, or leave it out))
 	@echo "Installing the packages into .venv: this takes some minutes the first time"
 	@$(PYTHON) -m venv .venv
-	@python -m pip install --quiet --disable-pip-version-check $(COMPILED_WHEN_IMPORTED) --use-pep517 $(TORCH_INDEX) \
-	    -r requirements-dev.txt -c constraints.txt
+	@python -m pip install --quiet --disable-pip-version-check $(COMPILED_WHEN_IMPORTED) --use-pep517 -r requirements-dev.txt -c constraints.txt
 	@touch $@

@@ -6,8 +6,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import pytest
-
 from tests.small import ROOT
 
 
@@ -53,20 +51,3 @@ def test_a_fresh_clone_has_models_to_use(tmp_path: Path) -> None:
             [sys.executable, "-m", "pipeline.score", model], input="the company said it expects to report a loss\n"
         )
         assert 5 < float(re.search(r"stdin: perplexity ([\d.]+) of 10 tokens", said)[1]) < 50
-
-
-@pytest.mark.parametrize(("torch", "index"), [("", False), ("cpu", True)])
-def test_pytorchs_cpu_build_comes_from_pytorchs_own_index_and_only_if_asked_for(
-    torch: str, index: bool, tmp_path: Path
-) -> None:
-    folder = clone(tmp_path / "clone")
-    said = subprocess.check_output(["make", "--dry-run", f"TORCH={torch}", ".venv/.complete"], cwd=folder, text=True)
-    assert "-m pip install" in said
-    assert ("--extra-index-url https://download.pytorch.org/whl/cpu " in said) == index
-
-
-def test_a_build_of_pytorch_that_there_is_not_is_refused_before_anything_is_installed(tmp_path: Path) -> None:
-    command = ["make", "TORCH=gpu", ".venv/.complete"]
-    made = subprocess.run(command, cwd=clone(tmp_path / "clone"), capture_output=True, text=True, check=False)
-    assert (made.returncode, made.stdout) == (2, "")
-    assert "*** TORCH=gpu: give cpu, or leave it out" in made.stderr
