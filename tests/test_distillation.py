@@ -419,8 +419,11 @@ def test_what_teachers_make_of_the_text_is_shared_and_goes_with_their_checkpoint
     assert len(features()) == 1
     for checkpoint in Path(".checkpoints").glob(f"{TEACHER}-*.pt"):
         checkpoint.unlink()
+    left = Path(".checkpoints") / f"{TEACHER}-of-other-settings.4.features"
+    left.touch()
     train("lstm")
     assert len(features()) == 2
+    assert not left.exists()
 
 
 @pytest.mark.usefixtures("two_students")

@@ -5,6 +5,7 @@ of other weights are never taken for its own. It is mapped, and so takes no memo
 """
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,12 @@ HALF = np.dtype("<f2")
 def named_teachers(model: str, settings: Settings) -> list[tuple[str, Settings]]:
     """A model's teachers, by the names under which they are trained."""
     return [(f"{model}_teacher_{number}", teacher) for number, teacher in enumerate(settings.teachers, start=1)]
+
+
+def student_of(title: str) -> str | None:
+    """Whose teacher it is, by its name; None if it is no teacher."""
+    found = re.fullmatch(r"(.+)_teacher_\d+", title)
+    return found[1] if found else None
 
 
 def all_teachers(model: str, settings: Settings) -> Iterator[tuple[str, Settings]]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pipeline.artifacts.teachers import student_of
 from pipeline.lm.record import EpochRecord
 from pipeline.project.files import PARAMS, PROCESSED, SPLITS
 from pipeline.project.settings import flattened
@@ -13,7 +14,7 @@ from pipeline.tracking import origin
 from pipeline.tracking.appearance import color_for, run_name
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.identity import milliseconds
-from pipeline.tracking.teachers import TEACHER_OF, link, student_of
+from pipeline.tracking.teachers import TEACHER_OF, link
 
 if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow import MlflowClient

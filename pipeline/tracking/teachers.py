@@ -1,7 +1,8 @@
 """Teachers' runs: each says whose teacher it is, and stands under its student's run, folded away at first."""
 
-import re
 from typing import TYPE_CHECKING
+
+from pipeline.artifacts.teachers import student_of
 
 if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow import MlflowClient
@@ -9,12 +10,6 @@ if TYPE_CHECKING:  # MLflow takes seconds to import
 
 TEACHER_OF = "teacher_of"
 PARENT = "mlflow.parentRunId"
-
-
-def student_of(model: str) -> str | None:
-    """Whose teacher it is by its name, such as `lstm_dropout_teacher_1`; None if it is no teacher."""
-    found = re.fullmatch(r"(.+)_teacher_\d+", model)
-    return found[1] if found else None
 
 
 def link(client: "MlflowClient", run: "Run") -> None:
