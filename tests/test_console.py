@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import math
 import os
 import pty
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.lm import errors
 from pipeline.lm.device import choose_device
 from pipeline.project.console import UserError, naming, run
 from tests.small import ROOT
@@ -228,3 +230,38 @@ def test_cuda_asked_for_and_missing_says_what_to_set(monkeypatch: pytest.MonkeyP
     with pytest.raises(UserError, match=r"^lstm: device is cuda.*set device: auto or cpu$"), naming("lstm"):
         choose_device("cuda")
     assert choose_device("auto").type == "cpu"
+
+
+WORDS = [
+    (errors.NoCudaError(), "PyTorch finds no CUDA here; set device: auto or cpu"),
+    (errors.TooFewGpusError(1), "more processes than GPUs, of which this machine has 1: set device: cpu"),
+    (
+        errors.NoTF32Error(),
+        "precision is tf32, which NVIDIA's GPUs have from Ampere on: set precision: auto or float32",
+    ),
+    (errors.NoBfloat16Error(), "lacks the instructions for it (on x86: AVX-512); set precision: auto or float32"),
+    (errors.NotRecordableError("no"), "a training step cannot be recorded (no): set cuda_graph: off"),
+    (
+        errors.SharesError(4, 6),
+        "4 processes cannot share a batch_size of 6 evenly: set processes to one of 1, 2, 3, 6,",
+    ),
+    (
+        errors.DivergedError(math.nan, 1, 2),
+        "the loss is nan at step 1 of epoch 2: lower learning_rate or max_grad_norm",
+    ),
+    (errors.OverflowedError(3), "overflows in epoch 3: lower learning_rate or max_grad_norm"),
+]
+
+
+@pytest.mark.parametrize(("error", "words"), WORDS, ids=[type(error).__name__ for error, _ in WORDS])
+def test_what_the_language_model_raises_is_put_into_words(error: errors.TrainingError, words: str) -> None:
+    with pytest.raises(UserError) as told, naming("lstm"):
+        raise error
+    assert str(told.value).startswith("lstm: ")
+    assert words in str(told.value)
+
+
+def test_nothing_that_it_raises_is_left_without_words() -> None:
+    kinds = {kind for kind in vars(errors).values() if isinstance(kind, type) and not kind.__subclasses__()}
+    assert kinds <= {type(error) for error, _ in WORDS}
+    assert len(kinds) == 7
