@@ -47,7 +47,7 @@ from pipeline.lm.training import Training, train_layout
 from pipeline.project.arguments import above
 from pipeline.project.console import progress, run
 from pipeline.project.hardware import describe
-from pipeline.project.params import load_params
+from pipeline.settings.params import load_params
 
 VOCAB_SIZE = 10_000
 PYTORCH_CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "gru_textbook": nn.GRU}

@@ -29,7 +29,7 @@ from pipeline.lm.step import Given, loss_scale, train_step
 from pipeline.lm.update import build_optimizer
 from pipeline.project.arguments import above
 from pipeline.project.console import run
-from pipeline.project.params import load_params
+from pipeline.settings.params import load_params
 
 CPU = torch.device("cpu")
 

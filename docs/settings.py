@@ -10,7 +10,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.project.schema import Params
+from pipeline.settings.schema import Params
 
 PAGE = Path(__file__).with_suffix(".md")
 KEPT_SETTINGS = PAGE.with_name("recipes") / "settings.json"  # of `default`, as params.yaml comes with the clone

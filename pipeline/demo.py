@@ -16,7 +16,7 @@ from pipeline.artifacts.trials import study_path
 from pipeline.corpus import sample
 from pipeline.project.console import UserError, run, say
 from pipeline.project.files import PARAMS, PARAMS_BASE, REPORT, SAMPLE, atomic_write
-from pipeline.project.recipes import lay_over, read_base
+from pipeline.settings.recipes import lay_over, read_base
 
 PROJECT = Path(__file__).resolve().parents[1]
 WORKSPACE = PROJECT / ".demo"

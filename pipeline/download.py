@@ -23,12 +23,12 @@ from urllib.request import url2pathname
 import requests
 import urllib3
 
-from pipeline.project.archives import CHUNK_BYTES, MAX_BYTES, BoundedStream, SourceError, is_archive, unpack
+from pipeline.corpus.archives import CHUNK_BYTES, MAX_BYTES, BoundedStream, SourceError, is_archive, unpack
 from pipeline.project.console import UserError, progress, run, say
 from pipeline.project.files import PARAMS, RAW, SPLITS, atomic_write, project_root, sha256
 from pipeline.project.inputs import FixedInputs
-from pipeline.project.params import load_params
-from pipeline.project.schema import Download, Files, SourceFile
+from pipeline.settings.params import load_params
+from pipeline.settings.schema import Download, Files, SourceFile
 
 DEADLINE_FACTOR = 20  # one address may take that many times `timeout_seconds`, which bounds each single wait
 MAX_REASON = 300  # characters

@@ -19,7 +19,7 @@ from pipeline.lm.record import is_whole
 from pipeline.project.console import UserError, naming, progress, run, say, warn
 from pipeline.project.files import PARAMS, PROCESSED, SPLITS, sha256
 from pipeline.project.inputs import FixedInputs, Inputs
-from pipeline.project.params import load_params, read_text
+from pipeline.settings.params import load_params, read_text
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.finished import finished_teachers, publish
 from pipeline.tracking.notes import describe_experiment

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from pipeline.artifacts.dvc_lock import LOCK
 from pipeline.project.console import UserError, run, say
 from pipeline.project.files import atomic_write
-from pipeline.project.params import parse_yaml
+from pipeline.settings.params import parse_yaml
 
 ANCESTOR, OURS, THEIRS = 1, 2, 3  # git's numbers for the sides of a conflict (gitrevisions)
 

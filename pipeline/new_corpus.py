@@ -22,10 +22,10 @@ from pipeline.corpus.words import EOS, UNK, read_lines
 from pipeline.project.arguments import above
 from pipeline.project.console import UserError, progress, run, say, warn
 from pipeline.project.files import PARAMS, PROCESSED, RAW, RECIPES, SAMPLE, SPLITS, atomic_write, sha256
-from pipeline.project.mistakes import validate
-from pipeline.project.params import parse_yaml
-from pipeline.project.recipes import read_base
-from pipeline.project.schema import LONGEST_NAME, NAME, PENN_TREEBANK, Vocabulary
+from pipeline.settings.mistakes import validate
+from pipeline.settings.params import parse_yaml
+from pipeline.settings.recipes import read_base
+from pipeline.settings.schema import LONGEST_NAME, NAME, PENN_TREEBANK, Vocabulary
 
 TOKENS_TO_SEE = 1_000_000  # by a model in all of its epochs, where these are not too many or too few
 FEWEST_EPOCHS, MOST_EPOCHS = 4, 10

@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 
 from pipeline.project.console import UserError, run, say, warn
 from pipeline.project.files import PARAMS
-from pipeline.project.mistakes import refuse
-from pipeline.project.params import load_params, parse_yaml, read_text
-from pipeline.project.schema import Params
+from pipeline.settings.mistakes import refuse
+from pipeline.settings.params import load_params, parse_yaml, read_text
+from pipeline.settings.schema import Params
 
 
 def check(settings: Sequence[str] = ()) -> Params:

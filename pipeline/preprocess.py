@@ -21,8 +21,8 @@ from pipeline.corpus.words import UNK, read_tokens, shown_path
 from pipeline.project.console import UserError, progress, run, say
 from pipeline.project.files import PARAMS, PROCESSED, RAW, SPLITS, sha256
 from pipeline.project.inputs import FixedInputs, Inputs
-from pipeline.project.params import load_params
-from pipeline.project.schema import CorpusSizes, Preprocess
+from pipeline.settings.params import load_params
+from pipeline.settings.schema import CorpusSizes, Preprocess
 
 DOWNLOAD = "run `dvc repro download`"
 CODE = Path(__file__).parent / "corpus"

@@ -10,8 +10,8 @@ from pathlib import Path
 from pipeline.corpus import sample
 from pipeline.project.console import UserError, run, say
 from pipeline.project.files import PARAMS, PARAMS_BASE, RECIPES, SAMPLE, atomic_write
-from pipeline.project.params import parse_params, parse_yaml, read_text
-from pipeline.project.recipes import committed_params, lay_over, read_base, recipe_files
+from pipeline.settings.params import parse_params, parse_yaml, read_text
+from pipeline.settings.recipes import committed_params, lay_over, read_base, recipe_files
 
 
 def list_recipes() -> None:

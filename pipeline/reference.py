@@ -17,7 +17,7 @@ from pipeline.artifacts.weights import weights_path
 from pipeline.project.console import UserError, run, say
 from pipeline.project.files import REFERENCE
 from pipeline.project.git import git
-from pipeline.project.params import load_params
+from pipeline.settings.params import load_params
 
 REMOTE = "reference"  # in .dvc/config, at REFERENCE
 

@@ -15,15 +15,15 @@ from pipeline.artifacts.trials import KeptStudy, read_study, study_path
 from pipeline.project.console import here, run, say, warn
 from pipeline.project.files import CORPUS_METRICS, MODELS, PARAMS, REPORT, atomic_write, sha256
 from pipeline.project.inputs import FixedInputs, Inputs
-from pipeline.project.params import load_params
-from pipeline.project.schema import CorpusSizes
-from pipeline.project.settings import flattened
 from pipeline.reporting import curves
 from pipeline.reporting.conclusions import Conclusion, judge
 from pipeline.reporting.course_report import LEFT_OUT, SOURCE, CourseReport, comparable, figures_beside, is_of_the_size
 from pipeline.reporting.page import page
 from pipeline.reporting.results import Result, read_results
 from pipeline.reporting.spread import Group, grouped
+from pipeline.settings.overlay import flattened
+from pipeline.settings.params import load_params
+from pipeline.settings.schema import CorpusSizes
 from pipeline.tracking.notes import describe_experiment
 
 NONE = "-"

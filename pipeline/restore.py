@@ -21,8 +21,8 @@ from pipeline.lm.record import EpochRecord, is_whole
 from pipeline.lm.settings import Settings
 from pipeline.project.console import UserError, run, say
 from pipeline.project.files import CORPUS_METRICS, MODELS, PARAMS, PROCESSED
-from pipeline.project.params import load_params, read_text
-from pipeline.project.schema import CorpusSizes, Params
+from pipeline.settings.params import load_params, read_text
+from pipeline.settings.schema import CorpusSizes, Params
 from pipeline.tracking.appearance import read_params
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.faults import AGAIN

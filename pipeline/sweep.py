@@ -26,15 +26,15 @@ from pipeline.project.faults import explain
 from pipeline.project.files import PROCESSED
 from pipeline.project.hardware import describe
 from pipeline.project.memory import check_fits
-from pipeline.project.params import load_params
 from pipeline.reporting.spread import grouped
-from pipeline.search.groups import group_metrics
-from pipeline.search.identity import identity
-from pipeline.search.report import show, summary, write_files
-from pipeline.search.study import Study
-from pipeline.search.sweep_file import Sweep, load_sweep
-from pipeline.search.trial import TakenOverError, Trial
-from pipeline.search.words import group_name, in_words
+from pipeline.settings.params import load_params
+from pipeline.sweeps.groups import group_metrics
+from pipeline.sweeps.identity import identity
+from pipeline.sweeps.report import show, summary, write_files
+from pipeline.sweeps.study import Study
+from pipeline.sweeps.sweep_file import Sweep, load_sweep
+from pipeline.sweeps.trial import TakenOverError, Trial
+from pipeline.sweeps.words import group_name, in_words
 from pipeline.tracking.facts import RunFacts, shown
 from pipeline.tracking.live import live_run
 from pipeline.tracking.sweeps import REMEDY, EndedRun, close_sweep, open_sweep

@@ -37,9 +37,9 @@ from pipeline.project.console import counted, naming, progress, run, say, warn
 from pipeline.project.files import PARAMS, PROCESSED
 from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.project.memory import check_fits
-from pipeline.project.params import load_params, read_text
 from pipeline.project.processes import ending_with_dvc, fail_together, launch, launched, peer_failures, process_group
-from pipeline.project.schema import Params
+from pipeline.settings.params import load_params, read_text
+from pipeline.settings.schema import Params
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.finished import publish
 from pipeline.tracking.live import live_run

@@ -14,9 +14,9 @@ from pipeline.lm.model import LanguageModel, build_model
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import train_layout
 from pipeline.project.files import MODELS
-from pipeline.project.params import parse_params, parse_yaml, read_yaml
-from pipeline.project.recipes import lay_over
-from pipeline.project.schema import Params
+from pipeline.settings.params import parse_params, parse_yaml, read_yaml
+from pipeline.settings.recipes import lay_over
+from pipeline.settings.schema import Params
 
 ROOT = Path(__file__).parent.parent
 KEPT_SETTINGS: dict[str, dict[str, Any]] = json.loads((ROOT / "docs/recipes/settings.json").read_text())

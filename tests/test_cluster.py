@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 from pipeline.artifacts.history import read_history
 from pipeline.demo import workspace_environment
 from pipeline.lm.record import EpochRecord
-from pipeline.project.params import read_yaml
+from pipeline.settings.params import read_yaml
 from tests.slurm import NODES, Cluster, slurm
 from tests.small import ROOT
 from tests.test_pipeline import Repository

@@ -11,7 +11,7 @@ import pytest
 from pipeline.demo import PROJECT, build_workspace, commit, workspace_environment
 from pipeline.project.console import UserError
 from pipeline.project.files import SPLITS
-from pipeline.project.params import load_params
+from pipeline.settings.params import load_params
 from tests.small import recipe_params, recipe_text
 
 

@@ -44,10 +44,10 @@ from pipeline.params import check
 from pipeline.project.console import UserError
 from pipeline.project.files import SPLITS
 from pipeline.project.memory import bytes_of_weights
-from pipeline.project.params import load_params, parse_params
-from pipeline.project.settings import flattened, overlay
 from pipeline.restore import restore
-from pipeline.search.sweep_file import load_sweep
+from pipeline.settings.overlay import flattened, overlay
+from pipeline.settings.params import load_params, parse_params
+from pipeline.sweeps.sweep_file import load_sweep
 from pipeline.train import train
 from tests.recorder import RecordedOnCPU
 from tests.small import ROOT, default_params, small_settings, that_have_read

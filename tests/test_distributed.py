@@ -22,8 +22,8 @@ from pipeline.lm.settings import Settings
 from pipeline.lm.training import Training
 from pipeline.project import processes
 from pipeline.project.console import UserError
-from pipeline.project.params import load_params, read_yaml
 from pipeline.project.processes import PATIENCE, broadcast
+from pipeline.settings.params import load_params, read_yaml
 from tests.small import ROOT, recipe_text
 from tests.workspaces import workspace
 

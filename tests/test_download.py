@@ -22,10 +22,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import download, sample
-from pipeline.project import archives
+from pipeline.corpus import archives
 from pipeline.project.console import UserError
 from pipeline.project.files import PARAMS, RAW, SPLITS
-from pipeline.project.schema import Download
+from pipeline.settings.schema import Download
 from tests.small import default_params, recipe_text
 
 TEXTS = {split: f" a text of the {split} split \n".encode() * 2000 for split in SPLITS}

@@ -14,7 +14,7 @@ from pipeline import accept
 from pipeline.artifacts.dvc_lock import renew_code
 from pipeline.params import check
 from pipeline.project.console import UserError
-from pipeline.project.recipes import lay_over, read_base
+from pipeline.settings.recipes import lay_over, read_base
 from tests.small import ROOT
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from pipeline.lm.evaluation import evaluate
 from pipeline.lm.model import LanguageModel, build_model
 from pipeline.lm.settings import DynamicEvaluation, Settings
 from pipeline.lm.training import Training
-from pipeline.project.settings import overlay
+from pipeline.settings.overlay import overlay
 from tests.small import KEPT_SETTINGS, ROOT, that_have_read
 
 GOLDEN_FILE = ROOT / "tests/golden.json"

@@ -14,8 +14,8 @@ from tests.small import ROOT
 STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
 
 # Each room may import from those before it; the commands at the top of pipeline/, from all of them.
-ROOMS = ["lm", "project", "corpus", "artifacts", "inference", "reporting", "tracking", "search"]
-NEIGHBOURS = {("inference", "reporting"), ("tracking", "search")}  # which know nothing of each other
+ROOMS = ["lm", "project", "settings", "corpus", "artifacts", "inference", "reporting", "tracking", "sweeps"]
+NEIGHBOURS = {("inference", "reporting"), ("tracking", "sweeps")}  # which know nothing of each other
 MOST_LINES = 250
 
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "pipeline").rglob("*.py"))
@@ -89,5 +89,5 @@ def test_the_language_model_says_nothing() -> None:
 
 
 def test_the_settings_and_the_records_do_without_torch() -> None:
-    program = "import sys, pipeline.project.params, pipeline.restore; sys.exit('torch' in sys.modules)"
+    program = "import sys, pipeline.settings.params, pipeline.restore; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

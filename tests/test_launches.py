@@ -14,7 +14,7 @@ from pipeline.lm.settings import Settings
 from pipeline.lm.step import Given
 from pipeline.lm.training import Training
 from pipeline.lm.update import build_optimizer
-from pipeline.project.params import load_params
+from pipeline.settings.params import load_params
 from tests.launches import NoWaiting, as_on_a_gpu, launches
 from tests.small import CELLS, ROOT, small_settings
 

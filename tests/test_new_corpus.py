@@ -20,9 +20,9 @@ from pipeline.corpus.words import UNK
 from pipeline.demo import workspace_environment
 from pipeline.project.console import UserError
 from pipeline.project.files import RAW, SPLITS
-from pipeline.project.params import load_params
-from pipeline.project.recipes import lay_over
-from pipeline.project.schema import Vocabulary
+from pipeline.settings.params import load_params
+from pipeline.settings.recipes import lay_over
+from pipeline.settings.schema import Vocabulary
 from tests.small import ROOT, default_params
 
 LINES = st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=4), min_size=1, max_size=60)

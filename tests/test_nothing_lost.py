@@ -42,7 +42,7 @@ from pipeline.lm.step import train_step
 from pipeline.project.console import UserError
 from pipeline.project.files import SPLITS, sha256
 from pipeline.project.inputs import FixedInputs, Inputs
-from pipeline.project.params import load_params
+from pipeline.settings.params import load_params
 from pipeline.tracking import live
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.finished import publish

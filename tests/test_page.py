@@ -9,11 +9,11 @@ import pytest
 from playwright.sync_api import Locator, expect
 
 from pipeline.artifacts.metrics import Metrics
-from pipeline.project.schema import CorpusSizes, Perplexities
 from pipeline.report import render
 from pipeline.reporting.page import page
 from pipeline.reporting.results import Result
 from pipeline.reporting.style import COLORS, DARK
+from pipeline.settings.schema import CorpusSizes, Perplexities
 from tests.histories import history
 from tests.small import ROOT, small_settings
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.artifacts.history import best_epoch, read_history
-from pipeline.project.params import parse_params, parse_yaml
-from pipeline.project.recipes import read_base
+from pipeline.settings.params import parse_params, parse_yaml
+from pipeline.settings.recipes import read_base
 from tests.small import ROOT
 
 EXPERIMENTS = ROOT / "docs/experiments"

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from pipeline.project.console import UserError
-from pipeline.project.mistakes import MOST_TOLD, NEXT_LINE
-from pipeline.project.params import load_params, parse_params
-from pipeline.project.schema import Params
+from pipeline.settings.mistakes import MOST_TOLD, NEXT_LINE
+from pipeline.settings.params import load_params, parse_params
+from pipeline.settings.schema import Params
 from tests.small import ROOT, default_params
 
 DOCUMENT = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))

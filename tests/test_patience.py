@@ -11,9 +11,9 @@ from pipeline.artifacts.history import history_path, read_history, write_history
 from pipeline.artifacts.metrics import Metrics, write_metrics
 from pipeline.lm.record import is_whole
 from pipeline.project.console import UserError
-from pipeline.project.params import load_params
 from pipeline.reporting.results import read_results
 from pipeline.restore import restore
+from pipeline.settings.params import load_params
 from pipeline.train import train
 from tests.histories import history
 from tests.small import small_settings

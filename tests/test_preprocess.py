@@ -23,8 +23,8 @@ from pipeline.corpus.vocabulary import build_vocabulary
 from pipeline.corpus.words import EOS, UNK, read_lines, read_tokens
 from pipeline.project.console import UserError
 from pipeline.project.files import CORPUS_METRICS, PROCESSED, RAW, SPLITS, sha256
-from pipeline.project.params import load_params, parse_yaml, read_yaml
-from pipeline.project.schema import CorpusSizes
+from pipeline.settings.params import load_params, parse_yaml, read_yaml
+from pipeline.settings.schema import CorpusSizes
 
 ROOT = Path(__file__).parents[1]
 WORDS = st.text(min_size=1, max_size=6).filter(lambda word: word.split() == [word] and "\0" not in word and word != EOS)

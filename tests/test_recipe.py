@@ -13,10 +13,10 @@ from ruamel.yaml import YAML
 
 from pipeline import recipe as command
 from pipeline.project.console import UserError
-from pipeline.project.params import load_params, parse_params, parse_yaml, read_yaml
-from pipeline.project.recipes import differences, lay_over, read_base
-from pipeline.project.settings import overlay
 from pipeline.recipe import use_recipe
+from pipeline.settings.overlay import overlay
+from pipeline.settings.params import load_params, parse_params, parse_yaml, read_yaml
+from pipeline.settings.recipes import differences, lay_over, read_base
 from tests.small import ROOT, default_params
 
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))

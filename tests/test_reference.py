@@ -7,8 +7,8 @@ import pytest
 from pipeline.artifacts.dvc_lock import LOCK, Lock, dvc_md5
 from pipeline.artifacts.weights import weights_path
 from pipeline.project.files import REFERENCE
-from pipeline.project.params import parse_yaml
 from pipeline.reference import kept
+from pipeline.settings.params import parse_yaml
 from pipeline.tracking.origin import commit_that_brought, text_at
 from tests.small import ROOT
 

@@ -21,11 +21,11 @@ import psutil
 import pytest
 
 from pipeline.artifacts.checkpoint import exclusive
+from pipeline.corpus import sources
 from pipeline.demo import workspace_environment
-from pipeline.project import sources
 from pipeline.project.files import SPLITS
-from pipeline.project.schema import Download
 from pipeline.reference import kept
+from pipeline.settings.schema import Download
 from tests.small import ROOT
 from tests.test_pipeline import MODELS, WEIGHTS, Repository, shorten
 
@@ -63,7 +63,7 @@ from pipeline.artifacts.metrics import metrics_path
 from pipeline.artifacts.weights import weights_path
 from pipeline.project.console import run, say
 from pipeline.project.files import REPORT, VALID_PERPLEXITY, atomic_write
-from pipeline.project.params import load_params
+from pipeline.settings.params import load_params
 
 def write(path, text):
     with atomic_write(path) as file:

@@ -20,7 +20,7 @@ from pipeline.artifacts.history import read_history
 from pipeline.demo import workspace_environment
 from pipeline.project.console import UserError
 from pipeline.project.files import sha256
-from pipeline.project.params import read_yaml
+from pipeline.settings.params import read_yaml
 from tests.small import ROOT
 from tests.workspaces import workspace
 

@@ -12,8 +12,8 @@ from pipeline.lm.model import build_model
 from pipeline.lm.settings import Probability, Settings
 from pipeline.project.console import UserError
 from pipeline.project.files import sha256
-from pipeline.project.mistakes import validate
-from pipeline.project.settings import overlay
+from pipeline.settings.mistakes import validate
+from pipeline.settings.overlay import overlay
 from tests.small import ROOT, small_settings
 
 OLD = small_settings().model_dump()

@@ -10,11 +10,11 @@ from mlflow import MlflowClient
 
 from pipeline.artifacts.trials import EndedTrial, KeptStudy, read_study, write_study
 from pipeline.project.console import UserError
-from pipeline.project.schema import CorpusSizes
 from pipeline.reporting.conclusions import judge
 from pipeline.reporting.seed_points import seed_points
 from pipeline.reporting.spread import Group, difference, grouped, spread
-from pipeline.search.groups import difference_rows, group_metrics, spread_rows
+from pipeline.settings.schema import CorpusSizes
+from pipeline.sweeps.groups import difference_rows, group_metrics, spread_rows
 from tests.histories import history
 from tests.small import small_settings
 from tests.test_figures import texts

@@ -31,17 +31,17 @@ from pipeline.corpus.ids import Corpus, load_corpus
 from pipeline.demo import workspace_environment
 from pipeline.lm.training import Training
 from pipeline.project.console import UserError
-from pipeline.project.params import parse_params, parse_yaml
-from pipeline.project.recipes import lay_over
-from pipeline.project.schema import CorpusSizes
-from pipeline.project.settings import flattened
-from pipeline.search.ended import importance
-from pipeline.search.identity import identity
-from pipeline.search.report import write_files
-from pipeline.search.space import MOST_COMBINATIONS, Choice, OneOf, Range, combinations, overrides
-from pipeline.search.study import Study
-from pipeline.search.sweep_file import Sampler, Sweep, load_sweep
-from pipeline.search.trial import TakenOverError, Trial
+from pipeline.settings.overlay import flattened
+from pipeline.settings.params import parse_params, parse_yaml
+from pipeline.settings.recipes import lay_over
+from pipeline.settings.schema import CorpusSizes
+from pipeline.sweeps.ended import importance
+from pipeline.sweeps.identity import identity
+from pipeline.sweeps.report import write_files
+from pipeline.sweeps.space import MOST_COMBINATIONS, Choice, OneOf, Range, combinations, overrides
+from pipeline.sweeps.study import Study
+from pipeline.sweeps.sweep_file import Sampler, Sweep, load_sweep
+from pipeline.sweeps.trial import TakenOverError, Trial
 from pipeline.tracking.sweeps import open_sweep
 from tests.histories import history
 from tests.small import ROOT, recipe_text, small_settings

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.lm.batching import IGNORED, Batches
 from pipeline.lm.gru_textbook import TextbookGRU
 from pipeline.lm.model import LanguageModel, build_model, num_parameters
-from pipeline.project.params import load_params
+from pipeline.settings.params import load_params
 from tests.small import CELLS, ROOT, small_settings
 
 THEORY = (ROOT / "docs/theory.md").read_text(encoding="utf-8")

@@ -15,8 +15,8 @@ from mlflow.entities import Run
 
 from pipeline.corpus.ids import Corpus
 from pipeline.lm.record import EpochRecord
-from pipeline.project.params import load_params
 from pipeline.reporting.style import COLORS
+from pipeline.settings.params import load_params
 from pipeline.tracking.appearance import run_name
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.finished import publish

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ValidationError
 from pipeline.lm.settings import Settings
 from pipeline.project.console import UserError
 from pipeline.project.files import PARAMS
-from pipeline.project.mistakes import validate
-from pipeline.project.params import parse_yaml
-from pipeline.project.settings import overlay
+from pipeline.settings.mistakes import validate
+from pipeline.settings.overlay import overlay
+from pipeline.settings.params import parse_yaml
 
 LOCK = Path("dvc.lock")
 

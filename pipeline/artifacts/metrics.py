@@ -13,7 +13,7 @@ from pipeline.lm.record import EpochRecord
 from pipeline.lm.settings import PositiveFloat, PositiveInt, Strict
 from pipeline.project.console import UserError
 from pipeline.project.files import CORPUS_METRICS, MODELS, VALID_PERPLEXITY, atomic_write
-from pipeline.project.schema import CorpusSizes
+from pipeline.settings.schema import CorpusSizes
 
 SAME_WEIGHTS = 1e-4  # how far the perplexity of the same weights may differ between two devices
 

@@ -18,10 +18,10 @@ from dvc.stage import Stage  # type: ignore[import-untyped]
 from dvc.stage.exceptions import StageCmdFailedError  # type: ignore[import-untyped]
 
 from pipeline.artifacts.dvc_waiting import causes, patiently
+from pipeline.corpus.sources import any_answers
 from pipeline.project.console import UserError, say
 from pipeline.project.files import PARAMS, PROCESSED, RAW
-from pipeline.project.params import load_params
-from pipeline.project.sources import any_answers
+from pipeline.settings.params import load_params
 
 TEXT_STAGES = ("download", "preprocess")
 GOES_ON = "once that is mended, the same command goes on"

@@ -12,7 +12,7 @@ from pipeline.lm.record import EpochRecord
 from pipeline.lm.settings import PositiveFloat, PositiveInt, Settings, Strict
 from pipeline.project.console import UserError
 from pipeline.project.files import SWEEPS, atomic_write
-from pipeline.project.schema import CorpusSizes
+from pipeline.settings.schema import CorpusSizes
 
 State = Literal["complete", "pruned", "diverged"]
 S = TypeVar("S", bound=Strict)

@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 
 from pipeline.project.console import UserError
+from pipeline.settings.mistakes import shown
 
 EOS = "<eos>"  # the end of a line
 UNK = "<unk>"  # stands for every word outside the vocabulary
@@ -81,11 +82,11 @@ def _plain_tokens(block: bytes, *, lower_case: bool) -> list[str] | None:
 def _words(line: bytes, where: str, remedy: str, *, lower_case: bool) -> list[str]:
     """The words of one line. Raises UserError."""
     if b"\0" in line or b"\r" in line or len(line) >= LONGEST_LINE:  # seldom; the rest would take time
-        _refuse_what_is_no_line(line, where, remedy)
+        _refuse_binary_line(line, where, remedy)
     try:
         text = line.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError:
-        _refuse_what_is_no_line(line, where, remedy)
+        _refuse_binary_line(line, where, remedy)
         raise UserError(f"{where}: not text in UTF-8: convert it to UTF-8") from None
     words = (text.lower() if lower_case else text).split()
     refuse_eos(words, where)
@@ -105,7 +106,7 @@ def _complaints_of(name: str, remedy: str) -> Iterator[None]:
         raise UserError(f"{name}: {error.strerror}: {remedy}") from None
 
 
-def _refuse_what_is_no_line(line: bytes, where: str, remedy: str) -> None:
+def _refuse_binary_line(line: bytes, where: str, remedy: str) -> None:
     """Raise UserError if a line's bytes cannot be a sentence."""
     if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise UserError(f"{where}: not text in UTF-8 but in UTF-16: convert it to UTF-8")
@@ -120,7 +121,7 @@ def _refuse_what_is_no_line(line: bytes, where: str, remedy: str) -> None:
 def shown_path(path: Path) -> str:
     """A path for a message, cut to a reasonable length."""
     text = os.fspath(path)
-    return text if text.isprintable() and len(text) < 500 else f"{text[:100]!r}..."
+    return text if text.isprintable() and len(text) < 500 else shown(text)
 
 
 def refuse_eos(words: Sequence[str], where: str) -> None:

@@ -8,8 +8,8 @@ figures, and has no part in it.
 from collections.abc import Mapping, Sequence
 
 from pipeline.lm.settings import Settings
-from pipeline.project.schema import CorpusSizes, Perplexities
 from pipeline.reporting.results import Result
+from pipeline.settings.schema import CorpusSizes, Perplexities
 
 CORPUS = CorpusSizes(train_tokens=929_589, valid_tokens=73_760, test_tokens=82_430, vocabulary_size=10_000)
 LAYERS, UNITS = 2, 200

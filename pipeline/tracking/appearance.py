@@ -7,10 +7,10 @@ from collections.abc import Collection, Sequence
 from pipeline.lm.settings import Settings
 from pipeline.project.console import UserError
 from pipeline.project.files import PARAMS
-from pipeline.project.params import load_params, parse_params, parse_yaml
-from pipeline.project.recipes import committed_params
-from pipeline.project.schema import Params
-from pipeline.project.settings import flattened
+from pipeline.settings.overlay import flattened
+from pipeline.settings.params import load_params, parse_params, parse_yaml
+from pipeline.settings.recipes import committed_params
+from pipeline.settings.schema import Params
 
 MOST_DIFFERENCES = 3  # in a name
 PALETTES = ("petroff10", "Dark2", "tab10", "tab20b")  # of matplotlib's

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline.artifacts.teachers import student_of
 from pipeline.lm.record import EpochRecord
 from pipeline.project.files import PARAMS, PROCESSED, SPLITS
-from pipeline.project.settings import flattened
+from pipeline.settings.overlay import flattened
 from pipeline.tracking import origin
 from pipeline.tracking.appearance import color_for, run_name
 from pipeline.tracking.facts import RunFacts

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from pipeline.corpus.ids import Corpus
 from pipeline.lm.settings import Settings
-from pipeline.project.schema import PENN_TREEBANK, CorpusSizes
+from pipeline.settings.schema import PENN_TREEBANK, CorpusSizes
 from pipeline.tracking.faults import REMEDY
 
 

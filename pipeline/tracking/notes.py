@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from pipeline.artifacts.metrics import read_corpus_sizes
 from pipeline.project.console import UserError, warn
 from pipeline.project.files import REPORT, SPLITS
-from pipeline.project.params import load_params
 from pipeline.reporting.course_report import figures_beside
 from pipeline.reporting.results import Result, read_results
+from pipeline.settings.params import load_params
 from pipeline.tracking.charts import save_view
 from pipeline.tracking.deadline import within
 from pipeline.tracking.facts import shown

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.search.space import OneOf, Pick, searched
-from pipeline.search.sweep_file import Sweep
+from pipeline.sweeps.space import OneOf, Pick, searched
+from pipeline.sweeps.sweep_file import Sweep
 
 
 def in_words(tried: Mapping[str, Any]) -> str:

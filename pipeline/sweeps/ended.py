@@ -12,9 +12,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.artifacts.trials import EndedTrial, State
 from pipeline.lm.record import EpochRecord
-from pipeline.search.space import Choice, OneOf, Range, overrides
-from pipeline.search.sweep_file import Sweep
-from pipeline.search.words import group_name
+from pipeline.sweeps.space import Choice, OneOf, Range, overrides
+from pipeline.sweeps.sweep_file import Sweep
+from pipeline.sweeps.words import group_name
 
 FEWEST_FOR_IMPORTANCE = 8  # complete trials
 

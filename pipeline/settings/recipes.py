@@ -11,8 +11,8 @@ from ruamel.yaml.comments import CommentedMap
 from pipeline.project.console import UserError
 from pipeline.project.files import PARAMS, PARAMS_BASE, RECIPES
 from pipeline.project.git import git
-from pipeline.project.params import parse_params, parse_yaml, read_text, read_yaml
-from pipeline.project.settings import merges
+from pipeline.settings.overlay import merges
+from pipeline.settings.params import parse_params, parse_yaml, read_text, read_yaml
 
 WIDTH = 80
 

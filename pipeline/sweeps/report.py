@@ -8,16 +8,16 @@ from typing import Any
 from pipeline.artifacts.trials import EndedTrial, KeptStudy, study_path, write_study
 from pipeline.project.console import counted, say
 from pipeline.project.files import PARAMS, RECIPES, SWEEPS, atomic_write, project_root
-from pipeline.project.params import parse_params, parse_yaml
-from pipeline.project.recipes import differences, in_layout, lay_over, round_trip
 from pipeline.reporting.parallel_coordinates import parallel_coordinates
 from pipeline.reporting.seed_points import seed_points
 from pipeline.reporting.spread import grouped
-from pipeline.search.ended import importance
-from pipeline.search.groups import difference_rows, spread_rows
-from pipeline.search.space import Range, searched
-from pipeline.search.sweep_file import Sweep
-from pipeline.search.words import short
+from pipeline.settings.params import parse_params, parse_yaml
+from pipeline.settings.recipes import differences, in_layout, lay_over, round_trip
+from pipeline.sweeps.ended import importance
+from pipeline.sweeps.groups import difference_rows, spread_rows
+from pipeline.sweeps.space import Range, searched
+from pipeline.sweeps.sweep_file import Sweep
+from pipeline.sweeps.words import short
 
 MOST_SHOWN = 20
 

@@ -13,13 +13,13 @@ from pydantic import Field, StringConstraints
 
 from pipeline.lm.settings import Count, Settings, Strict
 from pipeline.project.console import UserError
-from pipeline.project.mistakes import shown, validate
-from pipeline.project.params import parse_params, parse_yaml, read_yaml
-from pipeline.project.recipes import laid_over, read_base
-from pipeline.project.schema import LONGEST_NAME, NAME, ModelName, ModelSettings
-from pipeline.project.settings import flattened, overlay
-from pipeline.search.complaints import Complaints
-from pipeline.search.space import (
+from pipeline.settings.mistakes import shown, validate
+from pipeline.settings.overlay import flattened, overlay
+from pipeline.settings.params import parse_params, parse_yaml, read_yaml
+from pipeline.settings.recipes import laid_over, read_base
+from pipeline.settings.schema import LONGEST_NAME, NAME, ModelName, ModelSettings
+from pipeline.sweeps.complaints import Complaints
+from pipeline.sweeps.space import (
     Choice,
     OneOf,
     Pick,

@@ -3,8 +3,8 @@
 from pipeline.artifacts.trials import KeptStudy, study_path
 from pipeline.corpus.ids import Corpus
 from pipeline.project.console import UserError
-from pipeline.project.schema import CorpusSizes
-from pipeline.search.sweep_file import Sweep
+from pipeline.settings.schema import CorpusSizes
+from pipeline.sweeps.sweep_file import Sweep
 
 
 def identity(sweep: Sweep, kept: KeptStudy | None, corpus: Corpus | None) -> KeptStudy:

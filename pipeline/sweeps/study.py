@@ -21,9 +21,9 @@ from pipeline.artifacts.trials import EndedTrial, study_path
 from pipeline.project.console import UserError
 from pipeline.project.files import project_root
 from pipeline.project.locks import Lock
-from pipeline.search.ended import as_ended, as_frozen, number_of
-from pipeline.search.sweep_file import Grid, Pruner, Sampler, Sweep
-from pipeline.search.trial import Trial
+from pipeline.sweeps.ended import as_ended, as_frozen, number_of
+from pipeline.sweeps.sweep_file import Grid, Pruner, Sampler, Sweep
+from pipeline.sweeps.trial import Trial
 
 SQLITE_PATIENCE_SECONDS = 60
 LOCK_KEY = 1409_2329  # any number does

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import requests
 
-from pipeline.project.archives import is_archive
-from pipeline.project.schema import Download
+from pipeline.corpus.archives import is_archive
+from pipeline.settings.schema import Download
 
 PATIENCE = 3.0  # seconds
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.artifacts.trials import State
 from pipeline.lm.record import EpochRecord
-from pipeline.search.space import Choice, OneOf, Range
+from pipeline.sweeps.space import Choice, OneOf, Range
 
 
 class TakenOverError(Exception):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pipeline.project.console import UserError
-from pipeline.project.mistakes import NEXT_LINE, refuse
+from pipeline.settings.mistakes import NEXT_LINE, refuse
 
 T = TypeVar("T")
 

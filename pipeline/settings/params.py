@@ -9,9 +9,9 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from pipeline.project.console import UserError
 from pipeline.project.files import PARAMS
-from pipeline.project.mistakes import as_key, at, described, own, refuse, shown
-from pipeline.project.schema import Params
-from pipeline.project.settings import overlay
+from pipeline.settings.mistakes import as_key, at, described, own, refuse, shown
+from pipeline.settings.overlay import overlay
+from pipeline.settings.schema import Params
 
 MOST_VALUES = 1_000_000  # in a document
 

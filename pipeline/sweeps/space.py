@@ -22,8 +22,8 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.lm.settings import Strict
 from pipeline.project.console import UserError
-from pipeline.project.mistakes import shown, validate
-from pipeline.search.complaints import Complaints
+from pipeline.settings.mistakes import shown, validate
+from pipeline.sweeps.complaints import Complaints
 
 MOST_COMBINATIONS = 10_000
 

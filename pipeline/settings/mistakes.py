@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from pipeline.lm.settings import MOST_GENERATIONS, Strict
 from pipeline.project.console import UserError
-from pipeline.project.schema import LONGEST_NAME
+from pipeline.settings.schema import LONGEST_NAME
 
 NEXT_LINE = "\nerror: "  # of a UserError about several mistakes
 MOST_TOLD = 20  # mistakes at once

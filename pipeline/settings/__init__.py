@@ -1,0 +1,1 @@
+"""`params.yaml` and recipes: what may stand there, what it means, and every mistake told at once."""
