@@ -42,7 +42,7 @@ def test_a_fresh_clone_has_models_to_use(tmp_path: Path) -> None:
     """Those of the reference run, whatever has been trained and committed since."""
     folder = clone(tmp_path / "clone")
     run = partial(subprocess.check_output, cwd=folder, text=True, stderr=subprocess.STDOUT)
-    commit = run(["git", "log", "-1", "--format=%H", "--", "results/reference"]).strip()
+    commit = run(["git", "log", "-1", "--format=%H", "--", "results/reference/files"]).strip()
     run(["git", "checkout", "-q", commit, "--", "dvc.lock", "params.yaml"])
     assert "the weights of lstm_dropout, lstm, gru_dropout, gru" in run([sys.executable, "-m", "pipeline.reference"])
     assert run(["git", "status", "--porcelain", "--", "results"]) == ""

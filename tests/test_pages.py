@@ -6,18 +6,26 @@ import re
 import runpy
 import subprocess
 from collections import defaultdict
+from contextlib import redirect_stdout
+from io import StringIO
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 
+from pipeline.artifacts.dvc_lock import dvc_md5
 from pipeline.artifacts.history import best_epoch, read_history
+from pipeline.artifacts.weights import load_weights
+from pipeline.lm.settings import Settings
 from pipeline.settings.params import parse_params, parse_yaml
 from pipeline.settings.recipes import read_base
-from tests.small import ROOT
+from tests.small import KEPT_SETTINGS, ROOT
 
 EXPERIMENTS = ROOT / "docs/experiments"
-PAGES = ["README.md", "docs/recipes.md", "docs/experiments.md", "docs/sweeps.md"]
+CARD = "results/reference/README.md"
+PAGES = ["README.md", "docs/recipes.md", "docs/experiments.md", "docs/sweeps.md", CARD]
+DOCS = sorted(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/*.md"))
+LINKED = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", CARD, *DOCS]
 KEPT = re.compile(r"history|weights|not kept|[0-9a-f]{7}:docs/recipes/.*\.json")
 PERPLEXITY = re.compile(r"(?<![\d.+-])(\d{2,4}\.\d{2})(?![\d.])")  # without a sign: one with is a difference
 SPLITS = ("train", "valid", "test")
@@ -130,18 +138,58 @@ def test_what_is_kept_in_git_is_there(row: dict[str, str]) -> None:
     ] or not row["valid"]
 
 
+@pytest.mark.parametrize("model", ["lstm_dropout", "lstm", "gru_dropout", "gru"])
+def test_the_model_card_has_the_figures_and_the_file_of_each_model(model: str) -> None:
+    metrics = json.loads((ROOT / f"docs/recipes/default-{model}.json").read_text())
+    train, valid, test = (f"{metrics[f'{split}_perplexity']:.2f}" for split in SPLITS)
+    row = rf"\| `{model}` \| \[\w+…\]\((files/md5/(\w+)/(\w+))\) \| (.*) \| ([\d.]+) \|"
+    path, start, rest, figures, megabytes = re.search(row, (ROOT / CARD).read_text()).groups()
+    assert figures == f"{train} | {valid} | **{test}** | {metrics['parameters']:,}"
+    weights = ROOT / "results/reference" / path
+    assert dvc_md5(weights) == start + rest
+    assert f"{weights.stat().st_size / 1e6:.1f}" == megabytes
+    assert load_weights(weights).settings == Settings.model_validate(KEPT_SETTINGS[f"default-{model}"])
+
+
+def test_the_lines_of_python_do_what_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the weights of the reference run, whatever has been trained since."""
+    code, printed = re.findall(r"^```(?:python)?\n(.*?)^```$", (ROOT / "docs/python.md").read_text(), re.M | re.S)
+    folder = tmp_path / "results/models/lstm_dropout"
+    folder.mkdir(parents=True)
+    file = re.search(r"`lstm_dropout` \| \[\w+…\]\((\S+)\)", (ROOT / CARD).read_text())[1]
+    (folder / "model.safetensors").symlink_to(ROOT / "results/reference" / file)
+    monkeypatch.chdir(tmp_path)
+    with redirect_stdout(StringIO()) as said:
+        exec(code, {})
+    (first, *words), (second, *reversed_words), *sentences = map(str.split, said.getvalue().splitlines())
+    (first_there, *words_there), (second_there, *reversed_there), *sentences_there = map(str.split, printed.splitlines())
+    assert [words, reversed_words] == [words_there, reversed_there]
+    assert [float(first), float(second)] == pytest.approx([float(first_there), float(second_there)], rel=0.01)
+    assert [sentence[:2] for sentence in sentences] == [sentence[:2] for sentence in sentences_there]
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
 def anchors(page: Path) -> set[str]:
     """What a link can lead to in a page: its headings as GitHub names them."""
-    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "data/README.md", *sorted(ROOT.glob("docs/*.md"))])
-def test_every_link_leads_somewhere(page: Path | str) -> None:
+@pytest.mark.parametrize("page", LINKED)
+def test_every_link_leads_somewhere(page: str) -> None:
     page = ROOT / page
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         if "://" not in target:
             file, _, anchor = target.partition("#")
             there = page.parent / file if file else page
             assert there.exists(), target
             assert not anchor or anchor in anchors(there), target
+
+
+def test_the_index_of_the_docs_has_every_page() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    assert [page for page in DOCS if f"({Path(page).name})" not in index and page != "docs/README.md"] == []
