@@ -19,7 +19,6 @@ repro: .venv/.complete ## Run what params.yaml, the data or the code have made s
 	$(if $(shell grep -Ex '[1-9][0-9]{0,2}' <<< '$(JOBS)'),,$(error JOBS=$(JOBS): give a number of models to train at a time))
 	$(if $(and $(ARGS),$(filter-out 1,$(JOBS))),$(error JOBS trains all models before ARGS is looked at: leave out one of them))
 	$(if $(RECIPE),@python -m pipeline.recipe $(RECIPE))
-	@python -m pipeline.reference
 	@python -m pipeline.repro --jobs $(JOBS) $(ARGS)
 	@echo 'See results/report/index.html, or compare the runs in MLflow: make ui'
 

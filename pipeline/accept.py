@@ -2,8 +2,9 @@
 
 DVC sees that the code has changed, but not whether its results would. This command runs the golden trajectories (the
 first steps and the evaluation of eleven models, `tests/test_golden.py`). If they hold, it writes the digest of the
-current code into dvc.lock for every model that was trained or evaluated: the results stay valid, and nothing is trained
-again. Settings and data are left as they are in dvc.lock, so an edit of params.yaml still trains what it affects.
+current code into dvc.lock for every model that was trained or evaluated, and into the trainings of recipes that are
+kept in results/reference: the results stay valid, and nothing is trained again. Settings and data are left as they are
+in dvc.lock, so an edit of params.yaml still trains what it affects.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 
 from pipeline.artifacts.dvc_lock import LOCK, read_lock, renew_code
+from pipeline.artifacts.reference import renew_kept_runs
 from pipeline.project.console import UserError, run, say
 
 PROOF = "tests/test_golden.py"
@@ -31,6 +33,7 @@ def main() -> None:
             f"{PROOF} fails: this change moves numbers, and `dvc repro` has to train again ({LOCK} is as it was)"
         )
     renewed = renew_code(("train", "evaluate"))
+    renew_kept_runs()
     say(f"the golden trajectories hold ({COVERED})")
     say(f"{LOCK}: accepted the code for {', '.join(renewed)}" if renewed else f"{LOCK} has this code already")
 

@@ -2,101 +2,134 @@
 
 import argparse
 import math
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.artifacts.checkpoint import CODE, checkpoint_path, release, training_id
 from pipeline.artifacts.code_digest import code_digest
 from pipeline.artifacts.history import best_epoch, history_path, read_history
 from pipeline.artifacts.metrics import Metrics, mismatch, worse_than_guessing, write_metrics
-from pipeline.artifacts.weights import load_weights, weights_path
-from pipeline.corpus.ids import corpus_digests, load_corpus
+from pipeline.artifacts.weights import TrainedModel, load_weights, weights_path
+from pipeline.corpus.ids import Corpus, corpus_digests, load_corpus
 from pipeline.inference import dynamic_evaluation, temperature
 from pipeline.lm.device import choose_device, set_up_process
 from pipeline.lm.evaluation import batches_of, evaluate, perplexity
 from pipeline.lm.model import num_parameters
-from pipeline.lm.record import is_whole
+from pipeline.lm.record import EpochRecord, is_whole
 from pipeline.project.console import UserError, naming, progress, run, say, warn
 from pipeline.project.files import PARAMS, PROCESSED, SPLITS, sha256
 from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.settings.params import load_params, read_text
+from pipeline.settings.schema import Params
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.finished import finished_teachers, publish
 from pipeline.tracking.notes import describe_experiment
 from pipeline.tracking.registry import register
 
 CODE_OF_EVALUATION = [Path("pipeline/inference/dynamic_evaluation.py"), Path("pipeline/inference/temperature.py")]
+NO_TEMPERATURE = "no temperature suits this text: set evaluate.temperature to false"
+
+
+class Evaluated(NamedTuple):
+    """A trained model, and what it is evaluated with."""
+
+    name: str
+    params_text: str
+    params: Params
+    trained: TrainedModel
+    corpus: Corpus
+    history: list[EpochRecord]
 
 
 def evaluate_model(name: str) -> Metrics:
-    """Perplexities of all three splits, best epoch and number of parameters; also written to metrics.json."""
+    """Evaluate a trained model -> its figures, which are also written to metrics.json and to MLflow."""
     set_up_process()
-    params_text, params = read_text(PARAMS), load_params()
-    weights_file, history_file = weights_path(name), history_path(name)
-    trained = load_weights(weights_file)
+    this = load(name)
+    metrics = measure(this)
+    if reason := mismatch(metrics, this.history):
+        file = weights_path(name)
+        raise UserError(f"{file} {reason}, {history_path(name)}: run `dvc repro --force train@{name}`")
+    write_metrics(name, metrics)
+    if nonsense := worse_than_guessing(metrics.figures(), len(this.corpus.vocabulary)):
+        warn(f"{name} is {nonsense}: lower models.{name}.learning_rate in {PARAMS}")
+    publish_metrics(this, metrics)
+    release(name)
+    return metrics
+
+
+def load(name: str) -> Evaluated:
+    """A model with all that its evaluation takes. Raises UserError unless they belong together."""
+    text, params, file = read_text(PARAMS), load_params(), weights_path(name)
+    trained = load_weights(file)
     if trained.settings != params.model(name):
-        raise UserError(f"{weights_file} was trained with other settings than {PARAMS}'s: run `dvc repro train@{name}`")
+        raise UserError(f"{file} was trained with other settings than {PARAMS}'s: run `dvc repro train@{name}`")
     corpus = load_corpus()
     if corpus.vocabulary != trained.vocabulary:
-        raise UserError(f"{weights_file} was trained on another corpus: run `dvc repro train@{name}`")
-    history = read_history(history_file)
+        raise UserError(f"{file} was trained on another corpus: run `dvc repro train@{name}`")
+    history = read_history(history_path(name))
     if not is_whole(history, trained.settings):
         epochs = f"{len(history)} of {trained.settings.epochs} epochs"
-        raise UserError(f"{history_file} has {epochs}: let the training end first, by `dvc repro train@{name}`")
+        raise UserError(f"{history_path(name)} has {epochs}: let the training end first, by `dvc repro train@{name}`")
+    return Evaluated(name, text, params, trained, corpus, history)
+
+
+def measure(this: Evaluated) -> Metrics:
+    """Perplexities of all three splits: static and, where params.yaml asks for it, dynamic and at a temperature.
+
+    Raises UserError for one that is not finite.
+    """
+    name, trained, how = this.name, this.trained, this.params.evaluate
     device = choose_device(trained.settings.device)
     model = trained.model.to(device)
-
-    perplexities: dict[str, float] = {}
-    splits = batches_of(corpus.splits(), device)
+    texts = {split: ids.to(device) for split, ids in this.corpus.splits().items()}
+    splits = batches_of(this.corpus.splits(), device)
     with progress(sum(map(len, splits.values())), f"evaluate {name}", "window") as bar:
-        for split, batches in splits.items():
-            perplexities[f"{split}_perplexity"] = perplexity(evaluate(model, batches, bar.update))
-    if settings := (params.evaluate.dynamic or {}).get(name):
-        texts = {split: ids.to(device) for split, ids in corpus.splits().items()}
+        losses = {split: evaluate(model, batches, bar.update) for split, batches in splits.items()}
+    figures = perplexities(losses, "", f"lower models.{name}.learning_rate in {PARAMS}")
+    if settings := (how.dynamic or {}).get(name):
         windows = dynamic_evaluation.num_windows(texts, settings)
         with progress(windows, f"evaluate {name} dynamically", "window") as bar:
-            for split, loss in dynamic_evaluation.dynamic_losses(model, texts, settings, bar.update).items():
-                perplexities[f"{split}_perplexity_dynamic"] = perplexity(loss)
+            losses = dynamic_evaluation.dynamic_losses(model, texts, settings, bar.update)
+        figures |= perplexities(losses, "_dynamic", f"lower evaluate.dynamic.{name}.learning_rate in {PARAMS}")
     fitted = None
-    if params.evaluate.temperature:
+    if how.temperature:
         with progress(temperature.num_windows(splits), f"evaluate {name} at its temperature", "window") as bar:
             fitted, losses = temperature.tempered_losses(model, splits, bar.update)
-        perplexities |= {f"{split}_perplexity_tempered": perplexity(loss) for split, loss in losses.items()}
-    for figure, value in perplexities.items():
-        if not math.isfinite(value) and "tempered" in figure:
-            raise UserError(f"{figure} is {value}: no temperature suits this text: set evaluate.temperature to false")
+        figures |= perplexities(losses, "_tempered", NO_TEMPERATURE)
+    best = best_epoch(this.history).epoch
+    return Metrics(best_epoch=best, parameters=num_parameters(model), gpu=trained.gpu, temperature=fitted, **figures)
+
+
+def perplexities(losses: Mapping[str, float], kind: str, remedy: str) -> dict[str, float]:
+    """The perplexity of each split, under its name in metrics.json. Raises UserError for one that is not finite."""
+    figures = {f"{split}_perplexity{kind}": perplexity(loss) for split, loss in losses.items()}
+    for figure, value in figures.items():
         if not math.isfinite(value):
-            key = f"evaluate.dynamic.{name}.learning_rate" if "dynamic" in figure else f"models.{name}.learning_rate"
-            raise UserError(f"{figure} is {value}: lower {key} in {PARAMS}")
-    metrics = Metrics(
-        best_epoch=best_epoch(history).epoch,
-        parameters=num_parameters(model),
-        gpu=trained.gpu,
-        temperature=fitted,
-        **perplexities,
-    )
-    if reason := mismatch(metrics, history):
-        raise UserError(f"{weights_file} {reason}, {history_file}: run `dvc repro --force train@{name}`")
-    write_metrics(name, metrics)
-    if nonsense := worse_than_guessing(metrics.figures(), len(corpus.vocabulary)):
-        warn(f"{name} is {nonsense}: lower models.{name}.learning_rate in {PARAMS}")
+            raise UserError(f"{figure} is {value}: {remedy}")
+    return figures
+
+
+def publish_metrics(this: Evaluated, metrics: Metrics) -> None:
+    """Tell MLflow the figures of a model, and what it lacks of its teachers."""
+    name, trained = this.name, this.trained
     facts = RunFacts(
         name,
         trained.fingerprint,
         trained.settings,
-        corpus,
-        {"recipe": params.recipe},
+        this.corpus,
+        {"recipe": this.params.recipe},
         training_id=training_id(checkpoint_path(name, trained.fingerprint)),
-        params=params_text,
-        corpus_name=params.preprocess.corpus,
+        params=this.params_text,
+        corpus_name=this.params.preprocess.corpus,
     )
     for teacher in finished_teachers(facts):
         publish(*teacher)
-    if run_id := publish(facts, history, [history_file, weights_file], metrics.figures()):
+    weights_file = weights_path(name)
+    if run_id := publish(facts, this.history, [history_path(name), weights_file], metrics.figures()):
         register(facts, run_id, weights_file, metrics.valid_perplexity)
         describe_experiment()
-    release(name)
-    return metrics
 
 
 def evaluation_inputs(name: str) -> Inputs:

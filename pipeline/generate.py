@@ -17,7 +17,7 @@ MOST = 10**9
 MOST_WORDS = 100_000  # in a line; those of a batch are in memory together
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pipeline.generate", description=__doc__)
     parser.add_argument("model", help="a trained model, such as lstm_dropout: a folder's name in results/models")
     parser.add_argument("--prompt", default="", metavar="TEXT", help="words with which every line begins")
@@ -42,7 +42,11 @@ def main() -> None:
         metavar="N",
         help="end a line after so many new words (default 100)",
     )
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
     if not arguments.prompt.isascii() and any("\ud800" <= letter <= "\udfff" for letter in arguments.prompt):
         raise UserError("--prompt: not text in UTF-8: convert it to UTF-8")
 

@@ -1,8 +1,8 @@
 """Run what params.yaml, the data or the code have made stale: `dvc repro`, as `make repro` runs it.
 
-Takes the arguments of `dvc repro`. Before it starts, DVC's cache gets back what it lacks of the results that are here.
-Where no source delivers the corpus, whatever can do without it works all the same. Where another DVC is at work on the
-same stages, this waits for it.
+Takes the arguments of `dvc repro`. Before it starts, DVC gets what the repository has in results/reference, so that
+nobody has to train it, and its cache what it lacks of the results that are here. Where no source delivers the corpus,
+whatever can do without it works all the same. Where another DVC is at work on the same stages, this waits for it.
 """
 
 import argparse

@@ -19,7 +19,7 @@ from pipeline.artifacts.weights import read_description, weights_path
 from pipeline.corpus.ids import Corpus, load_corpus
 from pipeline.lm.record import EpochRecord, is_whole
 from pipeline.lm.settings import Settings
-from pipeline.project.console import UserError, run, say
+from pipeline.project.console import UserError, run, say, warn
 from pipeline.project.files import CORPUS_METRICS, MODELS, PARAMS, PROCESSED
 from pipeline.settings.params import load_params, read_text
 from pipeline.settings.schema import CorpusSizes, Params
@@ -52,7 +52,7 @@ def restore() -> list[str]:
             figures = final_figures(name, history)
             teachers = list(finished_teachers(facts))
         except (UserError, OSError) as error:
-            say(f"warning: {name} is left out: {error}")
+            warn(f"{name} is left out: {error}")
             continue
         for teacher in teachers:
             _, lacked = publish_finished(*teacher, None)
@@ -80,45 +80,43 @@ def find_training(
     stage = stages.get(f"train@{name}", LockedStage())
     history_file, weights_file = history_path(name), weights_path(name)
     history = read_history(history_file)
-    files = [file for file in (history_file, weights_file) if file.exists()]
-    locked = [file for file in files if stage.made(file)]
-    tags, sizes, ids = {}, None, None
-    if history_file in locked:
-        files = locked
-        if ids := stage.md5(PROCESSED):
-            tags, sizes = digests_of_data(ids, stages), sizes_of(ids, stages)
-        if digest := stage.md5(weights_file):
-            tags[WEIGHTS_MD5] = digest
+    locked = stage.made(history_file)
+    files = [file for file in (history_file, weights_file) if (stage.made(file) if locked else file.exists())]
     weights = read_description(weights_file) if weights_file in files else None
-    if history_file in locked:
-        settings = stage.settings(name)
-    elif weights:
-        settings = weights.settings
-    else:
-        settings = params.model(name)
     identity = weights.fingerprint if weights else None
-    known = training_id(checkpoint_path(name, identity)) if identity else None
-    corpus = corpus_of(identity, settings, ids, at_hand) if identity else None
+    tags, sizes, ids = recorded_of(name, stages) if locked else ({}, None, None)
+    settings = stage.settings(name) if locked else weights.settings if weights else params.model(name)
     commit = commit_that_brought(history_file)
-    text = params_of(name, settings, commit)
     if commit:
         tags |= {"mlflow.source.name": str(history_file), "mlflow.source.git.commit": commit}
+    text = params_of(name, settings, commit)
     if trained := read_params(text) if text else None:
         tags["recipe"] = trained.recipe
     facts = RunFacts(
         name,
         identity,
         settings,
-        corpus,
+        corpus_of(identity, settings, ids, at_hand) if identity else None,
         tags,
         AGAIN,
-        training_id=known,
+        training_id=training_id(checkpoint_path(name, identity)) if identity else None,
         params=text,
         corpus_name=(trained or params).preprocess.corpus,
         sizes=sizes,
         trained_on=weights.data_sha256 if weights and not at_hand() else None,
     )
     return facts, history, files
+
+
+def recorded_of(name: str, stages: Stages) -> tuple[dict[str, str], CorpusSizes | None, str | None]:
+    """What dvc.lock has of a model's training: digests for tags, the corpus's sizes, and the digest of its ids."""
+    stage = stages[f"train@{name}"]
+    tags, sizes = {}, None
+    if ids := stage.md5(PROCESSED):
+        tags, sizes = digests_of_data(ids, stages), sizes_of(ids, stages)
+    if digest := stage.md5(weights_path(name)):
+        tags[WEIGHTS_MD5] = digest
+    return tags, sizes, ids
 
 
 def params_of(name: str, settings: Settings, commit: str) -> str | None:

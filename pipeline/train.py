@@ -42,7 +42,7 @@ from pipeline.settings.params import load_params, read_text
 from pipeline.settings.schema import Params
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.finished import publish
-from pipeline.tracking.live import live_run
+from pipeline.tracking.live import LiveRun, live_run
 
 Keep = Callable[[ResumableTraining], list[Path]]  # writes the results so far, and says in which files
 
@@ -123,41 +123,45 @@ def run_to_end(name: str, training: ResumableTraining, start: Start, keep: Keep)
     if misnamed := params.misnamed():
         warn(misnamed)
     say(f"{name}: {size} of {counted(len(training.train), 'step')}; {training.description()}")
-    tags = {"recipe": params.recipe} | training.circumstances()
     facts = RunFacts(
         name,
         training.fingerprint,
         settings,
         start.corpus,
-        tags,
+        {"recipe": params.recipe} | training.circumstances(),
         training_id=training.id,
         params=start.params_text,
         corpus_name=params.preprocess.corpus,
     )
-    files = keep(training) if training.history else []
     if training.finished:
         say(f"{name}: was finished after epoch {len(training.history)}")
-        publish(facts, training.history, files)
+        publish(facts, training.history, keep(training))
         return
+    if training.history:
+        keep(training)
     if place := training.place():
         say(f"{name}: going on after {place}")
-    total = settings.epochs * len(training.train)
-    with (
-        live_run(facts, training.history) as tracked,
-        progress(total, name, "step", training.steps_taken, lambda: so_far(training)) as bar,
-        peer_failures(),
-    ):
+    with live_run(facts, training.history) as tracked:
+        files = run_epochs(name, training, start, keep, tracked)
+        tracked.end("FINISHED", files=files)
+
+
+def run_epochs(name: str, training: ResumableTraining, start: Start, keep: Keep, tracked: LiveRun) -> list[Path]:
+    """Train epoch by epoch, each kept, shown and told to MLflow -> the files that were kept."""
+    total, files = training.settings.epochs * len(training.train), []
+    with progress(total, name, "step", training.steps_taken, lambda: so_far(training)) as bar, peer_failures():
         while not training.finished:
             record = training.run_epoch(lambda: bar.update(training.steps_taken - bar.n))
             files = keep(training)
             tracked.publish(training.history)
-            line = epoch_line(name, record, settings.epochs, best=record == best_epoch(training.history))
+            best = record == best_epoch(training.history)
+            line = epoch_line(name, record, training.settings.epochs, best=best)
             say(f"{line}  {worse_than_guessing(vars(record), len(start.corpus.vocabulary))}".rstrip())
             start.inputs.warn_once()
-        if len(training.history) < settings.epochs:
-            best = best_epoch(training.history).epoch
-            say(f"{name}: ends here, for validation perplexity has not been better since epoch {best}")
-        tracked.end("FINISHED", files=files)
+        if len(training.history) < training.settings.epochs:
+            epoch = best_epoch(training.history).epoch
+            say(f"{name}: ends here, for validation perplexity has not been better since epoch {epoch}")
+    return files
 
 
 def keep_model(name: str, corpus: Corpus, training: ResumableTraining) -> list[Path]:

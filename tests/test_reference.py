@@ -5,14 +5,12 @@ import configparser
 import pytest
 
 from pipeline.artifacts.dvc_lock import LOCK, Lock, dvc_md5
+from pipeline.artifacts.reference import kept, kept_runs
 from pipeline.artifacts.weights import weights_path
 from pipeline.project.files import REFERENCE
-from pipeline.reference import kept
 from pipeline.settings.params import parse_yaml
 from pipeline.tracking.origin import commit_that_brought, text_at
 from tests.small import ROOT
-
-CARD = REFERENCE / "README.md"
 
 
 def digests_of_weights(lock: str) -> set[str]:
@@ -22,14 +20,17 @@ def digests_of_weights(lock: str) -> set[str]:
     return {digest for model, stage in trained.items() if (digest := stage.md5(weights_path(model)))}
 
 
-def test_git_keeps_the_weights_that_dvc_lock_names_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_keeps_the_weights_that_dvc_lock_names_and_kept_trainings_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Above all no corpus: its licence does not allow it. dvc.lock: of the commit that brought the weights."""
     monkeypatch.chdir(ROOT)
-    files = {path for path in REFERENCE.rglob("*") if path.is_file() and path != CARD}
+    files = {path for path in (REFERENCE / "files").rglob("*") if path.is_file()}
     commit = commit_that_brought(REFERENCE / "files")
     lock = text_at(commit, LOCK) if commit else LOCK.read_text()
-    assert len(files) == 4
-    assert files == {kept(digest) for digest in digests_of_weights(lock)}
+    of_recipes = {out["md5"] for _, run in kept_runs() for out in run["outs"]}
+    assert len(files) == 4 + len(of_recipes)
+    assert files == {kept(digest) for digest in digests_of_weights(lock) | of_recipes}
     assert files == {kept(dvc_md5(path)) for path in files}
 
 

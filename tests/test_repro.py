@@ -3,6 +3,7 @@
 Through the real DVC, git and make. What takes seconds to import has stand-ins here: training, evaluation, report.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -21,10 +22,10 @@ import psutil
 import pytest
 
 from pipeline.artifacts.checkpoint import exclusive
+from pipeline.artifacts.reference import kept
 from pipeline.corpus import sources
 from pipeline.demo import workspace_environment
 from pipeline.project.files import SPLITS
-from pipeline.reference import kept
 from pipeline.settings.schema import Download
 from tests.small import ROOT
 from tests.test_pipeline import MODELS, WEIGHTS, Repository, shorten
@@ -219,7 +220,7 @@ def test_a_file_of_the_reference_that_is_not_whole_is_named_every_time_and_nothi
     file = kept(clone.md5("train@gru", WEIGHTS[1]))
     harm(clone.path / file)
     before = clone.git("status", "--porcelain")
-    line = f"error: damaged or missing: {file} (gru): `git checkout results/reference` brings it back\n"
+    line = f"error: damaged or missing: {file}: `git checkout results/reference` brings it back\n"
     for _ in range(2):
         code, said = make(clone)
         assert (code, clone.stages_run(said)) == (2, set())
@@ -228,6 +229,48 @@ def test_a_file_of_the_reference_that_is_not_whole_is_named_every_time_and_nothi
     assert clone.git("status", "--porcelain") == before
     clone.git("checkout", "results/reference")
     assert "the weights of gru are those of the reference run" in make(clone)[1]
+
+
+def shorten_gru(repository: Repository) -> None:
+    repository.edit_params(lambda params: params["models"]["gru"].update(epochs=2))
+
+
+def results_of_gru(repository: Repository) -> list[str]:
+    return [
+        (repository.path / "results/models/gru" / name).read_text() for name in ("model.safetensors", "history.csv")
+    ]
+
+
+def test_a_training_that_is_kept_is_not_done_again_and_there_is_a_way_back(clone: Repository, tmp_path: Path) -> None:
+    text_of(clone)
+    shorten_gru(clone)
+    assert clone.stages_run(make(clone)[1]) >= {"train@gru", "evaluate@gru"}
+    made = results_of_gru(clone)
+    clone.run(sys.executable, "-m", "pipeline.reference", "--keep")
+    clone.git("checkout", "params.yaml", "dvc.lock", "results")
+    with (clone.path / "pipeline/lm/errors.py").open("a") as file:
+        file.write("# an edit that changes no number\n")
+    renew = "from pipeline.artifacts import dvc_lock, reference; dvc_lock.renew_code(['train', 'evaluate']); "
+    clone.run(sys.executable, "-c", renew + "reference.renew_kept_runs()")
+    clone.commit("what is kept")
+
+    other = clone.clone(tmp_path / "other")
+    text_of(other)
+    shorten_gru(other)
+    code, said = make(other)
+    assert (code, other.stages_run(said)) == (0, {"download", "preprocess", "evaluate@gru", "report"})
+    assert results_of_gru(other) == made
+    other.git("checkout", "params.yaml", "dvc.lock", "results")
+    other.dvc("checkout")
+    assert "up to date" in other.dvc("status")
+
+    shorten_gru(other)
+    shutil.rmtree(other.path / ".dvc/cache")
+    file = kept(hashlib.md5(made[0].encode()).hexdigest())
+    damage(other.path / file)
+    code, said = make(other)
+    assert (code, other.stages_run(said)) == (2, set())
+    assert f"error: damaged or missing: {file}: `git checkout" in said
 
 
 def test_weights_come_neither_to_a_model_that_is_being_trained_nor_to_another_history(clone: Repository) -> None:

@@ -205,7 +205,7 @@ def test_a_damaged_file_keeps_only_its_own_model_back(trained_model: Path, capsy
         (trained_model.parent / name / damaged).write_bytes(b"not what it was")
     (trained_model.parent / "c/history.csv").mkdir(parents=True)
     assert restore() == ["gru"]
-    output = capsys.readouterr().out
+    output = capsys.readouterr().err
     assert "c is left out: [Errno 21] Is a directory: 'results/models/c/history.csv'" in output
     assert "a is left out: results/models/a/history.csv, line 1" in output
     assert "b is left out: results/models/b/model.safetensors is not a whole model" in output
