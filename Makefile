@@ -1,10 +1,10 @@
-# Everything runs in .venv, which is made at first need and brought up to date when the requirements change.
+# Everything runs in .venv, which is created when it is first needed and updated when the requirements change.
 
 PYTHON ?= python3
 PORT ?= 5000
 JOBS ?= 1
 
-# Any shell but the default: with that, make 3.81 (macOS) looks up simple commands in the original PATH.
+# Not the default shell: with that, make 3.81 (macOS) looks up simple commands in the original PATH.
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -15,17 +15,17 @@ export MLFLOW_DISABLE_TELEMETRY := true
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-repro: .venv/.complete ## Run what params.yaml, the data or the code have made stale (RECIPE=best over params.yaml, JOBS=2, ARGS="evaluate@gru", ARGS=--force for all)
+repro: .venv/.complete ## Run what a change of params.yaml, data or code affects (RECIPE=best, JOBS=2, ARGS="evaluate@gru", ARGS=--force for everything)
 	$(if $(shell grep -Ex '[1-9][0-9]{0,2}' <<< '$(JOBS)'),,$(error JOBS=$(JOBS): give a number of models to train at a time))
 	$(if $(and $(ARGS),$(filter-out 1,$(JOBS))),$(error JOBS trains all models before ARGS is looked at: leave out one of them))
 	$(if $(RECIPE),@python -m pipeline.recipe $(RECIPE))
 	@python -m pipeline.repro --jobs $(JOBS) $(ARGS)
 	@echo 'See results/report/index.html, or compare the runs in MLflow: make ui'
 
-corpus: .venv/.complete ## Make a recipe of a text of your own (TEXT=my.txt, ARGS="--lower-case --name mine")
+corpus: .venv/.complete ## Write a recipe for a text of your own (TEXT=my.txt, ARGS="--lower-case --name mine")
 	@if [ -e "$$TEXT" ]; then set -- "$$TEXT"; else set -- $$TEXT; fi; python -m pipeline.new_corpus "$$@" $(ARGS)
 
-ui: .venv/.complete ## Compare runs in MLflow, on this machine only (PORT=5001, STORE=other.db)
+ui: .venv/.complete ## Compare runs in MLflow (on this machine only; PORT=5001, STORE=other.db)
 	@python -m pipeline.reference || true
 	@python -m pipeline.restore || true
 	@python -m pipeline.ui --port $(PORT) $(if $(STORE),--store '$(STORE)')
@@ -33,13 +33,13 @@ ui: .venv/.complete ## Compare runs in MLflow, on this machine only (PORT=5001, 
 demo: .venv/.complete ## Run the whole pipeline on a small invented corpus, in .demo
 	python -m pipeline.demo
 
-test: .venv/.complete ## Run the tests (ARGS="-m long" for those that take minutes, "-m stores" for PostgreSQL and S3, "-m cluster" for Slurm, "-m browser")
+test: .venv/.complete ## Run the tests (ARGS="-m long" for those that take minutes, "-m stores" with PostgreSQL and S3, "-m cluster" with Slurm, "-m browser" with Chromium)
 	python -m pytest -n auto --dist loadgroup $(ARGS)
 
 bench: .venv/.complete ## Time a training step of each model against the plain loop and the floor (ARGS="--rounds 5")
 	python benchmarks/throughput.py $(ARGS)
 
-gpu: .venv/.complete ## On a machine with a GPU: its tests, then the benchmark; all of it is kept in gpu-results
+gpu: .venv/.complete ## Run the tests and the benchmark that need a GPU; results go to gpu-results
 	python benchmarks/gpu.py
 
 lint: .venv/.complete ## Check style, formatting and types
@@ -54,8 +54,9 @@ format: .venv/.complete ## Fix style and formatting where a tool can
 audit: .venv/.complete ## Look for known vulnerabilities in the pinned packages (asks PyPI)
 	pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
-# Compiling what is never imported is half of the installation. Where this variable is set, as in many containers,
-# Python keeps nothing that it compiles, so pip has to do it.
+# Half of the installation would go into compiling modules that are never imported, so pip compiles nothing and Python
+# compiles on import. Where this variable is set, as in many containers, Python does not keep what it compiles: there pip
+# has to do it.
 COMPILED_WHEN_IMPORTED := $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
 
 .venv/.complete: requirements.txt requirements-stores.txt requirements-dev.txt constraints.txt
