@@ -18,18 +18,25 @@ KEPT_SETTINGS = PAGE.with_name("recipes") / "settings.json"  # of `default`, as 
 INTRODUCTION = """\
 # Settings
 
-Every setting of `params.yaml`, from the schema that checks it: this page is written by `python docs/settings.py`. What
-is under `train` is shared by all models; each model under `models` may override any of it, and so may the recipes. DVC
-reruns only what an edit touches. `python -m pipeline.params` checks the file before anything runs.
+Every setting of `params.yaml`. Settings under `train` are shared by all models; a model's line under `models`, or a
+recipe, may override any of them. DVC reruns only what an edit affects. `python -m pipeline.params` checks the file
+without running anything.
+
+```yaml
+models:
+  gru: {cell: gru, dropout: 0.0, learning_rate: 0.3}   # the learning rate of this model alone
+```
 
 **Which to change first.** For a better model: `tied_weights: true`, then `schedule: {name: linear, warmup: 0.02}` with
-the learning rate that suits it, then `dropout` (more for a larger model or a smaller text). For a faster run: `epochs`
-with a linear schedule, then AdamW at 0.005 with `unigram_bias: true`. For a larger one: `hidden_size` and
-`embedding_size` together. [Recipes](recipes.md) show what such changes bring.
+the learning rate that suits it, then `dropout` (more for a larger model or a smaller text). For a shorter training:
+fewer `epochs` with a linear schedule, then AdamW at 0.005 with `unigram_bias: true`. For a larger model: `hidden_size`
+and `embedding_size` together. [Recipes](recipes.md) show what such changes bring.
+
+(`python docs/settings.py` writes this page from the schema that checks `params.yaml`.)
 """
 
 SECTIONS = {
-    "": "Of the whole file",
+    "": "The whole file",
     "download": "`download`",
     "preprocess": "`preprocess`",
     "train": "`train`, and each model under `models`",
