@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Sequence
+from datetime import datetime
 
 from pipeline.artifacts.history import history_path, write_histories
 from pipeline.artifacts.metrics import (
@@ -70,7 +71,7 @@ def render(
         f"# Language models on `{name}`, side by side",
         f"Corpus: {corpus.train_tokens:,} tokens to train on, {corpus.valid_tokens:,} to validate, "
         f"{corpus.test_tokens:,} to test; a vocabulary of {corpus.vocabulary_size:,}. "
-        f"The last training finished at {finished_at}.",
+        f"The last training finished on {day(finished_at)}.",
         "## Results",
         _results_table(results, course_report),
         "Perplexities are those of the weights of the best epoch, the one with the lowest validation perplexity. Each "
@@ -98,10 +99,6 @@ def _results_table(results: Sequence[Result], course_report: CourseReport) -> st
         metrics, reference = result.metrics, course_report.get(result.name)
         row = {
             "model": f"`{result.name}`",
-            "cell": cell_name(result.settings.cell),
-            "dropout": f"{result.settings.dropout:g}",
-            "parameters": f"{metrics.parameters:,}",
-            "train": f"{metrics.train_perplexity:.2f}",
             "valid": f"{metrics.valid_perplexity:.2f}",
             "test": f"**{metrics.test_perplexity:.2f}**",
         }
@@ -109,15 +106,19 @@ def _results_table(results: Sequence[Result], course_report: CourseReport) -> st
             figures = [getattr(each.metrics, f"test_perplexity_{kind}") for each in (result, *results)]
             if any(figures):
                 row[f"test, {kind}"] = f"{figures[0]:.2f}" if figures[0] else NONE
-        row |= {
-            "best epoch": f"{metrics.best_epoch} of {result.last.epoch}",
-            "training time": clock(sum(record.seconds for record in result.history)),
-        }
+        row["train"] = f"{metrics.train_perplexity:.2f}"
         if course_report:
             row["course report, valid"] = f"{reference.valid:.2f}" if reference else NONE
             row["course report, test"] = f"{reference.test:.2f}" if reference else NONE
+        row |= {
+            "cell": cell_name(result.settings.cell),
+            "dropout": f"{result.settings.dropout:g}",
+            "parameters": f"{metrics.parameters:,}",
+            "best epoch": f"{metrics.best_epoch} of {result.last.epoch}",
+            "training time": duration(sum(record.seconds for record in result.history)),
+        }
         rows.append(list(row.values()))
-    return table(list(row), rows, text_columns=2)
+    return table(list(row), rows)
 
 
 def _worse_than_guessing(results: Sequence[Result], words: int) -> list[str]:
@@ -175,7 +176,7 @@ def _settings(results: Sequence[Result]) -> list[str]:
     differing = [[f"`{name}`", *values[name]] for name in names if len(set(values[name])) > 1]
     blocks = [f"Shared by all models: {', '.join(shared)}."]
     if differing:
-        blocks.append(table(["", *(f"`{name}`" for name in models)], differing, text_columns=1))
+        blocks.append(table(["", *(f"`{name}`" for name in models)], differing))
     return blocks
 
 
@@ -189,16 +190,23 @@ def as_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int) -> str:
-    """A Markdown table: the first columns are text, aligned left, and the others numbers, aligned right."""
-    rule = ["---" if column < text_columns else "---:" for column in range(len(header))]
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table: the first column is text, aligned left, and the others numbers, aligned right."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
 
 
-def clock(seconds: float) -> str:
-    """Seconds as hours, minutes and seconds: 3725.4 is 1:02:05."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+def duration(seconds: float) -> str:
+    """Seconds as a person tells a time: `under 1 min`, `5 min`, `1 h 02 min`."""
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min" if minutes else "under 1 min"
+
+
+def day(finished_at: str) -> str:
+    """The day of a time as a history has it: of 2026-11-26T17:19:21Z, `26 November 2026`."""
+    return f"{datetime.fromisoformat(finished_at):%-d %B %Y}"
 
 
 def inputs() -> Inputs:

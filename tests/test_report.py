@@ -13,7 +13,7 @@ import pytest
 from pipeline.artifacts.history import write_history
 from pipeline.artifacts.metrics import read_corpus_sizes
 from pipeline.project.console import UserError
-from pipeline.report import clock, main, render, write_report
+from pipeline.report import duration, main, render, write_report
 from pipeline.reporting.results import read_results
 from pipeline.settings.params import load_params
 from tests.histories import history
@@ -96,10 +96,10 @@ def test_the_table_has_the_numbers_of_every_model() -> None:
     text = report()
     assert "929,589" in text
     assert row(text, "lstm_dropout") == [
-        "`lstm_dropout`", "LSTM", "0.4", "4,651,600", "60.00", "110.00", "**91.90**", "3 of 3", "0:03:01", "113.83",
-        "106.74",
+        "`lstm_dropout`", "110.00", "**91.90**", "60.00", "113.83", "106.74", "LSTM", "0.4", "4,651,600", "3 of 3",
+        "3 min",
     ]  # fmt: skip
-    assert row(text, "gru")[7:] == ["2 of 3", "0:03:01", "-", "-"]
+    assert row(text, "gru")[4:] == ["-", "-", "GRU", "0", row(text, "gru")[8], "2 of 3", "3 min"]
 
 
 def test_a_gpu_is_named_with_the_models_that_were_trained_on_it() -> None:
@@ -112,7 +112,7 @@ def test_a_gpu_is_named_with_the_models_that_were_trained_on_it() -> None:
 
 def test_a_variant_of_a_cell_is_named_as_such() -> None:
     params(FOUR | {"gru": {"cell": "gru_textbook"}})
-    assert row(report(), "gru")[1] == "GRU (textbook)"
+    assert "GRU (textbook)" in row(report(), "gru")
 
 
 def test_every_row_of_a_table_has_as_many_cells_as_its_header() -> None:
@@ -188,7 +188,7 @@ def test_a_fifth_model_appears_everywhere_by_its_settings_alone() -> None:
     model("small", 99.0)
     model("mild", 96.0)
     text = report()
-    assert row(text, "small")[2] == "0.2"
+    assert "0.2" in row(text, "small")
     assert "96.00 of `mild` against 115.00 of `lstm` (-19.00)" in text
     assert "`small` against" not in text
     assert row(text, "hidden_size")[1:] == ["200"] * 4 + ["8", "200"]
@@ -276,7 +276,7 @@ def test_without_its_numbers_no_course_report_is_mentioned() -> None:
     params(course_report=None)
     text = report()
     assert "course report, test" not in text
-    assert row(text, "gru")[-1] == "0:03:01"
+    assert row(text, "gru")[4] == "GRU"
 
 
 @pytest.mark.parametrize(
@@ -312,9 +312,11 @@ def test_results_of_another_training_are_refused() -> None:
         write_report()
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(59.6, "0:01:00"), (3725.4, "1:02:05"), (1e5, "27:46:40")])
-def test_a_duration_reads_as_hours_minutes_seconds(seconds: float, text: str) -> None:
-    assert clock(seconds) == text
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(29.6, "under 1 min"), (59.6, "1 min"), (3725.4, "1 h 02 min"), (1e5, "27 h 47 min")]
+)
+def test_a_duration_reads_as_hours_and_minutes(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:

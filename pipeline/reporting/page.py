@@ -18,7 +18,7 @@ FIGURES = {
     "comparison.svg": Markup(
         '<figure id="comparison" data-label="perplexity"></figure><table class="figures" id="figures"></table>'
         '<p class="hint">Drag over a chart to zoom in, click twice to zoom out.</p>'
-        '<p class="hint"><label>Lay over the <code>histories.csv</code> of another commit '
+        '<p class="hint"><label>Overlay the <code>histories.csv</code> of another commit '
         "(<code>git show HEAD~:results/report/histories.csv &gt; before.csv</code>): "
         '<input type="file" id="before" accept=".csv"></label> <output id="said"></output></p>'
     ),

@@ -1,0 +1,95 @@
+"""How far does PyTorch's example `word_language_model` get in the time that a model of ours took to train?
+
+Train ours first, such as by `make repro RECIPE=wikitext2`. This then runs the example's own main.py, unchanged and with
+its own defaults, on the same texts (data/raw) and the same machine. After the time that ours took it gets Ctrl-C's
+signal, upon which it evaluates its best weights on the test text. Times are those that each says of its epochs,
+validation included, without the start. Options that this program lacks are for main.py. Nothing else should run.
+
+    python benchmarks/word_language_model.py ../examples/word_language_model lstm_dropout
+    python benchmarks/word_language_model.py ../examples/word_language_model lstm_dropout --minutes 60 --tied
+"""
+
+import argparse
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipeline.artifacts.history import history_path, read_history
+from pipeline.artifacts.metrics import read_metrics
+from pipeline.project.arguments import above
+from pipeline.project.console import UserError, run, say
+from pipeline.project.files import RAW
+
+EPOCH = re.compile(r"end of epoch +\d+ \| time: +([\d.]+)s .*valid ppl +([\d.]+)")
+TEST = re.compile(r"End of training .*test ppl +([\d.]+)")
+
+Curve = list[tuple[float, float]]  # seconds since the start, validation perplexity
+
+
+def run_example(folder: Path, options: list[str], seconds: float) -> tuple[Curve, float]:
+    """Run the example for so long -> its curve, and its test perplexity. Raises UserError if it fails."""
+    curve: Curve = []
+    test = None
+    with TemporaryDirectory() as weights:
+        files = ["--data", str(RAW.absolute()), "--save", str(Path(weights) / "model.pt")]
+        command = [sys.executable, "-u", "main.py", *files, *options]
+        with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as example:
+            for line in _until(example, seconds):
+                say(line)
+                if epoch := EPOCH.search(line):
+                    curve.append(((curve[-1][0] if curve else 0.0) + float(epoch[1]), float(epoch[2])))
+                elif ended := TEST.search(line):
+                    test = float(ended[1])
+    if test is None:
+        raise UserError(f"{folder / 'main.py'} did not get to its test perplexity: give it more --minutes")
+    return curve, test
+
+
+def _until(example: subprocess.Popen[str], seconds: float) -> Iterator[str]:
+    """Its lines; once the time is over, it gets Ctrl-C's signal, while it trains and does not write its weights."""
+    assert example.stdout
+    end = None
+    for line in example.stdout:
+        end = end or time.monotonic() + seconds  # the first line comes after the start
+        yield line.rstrip()
+        if time.monotonic() > end and "batches" in line:
+            example.send_signal(signal.SIGINT)
+            end = float("inf")
+
+
+def lowest(curve: Curve, seconds: float) -> str:
+    """The lowest validation perplexity that there was after so long."""
+    found = [perplexity for at, perplexity in curve if at <= seconds]
+    return f"{min(found):.2f}" if found else "-"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("example", type=Path, help="the folder word_language_model of a copy of pytorch/examples")
+    parser.add_argument("model", help="a trained model of ours")
+    parser.add_argument("--minutes", type=above(0.0), help="how long the example may train (default: as long as ours)")
+    arguments, options = parser.parse_known_args()
+    if not (arguments.example / "main.py").exists():
+        raise UserError(f"{arguments.example} has no main.py: name the folder word_language_model")
+    ours: Curve = []
+    for record in read_history(history_path(arguments.model)):
+        ours.append(((ours[-1][0] if ours else 0.0) + record.seconds, record.valid_perplexity))
+    took = ours[-1][0]
+    theirs, test = run_example(arguments.example, options, 60 * arguments.minutes if arguments.minutes else took)
+    print("| minutes | word_language_model, valid | ours, valid |")
+    print("| ---: | ---: | ---: |")
+    for seconds in sorted({at for at, _ in ours + theirs}):
+        print(f"| {seconds / 60:.2f} | {lowest(theirs, seconds)} | {lowest(ours, seconds)} |")
+    metrics = read_metrics(arguments.model)
+    print(f"test: word_language_model {test:.2f}, {arguments.model} {metrics.test_perplexity:.2f}")
+
+
+if __name__ == "__main__":
+    run(main)
