@@ -9,7 +9,7 @@ import pytest
 from pipeline.artifacts.history import best_epoch, read_history
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.settings import Settings
-from pipeline.report import clock
+from pipeline.report import duration
 from pipeline.settings.params import parse_params, parse_yaml
 from pipeline.settings.recipes import lay_over, read_base
 from tests.small import KEPT_SETTINGS, ROOT, recipe_params
@@ -77,7 +77,7 @@ def test_the_readme_has_the_figures_of_the_reference_run(run: Path) -> None:
     ours.append(f"**{metrics['test_perplexity']:.2f}**")
     row = f"| {' | '.join(ours)} | "
     facts = f" | {metrics['best_epoch']} of {len(history)} | {metrics['parameters']:,} | "
-    facts += f"{clock(sum(record.seconds for record in history))} |"
+    facts += f"{duration(sum(record.seconds for record in history))} |"
     lines = [line for line in (ROOT / "README.md").read_text().splitlines() if row in line]
     assert len(lines) == 1
     assert lines[0].endswith(facts)
