@@ -119,7 +119,7 @@ def _where_to_look(workspace: Path, programs: Path) -> str:
             f"The demo's report: {folder / REPORT / 'index.html'}",
             f"Its metrics:       {programs / 'dvc'} --cd {folder} metrics show",
             f"Its runs:          cd {folder} && {Path(os.path.relpath(sys.executable, workspace))} -m pipeline.ui",
-            "A tour of it:      README.md, A tour in five minutes",
+            "A tour of it:      docs/tour.md",
         ]
     )
 
