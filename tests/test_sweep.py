@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, closing
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from optuna.trial import FixedTrial
 from ruamel.yaml import YAML
 
 from pipeline import sweep as command
@@ -35,12 +36,13 @@ from pipeline.settings.overlay import flattened
 from pipeline.settings.params import parse_params, parse_yaml
 from pipeline.settings.recipes import lay_over
 from pipeline.settings.schema import CorpusSizes
-from pipeline.sweeps.ended import importance
-from pipeline.sweeps.identity import identity
+from pipeline.sweeps.kept import identity
 from pipeline.sweeps.report import write_files
-from pipeline.sweeps.space import MOST_COMBINATIONS, Choice, OneOf, Range, combinations, overrides
+from pipeline.sweeps.space import MOST_COMBINATIONS, Range, combinations, draw, overrides
 from pipeline.sweeps.study import Study
-from pipeline.sweeps.sweep_file import Sampler, Sweep, load_sweep
+from pipeline.sweeps.sweep import Sampler, Sweep
+from pipeline.sweeps.sweep_file import load_sweep
+from pipeline.sweeps.tables import importance
 from pipeline.sweeps.trial import TakenOverError, Trial
 from pipeline.tracking.sweeps import open_sweep
 from tests.histories import history
@@ -181,7 +183,7 @@ def test_all_mistakes_of_a_file_are_told_at_once(params: None) -> None:
 def test_little_has_to_be_said(params: None) -> None:
     Path("little.yaml").write_text("{params: params.yaml, model: lstm, trials: 3, settings: {dropout: [0.1, 0.2]}}")
     sweep = load_sweep(Path("little.yaml"))
-    assert (sweep.sampler, sweep.pruner, sweep.grace_seconds) == (Sampler(name="tpe", seed=1), None, 120)
+    assert (sweep.file.sampler, sweep.file.pruner, sweep.file.grace_seconds) == (Sampler(name="tpe", seed=1), None, 120)
 
 
 def test_a_space_of_endless_combinations_is_checked_at_each_of_its_values(params: None) -> None:
@@ -223,7 +225,7 @@ CELL = {"one_of": {"gru": {"cell": "gru"}, "lstm": {"cell": "lstm", "learning_ra
 def test_a_grid_is_of_every_combination_once_and_the_seed_varies_slowest(params: None) -> None:
     settings = {"bptt": [10, 20], "cell": CELL, "seed": [1, 2, 3], "epochs": 1}
     sweep = load_sweep(write_sweep(sampler=GRID, trials=None, settings=settings))
-    tried = [sweep.tried(lambda place, _, picks=picks: picks[place]) for picks in sweep.grid]
+    tried = list(map(sweep.tried, sweep.grid))
     assert sweep.trials == len({*map(str, tried)}) == 2 * 3 * 3
     assert [values["seed"] for values in tried] == [1] * 6 + [2] * 6 + [3] * 6
     assert [(values["cell"], values["learning_rate"]) for values in tried[:3]] == [
@@ -238,11 +240,11 @@ def test_a_grid_is_of_every_combination_once_and_the_seed_varies_slowest(params:
         raise KeyboardInterrupt  # before it has picked anything
     while trial := study.claim():
         finish(trial, sweep, [100.0])
-    assert [sweep.tried(trial.pick) for trial in study.ended()] == tried
+    assert [sweep.tried(trial.picked) for trial in study.ended()] == tried
 
 
 def test_the_ends_of_a_space_are_all_its_combinations(sweep: Sweep) -> None:
-    found = list(combinations(sweep.space))
+    found = [overrides(sweep.space, picked) for picked in combinations(sweep.space)]
     assert len(found) == 2 * (2 * 2 + 2)
     assert {flat["learning_rate"] for flat in found if flat["optimizer.name"] == "adamw"} == {0.001, 0.01}
 
@@ -255,27 +257,31 @@ def small_sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
         return load_sweep(write_sweep())
 
 
+class Drawn(FixedTrial):
+    """An Optuna trial with values from hypothesis."""
+
+    def __init__(self, data: st.DataObject) -> None:
+        super().__init__({})
+        self.data = data
+
+    def suggest_float(self, name: str, low: float, high: float, **_: object) -> float:
+        return self.data.draw(st.floats(low, high), name)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self.data.draw(st.sampled_from(choices), name)
+
+
 @given(data=st.data())
 def test_whatever_is_picked_is_a_model_with_that_and_nothing_else_changed(
     small_sweep: Sweep, data: st.DataObject
 ) -> None:
     sweep = small_sweep
-
-    def pick(place: str, node: Range | Choice | OneOf) -> Any:
-        match node:
-            case Range():
-                return data.draw(st.floats(node.low, node.high), place)
-            case Choice():
-                return data.draw(st.sampled_from(node.values), place)
-        return data.draw(st.sampled_from(list(node.bundles)), place)
-
-    picked: dict[str, Any] = {}
-    flat = overrides(sweep.space, lambda place, node: picked.setdefault(place, pick(place, node)))
-    settings = flattened(sweep.settings(lambda place, _: picked[place]))
+    picked = draw(sweep.space, Drawn(data))
+    flat, settings = overrides(sweep.space, picked), flattened(sweep.settings(picked))
     changed = {name for name, value in settings.items() if flattened(sweep.base).get(name) != value}
     assert changed <= set(flat)
     assert all(settings[name] == value for name, value in flat.items())
-    tried = sweep.tried(lambda place, _: picked[place])
+    tried = sweep.tried(picked)
     assert tried["update"] == picked["update"]
     assert tried["learning_rate"] == picked[f"update.{picked['update']}.learning_rate"]
 
@@ -293,7 +299,7 @@ def test_an_edited_sweep_is_another_study_and_more_trials_are_the_same(params: N
 def finish(trial: Trial, sweep: Sweep, valid: list[float]) -> None:
     """As a worker does, but for the training."""
     with trial:
-        sweep.settings(trial.pick)
+        sweep.settings(trial.picked)
         trial.report(history(valid))
         trial.end("complete", history(valid))
 
@@ -342,8 +348,8 @@ def test_what_a_trial_tries_does_not_depend_on_the_worker(sweep: Sweep) -> None:
     first, second = Study(sweep, "one"), Study(sweep, "two")
     claim(second)
     skipped = claim(first), claim(first)
-    assert sweep.settings(skipped[1].pick) == sweep.settings(claim(second).pick)
-    assert sweep.settings(skipped[0].pick) != sweep.settings(skipped[1].pick)
+    assert sweep.settings(skipped[1].picked) == sweep.settings(claim(second).picked)
+    assert sweep.settings(skipped[0].picked) != sweep.settings(skipped[1].picked)
 
 
 @pytest.mark.parametrize("reason", [KeyboardInterrupt, ZeroDivisionError])
@@ -354,7 +360,7 @@ def test_an_interrupted_trial_is_the_next_one_and_tries_the_same(
 
     def be_interrupted() -> None:
         with claim(study) as trial:
-            tried.append(sweep.settings(trial.pick))
+            tried.append(sweep.settings(trial.picked))
             trial.report(history([100.0]))
             raise reason
 
@@ -362,20 +368,20 @@ def test_an_interrupted_trial_is_the_next_one_and_tries_the_same(
         be_interrupted()
     again = claim(study)
     assert again.number == 1
-    assert sweep.settings(again.pick) == tried[0]
+    assert sweep.settings(again.picked) == tried[0]
     assert [claim(study).number for _ in range(3)] == [2, 3, 4]
     assert study.claim() is None
 
 
-def test_a_silent_workers_trial_is_taken_over_and_counts_once(sweep: Sweep) -> None:
-    sweep = replace(sweep, trials=1, grace_seconds=60)
+def test_a_silent_workers_trial_is_taken_over_and_counts_once(params: None) -> None:
+    sweep = load_sweep(write_sweep(trials=1, grace_seconds=60))
     silent, other = Study(sweep, "small"), Study(sweep, "small")
     trial = claim(silent)  # its heart never beats again, as a killed worker's does not
-    settings = sweep.settings(trial.pick)
+    settings = sweep.settings(trial.picked)
     assert other.claim() is None
     be_silent_since_long_ago()
     again = claim(other)
-    assert (again.number, sweep.settings(again.pick)) == (1, settings)
+    assert (again.number, sweep.settings(again.picked)) == (1, settings)
     for late in (lambda: trial.report(history([50.0])), lambda: trial.end("pruned", history([50.0]))):
         with pytest.raises(TakenOverError):
             late()
@@ -385,8 +391,8 @@ def test_a_silent_workers_trial_is_taken_over_and_counts_once(sweep: Sweep) -> N
     assert [trial.valid_perplexity for trial in silent.ended()] == [100.0]
 
 
-def test_a_heart_that_beats_keeps_a_trial(sweep: Sweep) -> None:
-    sweep = replace(sweep, trials=1, grace_seconds=12)
+def test_a_heart_that_beats_keeps_a_trial(params: None) -> None:
+    sweep = load_sweep(write_sweep(trials=1, grace_seconds=12))
     with claim(Study(sweep, "small")) as trial:
         be_silent_since_long_ago()
         while heartbeat() == LONG_AGO:
@@ -398,15 +404,15 @@ def test_a_heart_that_beats_keeps_a_trial(sweep: Sweep) -> None:
 def test_a_trial_worse_than_the_median_is_pruned_and_one_that_diverges_is_done_with(study: Study, sweep: Sweep) -> None:
     finish(claim(study), sweep, [100.0, 90.0])
     with claim(study) as worse:
-        sweep.settings(worse.pick)
+        sweep.settings(worse.picked)
         assert worse.report(history([101.0]))
         worse.end("pruned", history([101.0]))
     with claim(study) as better:
-        sweep.settings(better.pick)
+        sweep.settings(better.picked)
         assert not better.report(history([99.0]))
         better.end("diverged", history([99.0]), "the loss is nan at step 3 of epoch 2")
     with claim(study) as at_once:
-        sweep.settings(at_once.pick)
+        sweep.settings(at_once.picked)
         at_once.end("diverged", [], "the loss is nan at step 3 of epoch 1")
     assert [(t.state, t.valid_perplexity, len(t.history)) for t in study.ended()] == [
         ("complete", 90.0, 2),
@@ -417,12 +423,12 @@ def test_a_trial_worse_than_the_median_is_pruned_and_one_that_diverges_is_done_w
     assert study.is_finished()
 
 
-def test_the_importance_is_of_what_made_the_difference(sweep: Sweep) -> None:
-    sweep = replace(sweep, trials=16, sampler=sweep.sampler.model_copy(update={"name": "random"}))
+def test_the_importance_is_of_what_made_the_difference(params: None) -> None:
+    sweep = load_sweep(write_sweep(trials=16, sampler={"name": "random", "seed": 1}))
     study = Study(sweep, "small")
     assert importance(sweep, study.ended()) == {}
     while trial := study.claim():
-        finish(trial, sweep, [100.0 if sweep.settings(trial.pick).cell == "lstm" else 50.0])
+        finish(trial, sweep, [100.0 if sweep.settings(trial.picked).cell == "lstm" else 50.0])
     shares = importance(sweep, study.ended())
     assert next(iter(shares)) == "cell"
     assert sum(shares.values()) == pytest.approx(1)
@@ -440,10 +446,10 @@ def kept(sweep: Sweep, ended: list[EndedTrial]) -> KeptStudy:
 def test_a_study_goes_on_elsewhere_from_what_was_kept(study: Study, sweep: Sweep) -> None:
     finish(claim(study), sweep, [100.0, 90.0])
     with claim(study) as diverged:
-        sweep.settings(diverged.pick)
+        sweep.settings(diverged.picked)
         diverged.end("diverged", [], "the loss is nan at step 3 of epoch 1")
     with claim(study) as third:
-        sweep.settings(third.pick)
+        sweep.settings(third.picked)
         third.report(history([80.0]))
         third.end("complete", history([80.0]), test_perplexity=79.0)
     write_study(Path("trials.jsonl"), kept(sweep, study.ended()))
@@ -457,7 +463,7 @@ def test_a_study_goes_on_elsewhere_from_what_was_kept(study: Study, sweep: Sweep
         assert other.take_in(read.ended) == 0
         assert [trial.number for trial in other.ended()] == [2, 3]
         assert other.ended() == read.ended[1:]
-        sweep.settings(running.pick)
+        sweep.settings(running.picked)
         running.report(history([70.0]))
         running.end("complete", history([70.0]))
     finish(claim(other), sweep, [60.0])
@@ -758,7 +764,7 @@ def test_a_worker_whose_trial_was_taken_over_leaves_its_run_to_the_other(
     monkeypatch.setattr(Trial, "report", report_too_late)
     parent = open_sweep(study.name, sweep.name)
     with pytest.raises(TakenOverError), claim(study) as trial:
-        command.run_trial(trial, sweep, study, load_corpus(), parent)
+        command.run_trial(trial, study, load_corpus(), parent)
     (run,) = runs_of(folder)[1]
     assert (run.info.status, run.data.tags.get("failure")) == ("RUNNING", None)
 

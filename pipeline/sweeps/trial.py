@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.artifacts.trials import State
 from pipeline.lm.record import EpochRecord
-from pipeline.sweeps.space import Choice, OneOf, Range
+from pipeline.sweeps.space import Picked, Space, draw
 
 
 class TakenOverError(Exception):
@@ -26,6 +27,14 @@ class TakenOverError(Exception):
 
     def __init__(self) -> None:
         super().__init__("taken over by another worker, for this one had been silent for too long")
+
+
+@contextmanager
+def _taking_over_is_noticed() -> Iterator[None]:
+    try:
+        yield
+    except UpdateFinishedTrialError:
+        raise TakenOverError from None
 
 
 class Trial:
@@ -36,14 +45,15 @@ class Trial:
 
     def __init__(
         self,
-        number: int,
         trial: optuna.Trial,
+        space: Space,
         storage: optuna.storages.RDBStorage,
         alone: Callable[[], AbstractContextManager[Any]],
     ) -> None:
         """alone: as `Study.alone`."""
-        self.number = number
+        self.number: int = trial.user_attrs["trial"]
         self._trial = trial
+        self._space = space
         self._storage = storage
         self._alone = alone
         self._reported = 0
@@ -63,43 +73,31 @@ class Trial:
             with suppress(SQLAlchemyError, StorageInternalError):  # it waits again once its silence is noticed
                 self._tell(TrialState.FAIL)
 
-    def pick(self, place: str, node: Range | Choice | OneOf) -> Any:
-        """A value for a place in the space; for a trial that is run again, the same as before."""
-        match node:
-            case OneOf():
-                return self._trial.suggest_categorical(place, list(node.bundles))
-            case Choice():
-                return self._trial.suggest_categorical(place, node.values)
-            case Range() if node.whole:
-                return self._trial.suggest_int(place, int(node.low), int(node.high), log=node.log)
-        return self._trial.suggest_float(place, node.low, node.high, log=node.log)
+    @cached_property
+    def picked(self) -> Picked:
+        """What this trial tries of the space; for a trial that is run again, the same as before."""
+        return draw(self._space, self._trial)
 
+    @_taking_over_is_noticed()
     def report(self, history: Sequence[EpochRecord]) -> bool:
         """Report all epochs so far; returns whether the trial is to be pruned. Raises TakenOverError."""
-        with _taken_over_is_noticed():
-            for record in history[self._reported :]:
-                self._trial.report(record.valid_perplexity, record.epoch)
-            self._trial.set_user_attr("history", [asdict(record) for record in history])
+        for record in history[self._reported :]:
+            self._trial.report(record.valid_perplexity, record.epoch)
+        self._trial.set_user_attr("history", [asdict(record) for record in history])
         self._reported = len(history)
         return self._trial.should_prune()
 
+    @_taking_over_is_noticed()
     def end(
-        self,
-        state: State,
-        history: Sequence[EpochRecord],
-        failure: str = "",
-        test_perplexity: float | None = None,
+        self, state: State, history: Sequence[EpochRecord], failure: str = "", test_perplexity: float | None = None
     ) -> None:
         """Record the trial as complete, pruned or diverged, for good. Raises TakenOverError."""
         for name, value in {"failure": failure, "test_perplexity": test_perplexity}.items():
             if value:
-                with _taken_over_is_noticed():
-                    self._trial.set_user_attr(name, value)
-        if state == "complete":
-            told = self._tell(TrialState.COMPLETE, min(record.valid_perplexity for record in history))
-        else:
-            told = self._tell(TrialState.PRUNED)
-        if told == TrialState.FAIL:
+                self._trial.set_user_attr(name, value)
+        complete = state == "complete"
+        value = min(record.valid_perplexity for record in history) if complete else None
+        if self._tell(TrialState.COMPLETE if complete else TrialState.PRUNED, value) == TrialState.FAIL:
             raise TakenOverError
 
     def _tell(self, state: TrialState, value: float | None = None) -> TrialState:
@@ -111,11 +109,3 @@ class Trial:
         while not self._left.wait(self._storage.get_heartbeat_interval()):
             with suppress(SQLAlchemyError, StorageInternalError):  # the database may be back at the next beat
                 self._storage.record_heartbeat(self._trial._trial_id)
-
-
-@contextmanager
-def _taken_over_is_noticed() -> Iterator[None]:
-    try:
-        yield
-    except UpdateFinishedTrialError:
-        raise TakenOverError from None
