@@ -27,9 +27,8 @@ from pipeline.project.files import PROCESSED
 from pipeline.project.hardware import describe
 from pipeline.project.memory import check_fits
 from pipeline.settings.params import load_params
-from pipeline.sweeps.kept import identity
 from pipeline.sweeps.report import show, summary, write_files
-from pipeline.sweeps.study import Study
+from pipeline.sweeps.study import Study, identity
 from pipeline.sweeps.sweep import in_words
 from pipeline.sweeps.sweep_file import load_sweep
 from pipeline.sweeps.tables import best_of, group_metrics, groups_of
@@ -50,8 +49,8 @@ def work(study: Study, corpus: Corpus, kept: KeptStudy) -> None:
     for settings in sweep.corners():  # find out now, and not in some trial, what the machine lacks
         check_runs_here(settings)
         check_fits(settings, len(corpus.train), len(corpus.vocabulary))
-    device = choose_device(sweep.base.device)
-    say(describe(sweep.base, device, choose_precision(sweep.base.precision, device)))
+    device = choose_device(sweep.source.base.device)
+    say(describe(sweep.source.base, device, choose_precision(sweep.source.base.precision, device)))
     with study.alone():
         parent = open_sweep(study.name, sweep.name)
     waiting = False
@@ -62,9 +61,9 @@ def work(study: Study, corpus: Corpus, kept: KeptStudy) -> None:
                 with trial:
                     state = run_trial(trial, study, corpus, parent)
                 kept, _ = keep(study, kept)
-                say(f"{title_of(trial, study)}: {state}; {summary(sweep, kept.ended)}")
-            except TakenOverError as error:
-                say(f"trial {trial.number}: {error}")
+                say(f"trial {trial.number}/{sweep.trials}: {state}; {summary(sweep, kept.ended)}")
+            except TakenOverError:
+                say(f"trial {trial.number}: taken over by another worker, for this one had been silent for too long")
         else:
             if not waiting:
                 say("no trial is left to start: waiting for those that other workers run (Ctrl-C loses nothing)")
@@ -72,13 +71,9 @@ def work(study: Study, corpus: Corpus, kept: KeptStudy) -> None:
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def title_of(trial: Trial, study: Study) -> str:
-    return f"trial {trial.number}/{study.sweep.trials}"
-
-
 def run_trial(trial: Trial, study: Study, corpus: Corpus, parent: str | None) -> State:
     """Train one combination of settings until it is done, pruned or diverged. Raises TakenOverError, UserError."""
-    sweep, title = study.sweep, title_of(trial, study)
+    sweep, title = study.sweep, f"trial {trial.number}/{study.sweep.trials}"
     settings, minutes = sweep.settings(trial.picked), load_params().checkpoint_minutes
     say(f"{title}: {in_words(sweep.tried(trial.picked))}")
     # A worker that was presumed dead may only have been silent, as in a suspended machine, and still have the trial.
@@ -116,21 +111,17 @@ def train(
     """
     epochs = training.settings.epochs
     steps = epochs * len(training.train)
+    pruned = bool(training.history) and trial.report(training.history)
     try:
         with progress(steps, title, "step", initial=training.steps_taken) as bar:
-            while not (state := verdict(trial, training)):
+            while not (training.finished or pruned):
                 record = training.run_epoch(lambda: bar.update(training.steps_taken - bar.n))
                 publish(training.history)
                 say(f"{title}: epoch {record.epoch}/{epochs}  valid {record.valid_perplexity:.6g}")
+                pruned = trial.report(training.history)
     except DivergedError as error:
         return "diverged", explain(error)
-    return state, ""
-
-
-def verdict(trial: Trial, training: Training) -> State | None:
-    """Report the epochs so far to the study; returns how the trial ends, if it does. Raises TakenOverError."""
-    worse = bool(training.history) and trial.report(training.history)
-    return "complete" if training.finished else "pruned" if worse else None
+    return "complete" if training.finished else "pruned", ""
 
 
 def test_perplexity(training: Training, corpus: Corpus) -> float:

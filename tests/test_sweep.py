@@ -27,19 +27,19 @@ from optuna.trial import FixedTrial
 from ruamel.yaml import YAML
 
 from pipeline import sweep as command
-from pipeline.artifacts.trials import EndedTrial, KeptStudy, read_study, write_study
+from pipeline.artifacts.trials import EndedTrial, KeptStudy, State, read_study, write_study
 from pipeline.corpus.ids import Corpus, load_corpus
 from pipeline.demo import workspace_environment
 from pipeline.lm.training import Training
 from pipeline.project.console import UserError
+from pipeline.settings.mistakes import NEXT_LINE
 from pipeline.settings.overlay import flattened
 from pipeline.settings.params import parse_params, parse_yaml
 from pipeline.settings.recipes import lay_over
 from pipeline.settings.schema import CorpusSizes
-from pipeline.sweeps.kept import identity
 from pipeline.sweeps.report import write_files
 from pipeline.sweeps.space import MOST_COMBINATIONS, Range, combinations, draw, overrides
-from pipeline.sweeps.study import Study
+from pipeline.sweeps.study import Study, identity
 from pipeline.sweeps.sweep import Sampler, Sweep
 from pipeline.sweeps.sweep_file import load_sweep
 from pipeline.sweeps.tables import importance
@@ -101,6 +101,15 @@ def study(sweep: Sweep) -> Study:
 # What a file may ask for
 
 
+def mistakes(**changes: Any) -> list[str]:
+    """What is told of a file, line by line, after the file's name."""
+    with pytest.raises(UserError) as fault:
+        load_sweep(write_sweep(**changes))
+    lines = str(fault.value).split(NEXT_LINE)
+    assert all(line.startswith("small.yaml: ") for line in lines)
+    return [line.removeprefix("small.yaml: ") for line in lines]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -156,17 +165,12 @@ def study(sweep: Sweep) -> Study:
     ],
 )
 def test_a_mistake_is_one_line_before_anything_is_trained(changes: dict, message: str, params: None) -> None:
-    with pytest.raises(UserError) as fault:
-        load_sweep(write_sweep(**changes))
-    line = next(line for line in str(fault.value).splitlines() if message in line)
-    assert line.removeprefix("error: ").startswith("small.yaml: ")
+    assert any(message in line for line in mistakes(**changes))
 
 
 def test_all_mistakes_of_a_file_are_told_at_once(params: None) -> None:
     update = {"one_of": {"one": {"learning_rate": [0.1]}, "other": {"bptt": {"low": 2, "high": 1}}}}
-    with pytest.raises(UserError) as fault:
-        load_sweep(write_sweep(model="lsmt", trials=0, grace_seconds=1, settings=SETTINGS | {"update": update}))
-    told = [line.removeprefix("error: ").removeprefix("small.yaml: ") for line in str(fault.value).splitlines()]
+    told = mistakes(model="lsmt", trials=0, grace_seconds=1, settings=SETTINGS | {"update": update})
     assert [line.split(" = ")[0] for line in told] == [
         "trials",
         "grace_seconds",
@@ -174,9 +178,7 @@ def test_all_mistakes_of_a_file_are_told_at_once(params: None) -> None:
         "settings.update.other.bptt.high",
         "model",
     ]
-    with pytest.raises(UserError) as fault:
-        load_sweep(write_sweep(trials=0, settings={"dropout": [0.1, 1.5], "epochs": [1, 0]}))
-    told = [line.removeprefix("error: ").removeprefix("small.yaml: ") for line in str(fault.value).splitlines()]
+    told = mistakes(trials=0, settings={"dropout": [0.1, 1.5], "epochs": [1, 0]})
     assert [line.split(":")[0] for line in told] == ["trials = 0", "settings.epochs = 0", "settings.dropout = 1.5"]
 
 
@@ -239,7 +241,7 @@ def test_a_grid_is_of_every_combination_once_and_the_seed_varies_slowest(params:
     with pytest.raises(KeyboardInterrupt), claim(study):
         raise KeyboardInterrupt  # before it has picked anything
     while trial := study.claim():
-        finish(trial, sweep, [100.0])
+        finish(trial, [100.0])
     assert [sweep.tried(trial.picked) for trial in study.ended()] == tried
 
 
@@ -278,7 +280,7 @@ def test_whatever_is_picked_is_a_model_with_that_and_nothing_else_changed(
     sweep = small_sweep
     picked = draw(sweep.space, Drawn(data))
     flat, settings = overrides(sweep.space, picked), flattened(sweep.settings(picked))
-    changed = {name for name, value in settings.items() if flattened(sweep.base).get(name) != value}
+    changed = {name for name, value in settings.items() if flattened(sweep.source.base).get(name) != value}
     assert changed <= set(flat)
     assert all(settings[name] == value for name, value in flat.items())
     tried = sweep.tried(picked)
@@ -296,12 +298,13 @@ def test_an_edited_sweep_is_another_study_and_more_trials_are_the_same(params: N
 # The budget
 
 
-def finish(trial: Trial, sweep: Sweep, valid: list[float]) -> None:
-    """As a worker does, but for the training."""
+def finish(trial: Trial, valid: list[float], state: State = "complete", **details: Any) -> bool:
+    """As a worker does, but for the training; returns whether the trial was to be pruned."""
     with trial:
-        sweep.settings(trial.picked)
-        trial.report(history(valid))
-        trial.end("complete", history(valid))
+        assert trial.picked
+        pruned = bool(valid) and trial.report(history(valid))
+        trial.end(state, history(valid), **details)
+    return pruned
 
 
 def claim(study: Study) -> Trial:
@@ -331,7 +334,7 @@ def test_each_trial_of_the_budget_is_claimed_once(study: Study, sweep: Sweep) ->
     assert study.claim() is None
     assert not study.is_finished()
     for trial in trials:
-        finish(trial, sweep, [100.0 - trial.number, 200.0])
+        finish(trial, [100.0 - trial.number, 200.0])
     assert [(trial.state, trial.valid_perplexity) for trial in other.ended()] == [
         ("complete", 99.0),
         ("complete", 98.0),
@@ -385,7 +388,7 @@ def test_a_silent_workers_trial_is_taken_over_and_counts_once(params: None) -> N
     for late in (lambda: trial.report(history([50.0])), lambda: trial.end("pruned", history([50.0]))):
         with pytest.raises(TakenOverError):
             late()
-    finish(again, sweep, [100.0])
+    finish(again, [100.0])
     with pytest.raises(TakenOverError):
         trial.end("complete", history([50.0]))
     assert [trial.valid_perplexity for trial in silent.ended()] == [100.0]
@@ -402,18 +405,10 @@ def test_a_heart_that_beats_keeps_a_trial(params: None) -> None:
 
 
 def test_a_trial_worse_than_the_median_is_pruned_and_one_that_diverges_is_done_with(study: Study, sweep: Sweep) -> None:
-    finish(claim(study), sweep, [100.0, 90.0])
-    with claim(study) as worse:
-        sweep.settings(worse.picked)
-        assert worse.report(history([101.0]))
-        worse.end("pruned", history([101.0]))
-    with claim(study) as better:
-        sweep.settings(better.picked)
-        assert not better.report(history([99.0]))
-        better.end("diverged", history([99.0]), "the loss is nan at step 3 of epoch 2")
-    with claim(study) as at_once:
-        sweep.settings(at_once.picked)
-        at_once.end("diverged", [], "the loss is nan at step 3 of epoch 1")
+    finish(claim(study), [100.0, 90.0])
+    assert finish(claim(study), [101.0], "pruned")
+    assert not finish(claim(study), [99.0], "diverged", failure="the loss is nan at step 3 of epoch 2")
+    finish(claim(study), [], "diverged", failure="the loss is nan at step 3 of epoch 1")
     assert [(t.state, t.valid_perplexity, len(t.history)) for t in study.ended()] == [
         ("complete", 90.0, 2),
         ("pruned", 101.0, 1),
@@ -428,7 +423,7 @@ def test_the_importance_is_of_what_made_the_difference(params: None) -> None:
     study = Study(sweep, "small")
     assert importance(sweep, study.ended()) == {}
     while trial := study.claim():
-        finish(trial, sweep, [100.0 if sweep.settings(trial.picked).cell == "lstm" else 50.0])
+        finish(trial, [100.0 if sweep.settings(trial.picked).cell == "lstm" else 50.0])
     shares = importance(sweep, study.ended())
     assert next(iter(shares)) == "cell"
     assert sum(shares.values()) == pytest.approx(1)
@@ -444,14 +439,9 @@ def kept(sweep: Sweep, ended: list[EndedTrial]) -> KeptStudy:
 
 
 def test_a_study_goes_on_elsewhere_from_what_was_kept(study: Study, sweep: Sweep) -> None:
-    finish(claim(study), sweep, [100.0, 90.0])
-    with claim(study) as diverged:
-        sweep.settings(diverged.picked)
-        diverged.end("diverged", [], "the loss is nan at step 3 of epoch 1")
-    with claim(study) as third:
-        sweep.settings(third.picked)
-        third.report(history([80.0]))
-        third.end("complete", history([80.0]), test_perplexity=79.0)
+    finish(claim(study), [100.0, 90.0])
+    finish(claim(study), [], "diverged", failure="the loss is nan at step 3 of epoch 1")
+    finish(claim(study), [80.0], test_perplexity=79.0)
     write_study(Path("trials.jsonl"), kept(sweep, study.ended()))
     read = read_study(Path("trials.jsonl"))
     assert read is not None
@@ -463,10 +453,10 @@ def test_a_study_goes_on_elsewhere_from_what_was_kept(study: Study, sweep: Sweep
         assert other.take_in(read.ended) == 0
         assert [trial.number for trial in other.ended()] == [2, 3]
         assert other.ended() == read.ended[1:]
-        sweep.settings(running.picked)
+        assert running.picked
         running.report(history([70.0]))
         running.end("complete", history([70.0]))
-    finish(claim(other), sweep, [60.0])
+    finish(claim(other), [60.0])
     assert [trial.valid_perplexity for trial in other.ended()] == [70.0, math.inf, 80.0, 60.0]
     assert other.claim() is None
     assert other.is_finished()
@@ -477,7 +467,7 @@ def test_what_was_kept_of_another_study_is_left_alone(study: Study, sweep: Sweep
     assert identity(sweep, mine, None) == mine
     edited = load_sweep(write_sweep(settings=SETTINGS | {"epochs": 3}))
     assert identity(edited, mine, None).name == edited.study_name("corpus")  # no trial has ended: nothing would be lost
-    finish(claim(study), sweep, [100.0])
+    finish(claim(study), [100.0])
     mine = kept(sweep, study.ended())
     with pytest.raises(UserError, match=r"trials\.jsonl is of another study than small\.yaml, small-") as fault:
         identity(edited, mine, None)
@@ -486,7 +476,7 @@ def test_what_was_kept_of_another_study_is_left_alone(study: Study, sweep: Sweep
 
 @pytest.mark.parametrize("picked", [{}, {"cell": "rnn"}])
 def test_what_this_sweep_could_not_have_picked_is_one_line(picked: dict, study: Study, sweep: Sweep) -> None:
-    finish(claim(study), sweep, [100.0])
+    finish(claim(study), [100.0])
     (trial,) = study.ended()
     altered = trial.model_copy(update={"picked": {**trial.picked, **picked} if picked else {}})
     with pytest.raises(UserError, match=r"small/trials\.jsonl, trial 1: .*: restore the file with git"):
@@ -501,7 +491,7 @@ def test_a_grid_goes_on_when_seeds_are_added_at_the_end_of_their_list(params: No
     shorter = of(1, 2)
     study = Study(shorter, "small")
     while trial := study.claim():
-        finish(trial, shorter, [100.0])
+        finish(trial, [100.0])
     before = kept(shorter, study.ended())
 
     longer = of(1, 2, 3)
@@ -530,7 +520,7 @@ def test_a_committed_study_gives_its_committed_files_to_the_byte(
 
 
 def test_a_sweeps_files_do_not_depend_on_how_it_was_named(study: Study, sweep: Sweep) -> None:
-    finish(claim(study), sweep, [100.0])
+    finish(claim(study), [100.0])
     contents = []
     for path in (Path("small.yaml"), Path("small.yaml").absolute()):
         files = write_files(load_sweep(path), kept(sweep, study.ended()))
@@ -542,7 +532,7 @@ def test_a_setting_that_has_the_name_of_a_column_gets_one_of_its_own(params: Non
     sweep = load_sweep(write_sweep(pruner=None, sampler=GRID, trials=None, settings={"epochs": [2, 9]}))
     study = Study(sweep, "small")
     for _ in range(2):
-        finish(claim(study), sweep, [100.0])
+        finish(claim(study), [100.0])
     write_files(sweep, kept(sweep, study.ended()))
     with Path("results/sweeps/small/trials.csv").open() as file:
         rows = list(csv.DictReader(file))

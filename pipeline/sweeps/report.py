@@ -14,14 +14,13 @@ from pipeline.settings.recipes import differences, in_layout, lay_over, round_tr
 from pipeline.sweeps import tables
 from pipeline.sweeps.space import Range, searched
 from pipeline.sweeps.sweep import Sweep, short
-from pipeline.sweeps.tables import Row, best_first, best_of, groups_of
 
 MOST_SHOWN = 20
 
 
 def write_files(sweep: Sweep, study: KeptStudy) -> list[Path]:
     """Write all files of a sweep to results/sweeps/NAME; returns them. The same trials give the same bytes."""
-    folder, trials = SWEEPS / sweep.name, best_first(study.ended)
+    folder, trials = SWEEPS / sweep.name, tables.best_first(study.ended)
     write_study(study_path(sweep.name), study)
     files = [study_path(sweep.name)]
     if not trials:
@@ -32,12 +31,12 @@ def write_files(sweep: Sweep, study: KeptStudy) -> list[Path]:
         _write_table(folder / "importance.csv", [{"setting": name, "importance": share} for name, share in shares]),
         _draw(sweep, trials, folder / "parallel_coordinates.svg"),
     ]
-    if groups := groups_of(sweep, study.ended):
+    if groups := tables.groups_of(sweep, study.ended):
         files += [_write_table(folder / "groups.csv", tables.spread_rows(groups)), folder / "groups.svg"]
         seed_points(groups, files[-1])
         if rows := tables.difference_rows(groups):
             files.append(_write_table(folder / "differences.csv", rows))
-    if best := best_of(trials):
+    if best := tables.best_of(trials):
         files.append(_write_recipe(sweep, best, len(trials)))
     return files
 
@@ -47,13 +46,13 @@ def show(sweep: Sweep, study: KeptStudy) -> None:
     if not study.ended:
         say(f"{sweep.name}: nothing to report yet: no trial has ended")
         return
-    folder, trials, best = SWEEPS / sweep.name, best_first(study.ended), best_of(study.ended)
+    folder, trials, best = SWEEPS / sweep.name, tables.best_first(study.ended), tables.best_of(study.ended)
     _say_table([tables.trial_row(sweep, trial) for trial in trials[:MOST_SHOWN]])
     if len(trials) > MOST_SHOWN:
         say(f"... and {len(trials) - MOST_SHOWN} more in {folder / 'trials.csv'}")
     shares = ", ".join(f"{name} {share:.0%}" for name, share in tables.importance(sweep, study.ended).items())
     say(f"\nimportance: {shares or 'too few complete trials to say'}")
-    if groups := groups_of(sweep, study.ended):
+    if groups := tables.groups_of(sweep, study.ended):
         _say_table(tables.spread_rows(groups))
         _say_table(tables.difference_rows(groups))
         say("")
@@ -67,12 +66,12 @@ def show(sweep: Sweep, study: KeptStudy) -> None:
 
 def summary(sweep: Sweep, trials: Sequence[EndedTrial]) -> str:
     """`3 of 36 trials have ended, the best with 98.71 (trial 2)`."""
-    best = best_of(trials)
+    best = tables.best_of(trials)
     tail = f", the best with {best.valid_perplexity:.2f} (trial {best.number})" if best else ""
     return f"{len(trials)} of {sweep.trials} trials have ended{tail}"
 
 
-def _write_table(path: Path, rows: Sequence[Row]) -> Path:
+def _write_table(path: Path, rows: Sequence[tables.Row]) -> Path:
     with atomic_write(path) as file:
         writer = csv.DictWriter(file, rows[0] if rows else ["setting", "importance"], lineterminator="\n")
         writer.writeheader()
@@ -80,7 +79,7 @@ def _write_table(path: Path, rows: Sequence[Row]) -> Path:
     return path
 
 
-def _say_table(rows: Sequence[Row]) -> None:
+def _say_table(rows: Sequence[tables.Row]) -> None:
     """Print the first rows, if there are any, below a header, each column as wide as necessary."""
     if not rows:
         return
@@ -112,9 +111,9 @@ def _as_in_the_root(path: Path) -> str:
 def _write_recipe(sweep: Sweep, trial: EndedTrial, trials: int) -> Path:
     """A recipe with one model, which has the best settings: everything that differs from the recipes' base."""
     settings = sweep.settings(trial.picked)
-    base = parse_yaml(sweep.recipe_base, PARAMS)
+    base = parse_yaml(sweep.source.recipe_base, PARAMS)
     shared = parse_params(base).train.model_dump()
-    wanted = {section: sweep.params[section] for section in ("processes", "download", "preprocess", "report")}
+    wanted = {section: sweep.source.params[section] for section in ("processes", "download", "preprocess", "report")}
     document = differences(base, wanted) | {
         "train": differences(shared, settings.model_dump()),
         "models": {"best": {"cell": settings.cell}},
@@ -126,7 +125,7 @@ def _write_recipe(sweep: Sweep, trial: EndedTrial, trials: int) -> Path:
             f" perplexity {trial.valid_perplexity:.2f} after {counted(len(trial.history), 'epoch')}.\n\n"
         )
         round_trip().dump(in_layout(document), file)
-    lay_over(sweep.recipe_base, path)
+    lay_over(sweep.source.recipe_base, path)
     return path
 
 

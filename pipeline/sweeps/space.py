@@ -4,7 +4,7 @@ A place in a space is a setting's dotted name or, within a bundle, the way there
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice, product
 from typing import Any
@@ -51,9 +51,6 @@ class Range(Strict):
             return trial.suggest_int(place, self.low, self.high, log=self.log)
         return trial.suggest_float(place, self.low, self.high, log=self.log)
 
-    def plain(self) -> dict[str, Any]:
-        return self.model_dump()
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -64,26 +61,20 @@ class Choice:
     def suggest(self, trial: BaseTrial, place: str) -> Scalar:
         return trial.suggest_categorical(place, self.values)
 
-    def plain(self) -> Sequence[Scalar]:
-        return self.values
-
 
 @dataclass(frozen=True)
 class OneOf:
     """One of several named bundles of settings."""
 
-    bundles: Mapping[str, "Space"]
+    one_of: Mapping[str, "Space"]
 
     @property
     def values(self) -> list[str]:
         """The names of its bundles."""
-        return list(self.bundles)
+        return list(self.one_of)
 
     def suggest(self, trial: BaseTrial, place: str) -> str:
         return trial.suggest_categorical(place, self.values)
-
-    def plain(self) -> dict[str, Any]:
-        return {"one_of": self.bundles}
 
 
 Searched = Range | Choice | OneOf
@@ -99,7 +90,7 @@ def walk(space: Space, picked: Picked | None = None, prefix: str = "") -> Iterat
         yield place, name, node
         if isinstance(node, OneOf):
             for bundle in node.values if picked is None else [picked[place]]:
-                yield from walk(node.bundles[bundle], picked, f"{place}.{bundle}.")
+                yield from walk(node.one_of[bundle], picked, f"{place}.{bundle}.")
 
 
 def draw(space: Space, trial: BaseTrial) -> dict[str, Any]:
@@ -159,4 +150,4 @@ def size(space: Space) -> int:
 
 def _bundle(node: Searched, value: Any) -> Space:
     """The settings in a bundle, which are not those of any other value."""
-    return node.bundles[value] if isinstance(node, OneOf) else {}
+    return node.one_of[value] if isinstance(node, OneOf) else {}

@@ -17,13 +17,14 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import URL, Engine, create_engine, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from pipeline.artifacts.trials import EndedTrial, study_path
+from pipeline.artifacts.trials import EndedTrial, KeptStudy, study_path
+from pipeline.corpus.ids import Corpus
 from pipeline.project.console import UserError
 from pipeline.project.files import project_root
 from pipeline.project.locks import Lock
-from pipeline.sweeps.kept import as_ended, as_frozen, number_of
+from pipeline.settings.schema import CorpusSizes
 from pipeline.sweeps.sweep import Sweep
-from pipeline.sweeps.trial import Trial
+from pipeline.sweeps.trial import Trial, as_ended, as_frozen, number_of
 
 PATIENCE = {"sqlite": {"timeout": 60}, "postgresql": {"connect_timeout": 10}}  # seconds
 LOCK_KEY = 1409_2329  # any number does
@@ -31,6 +32,27 @@ DRIVER_REMEDY = "pip install -r requirements-stores.txt -c constraints.txt"
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=ExperimentalWarning)
+
+
+def identity(sweep: Sweep, kept: KeptStudy | None, corpus: Corpus | None) -> KeptStudy:
+    """This sweep's study on the given corpus or, without one, on the kept study's corpus; no trials included.
+
+    Raises UserError if a study is kept that this one does not continue.
+    """
+    if corpus:
+        sizes = {f"{split}_tokens": len(ids) for split, ids in corpus.splits().items()}
+        data, of = corpus.fingerprint, CorpusSizes(**sizes, vocabulary_size=len(corpus.vocabulary))
+    else:
+        assert kept
+        data, of = kept.data_sha256, kept.corpus
+    name = sweep.study_name(data)
+    if kept and kept.ended and kept.name not in (name, *sweep.earlier_names(data)):
+        path = study_path(sweep.name)
+        raise UserError(
+            f"{path} is of another study than {sweep.path}, {kept.name}: bring back its settings or its corpus, or move"
+            f" {path.parent} away to start anew"
+        )
+    return KeptStudy(name=name, data_sha256=data, corpus=of, trials=sweep.trials)
 
 
 class Study:
@@ -99,7 +121,8 @@ class Study:
             study = self._load()
             optuna.storages.fail_stale_trials(study)
             self._enqueue_missing(study)
-            waiting = {number: t for number, t in _alive(study).items() if t.state == TrialState.WAITING}
+            alive = _alive(study.get_trials(deepcopy=False))
+            waiting = {number: t for number, t in alive.items() if t.state == TrialState.WAITING}
             number = min(waiting, default=self.sweep.trials + 1)
             if number > self.sweep.trials:
                 return None
@@ -125,7 +148,7 @@ class Study:
         with self.alone():
             study = self._load()
             optuna.storages.fail_stale_trials(study)
-            known = _alive(study)
+            known = _alive(study.get_trials(deepcopy=False))
             missing = [t for t in ended if t.number not in known or known[t.number].state == TrialState.WAITING]
             for trial in missing:
                 if waiting := known.get(trial.number):
@@ -150,16 +173,15 @@ class Study:
     def _enqueue_missing(self, study: optuna.Study) -> None:
         """A trial for each number of the budget; for one that failed, with the values that had been picked for it."""
         trials = study.get_trials(deepcopy=False)
-        alive = {number_of(trial) for trial in trials if trial.state != TrialState.FAIL}
+        alive = _alive(trials)
         picked = {number_of(trial): trial.params for trial in trials} | dict(enumerate(self.sweep.grid, start=1))
         for number in range(1, self.sweep.trials + 1):
             if number not in alive:
                 study.enqueue_trial(picked.get(number, {}), user_attrs={"trial": number})
 
 
-def _alive(study: optuna.Study) -> dict[int, FrozenTrial]:
-    """The trials that are waiting, running or ended, by their numbers."""
-    trials = study.get_trials(deepcopy=False)
+def _alive(trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
+    """Those that are waiting, running or ended, by their numbers."""
     return {number_of(trial): trial for trial in trials if trial.state != TrialState.FAIL}
 
 

@@ -14,9 +14,9 @@ from pydantic import Field, StringConstraints
 
 from pipeline.lm.settings import Count, Settings, Strict
 from pipeline.settings.mistakes import validate
-from pipeline.settings.overlay import flattened, overlay
+from pipeline.settings.overlay import flattened, nested, overlay
 from pipeline.settings.schema import ModelName, ModelSettings
-from pipeline.sweeps.space import Choice, OneOf, Picked, Scalar, Space, combinations, overrides, searched, walk
+from pipeline.sweeps.space import Choice, OneOf, Picked, Space, combinations, overrides, searched, walk
 
 MOST_TRIALS = 100_000  # each of them waits in the database from the start
 
@@ -82,20 +82,34 @@ class Combination(Strict):
 
 
 @dataclass(frozen=True)
+class Source:
+    """The model that a sweep starts from.
+
+    base: its settings
+    params: the params file that has it, as a document; for a recipe, the complete file it results in
+    recipe_base: the text of the params.yaml that recipes are laid over
+    """
+
+    base: Settings
+    params: Mapping[str, Any]
+    recipe_base: str
+
+    def overlaid(self, space: Space, picked: Picked, path: Path) -> Settings:
+        """Its settings, what is picked from a space laid over them. Raises UserError, which names the sweep's file."""
+        document = overlay(self.base.model_dump(), nested(overrides(space, picked)))
+        return validate(Combination, {"settings": document}, path).settings
+
+
+@dataclass(frozen=True)
 class Sweep:
     """A sweep, checked: every combination of its space's ends and choices is a model that can be trained.
 
-    base: the settings of the model it starts from
-    params: the params file that has this model, as a document; for a recipe, the complete file it results in
-    recipe_base: the text of the params.yaml that recipes are laid over
     trials: how many to run in total
     """
 
     path: Path
     file: SweepFile
-    params: Mapping[str, Any]
-    recipe_base: str
-    base: Settings
+    source: Source
     space: Space
     trials: int
 
@@ -114,7 +128,7 @@ class Sweep:
 
     def settings(self, picked: Picked) -> Settings:
         """Raises UserError if what is picked from the space is not valid together."""
-        return settings_of(self.base, self.space, picked, self.path)
+        return self.source.overlaid(self.space, picked, self.path)
 
     def corners(self) -> Iterator[Settings]:
         """The settings of the combinations of ends and choices."""
@@ -145,14 +159,14 @@ class Sweep:
         It does not depend on the number of trials: more may be requested later. See also `earlier_names`.
         """
         definition = [
-            self.base.essentials(),
+            self.source.base.essentials(),
             self.space,
             self.file.sampler.model_dump(),
             self.file.pruner and self.file.pruner.model_dump(),
             corpus_fingerprint,
             *(["evaluate"] if self.file.evaluate else []),
         ]
-        text = json.dumps(definition, default=lambda node: node.plain())
+        text = json.dumps(definition, default=lambda node: node.values if isinstance(node, Choice) else vars(node))
         return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def earlier_names(self, corpus_fingerprint: str) -> Iterator[str]:
@@ -162,26 +176,6 @@ class Sweep:
             for number in range(2, len(seeds.values)):
                 space = {**self.space, "seed": Choice(seeds.values[:number])}
                 yield replace(self, space=space).study_name(corpus_fingerprint)
-
-
-def settings_of(base: Settings, space: Space, picked: Picked, path: Path) -> Settings:
-    """What is picked from a space, laid over a model's settings. Raises UserError, which names the sweep's file."""
-    document = overlay(base.model_dump(), _nested(overrides(space, picked)))
-    return validate(Combination, {"settings": document}, path).settings
-
-
-def _nested(flat: Mapping[str, Scalar]) -> dict[str, Any]:
-    """`{"optimizer.name": "sgd"}` as `{"optimizer": {"name": "sgd"}}`."""
-    nested: dict[str, Any] = {}
-    for name, value in flat.items():
-        *groups, key = name.split(".")
-        inner = nested
-        for group in groups:
-            if not isinstance(inner.get(group), dict):
-                inner[group] = {}
-            inner = inner[group]
-        inner[key] = value
-    return nested
 
 
 def in_words(tried: Mapping[str, Any]) -> str:

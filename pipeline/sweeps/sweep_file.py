@@ -10,40 +10,18 @@ Its section `settings` is the space. Settings are named as in a params file, dot
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pipeline.lm.settings import Settings
 from pipeline.project.console import UserError
-from pipeline.settings.mistakes import NEXT_LINE, refuse, shown, validate
+from pipeline.settings.mistakes import Complaints, shown, validate
 from pipeline.settings.params import parse_params, parse_yaml, read_yaml
 from pipeline.settings.recipes import laid_over, read_base
 from pipeline.settings.schema import LONGEST_NAME, NAME
 from pipeline.sweeps.space import Choice, Node, OneOf, Range, Scalar, Space, combinations, searched, size, walk
-from pipeline.sweeps.sweep import MOST_TRIALS, Grid, Sweep, SweepFile, settings_of
-
-T = TypeVar("T")
-
-
-class Complaints:
-    """Collects the mistakes that several checks find, each once."""
-
-    def __init__(self) -> None:
-        self._lines: dict[str, None] = {}
-
-    def of(self, check: Callable[[], T]) -> T | None:
-        """The check's result; if it raises UserError, the mistake is noted and the result is None."""
-        try:
-            return check()
-        except UserError as error:
-            self._lines |= dict.fromkeys(str(error).split(NEXT_LINE))
-            return None
-
-    def raise_all(self) -> None:
-        """Raise UserError, a line for each mistake, if there are any."""
-        refuse(list(self._lines))
+from pipeline.sweeps.sweep import MOST_TRIALS, Grid, Source, Sweep, SweepFile
 
 
 def load_sweep(path: Path) -> Sweep:
@@ -51,21 +29,20 @@ def load_sweep(path: Path) -> Sweep:
     if not re.fullmatch(NAME, path.stem) or len(path.stem) > LONGEST_NAME:  # it becomes a recipe's, in the end
         letters = f"small letters, digits and underscores, {LONGEST_NAME} at most"
         raise UserError(f"{shown(path.name)}: a sweep goes by its file's name, which is of {letters}: rename the file")
-    document, recipe_base = read_yaml(path), read_base()
+    document = read_yaml(path)
     if not isinstance(document, dict):
         raise UserError(f"{path}: expected {', '.join(SweepFile.model_fields)}")
     complaints = Complaints()
     file = complaints.of(lambda: validate(SweepFile, document, path))
     space = complaints.of(lambda: _read_space(document, path))
-    source = complaints.of(lambda: _read_source(document, path, recipe_base))
+    source = complaints.of(lambda: _read_source(document, path))
     trials = complaints.of(lambda: _count_trials(file, space, path)) if file and space else None
     if space and source:
         for picked in combinations(space):
-            complaints.of(partial(settings_of, source[1], space, picked, path))
+            complaints.of(partial(source.overlaid, space, picked, path))
     complaints.raise_all()
-    assert file and space and source and trials  # noqa: PT018
-    params, base = source
-    return Sweep(path, file, params, recipe_base, base, space, trials)
+    assert file and space and source and trials  # noqa: PT018 (or there was a mistake)
+    return Sweep(path, file, source, space, trials)
 
 
 def _read_space(document: Mapping[str, Any], path: Path) -> Space | None:
@@ -78,20 +55,19 @@ def _read_space(document: Mapping[str, Any], path: Path) -> Space | None:
     return space
 
 
-def _read_source(
-    document: Mapping[str, Any], path: Path, recipe_base: str
-) -> tuple[Mapping[str, Any], Settings] | None:
-    """The params file as a document, and the model in it; None if the file names none, which `SweepFile` tells."""
+def _read_source(document: Mapping[str, Any], path: Path) -> Source | None:
+    """None if the file names no params file or no model, which `SweepFile` tells."""
     params, model = document.get("params"), document.get("model")
     if not isinstance(params, str) or not params or not isinstance(model, str):
         return None
-    source = parse_yaml(laid_over(Path(params), recipe_base), Path(params))
-    models = parse_params(source, Path(params)).models
+    recipe_base = read_base()
+    complete = parse_yaml(laid_over(Path(params), recipe_base), Path(params))
+    models = parse_params(complete, Path(params)).models
     if model not in models:
         raise UserError(f"{path}: model = {shown(model)}: {params} has {', '.join(models)}")
     if models[model].teachers:
         raise UserError(f"{path}: model = {shown(model)}: one that has teachers cannot be in a sweep: choose another")
-    return source, models[model]
+    return Source(models[model], complete, recipe_base)
 
 
 def _count_trials(file: SweepFile, space: Space, path: Path) -> int:

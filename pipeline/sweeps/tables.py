@@ -13,9 +13,9 @@ import optuna
 
 from pipeline.artifacts.trials import EndedTrial
 from pipeline.reporting.spread import Group, difference, grouped, spread
-from pipeline.sweeps.kept import as_frozen
 from pipeline.sweeps.space import Searched
 from pipeline.sweeps.sweep import Sweep
+from pipeline.sweeps.trial import as_frozen
 
 FEWEST_FOR_IMPORTANCE = 8  # complete trials
 MOST_COMPARED = 10  # groups, the best by validation perplexity

@@ -5,6 +5,7 @@ trial to every retry.
 """
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
@@ -14,19 +15,17 @@ from typing import Any, Self
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.trial import TrialState
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline.artifacts.trials import State
+from pipeline.artifacts.trials import EndedTrial, State
 from pipeline.lm.record import EpochRecord
 from pipeline.sweeps.space import Picked, Space, draw
+from pipeline.sweeps.sweep import Sweep
 
 
 class TakenOverError(Exception):
-    """Another worker has taken over a trial."""
-
-    def __init__(self) -> None:
-        super().__init__("taken over by another worker, for this one had been silent for too long")
+    """Another worker has taken over a trial, for this one had been silent for too long."""
 
 
 @contextmanager
@@ -51,7 +50,7 @@ class Trial:
         alone: Callable[[], AbstractContextManager[Any]],
     ) -> None:
         """alone: as `Study.alone`."""
-        self.number: int = trial.user_attrs["trial"]
+        self.number = number_of(trial)
         self._trial = trial
         self._space = space
         self._storage = storage
@@ -92,12 +91,11 @@ class Trial:
         self, state: State, history: Sequence[EpochRecord], failure: str = "", test_perplexity: float | None = None
     ) -> None:
         """Record the trial as complete, pruned or diverged, for good. Raises TakenOverError."""
-        for name, value in {"failure": failure, "test_perplexity": test_perplexity}.items():
-            if value:
-                self._trial.set_user_attr(name, value)
+        self._trial.set_user_attr("failure", failure)
+        self._trial.set_user_attr("test_perplexity", test_perplexity)
         complete = state == "complete"
-        value = min(record.valid_perplexity for record in history) if complete else None
-        if self._tell(TrialState.COMPLETE if complete else TrialState.PRUNED, value) == TrialState.FAIL:
+        lowest = min(record.valid_perplexity for record in history) if complete else None
+        if self._tell(TrialState.COMPLETE if complete else TrialState.PRUNED, lowest) == TrialState.FAIL:
             raise TakenOverError
 
     def _tell(self, state: TrialState, value: float | None = None) -> TrialState:
@@ -109,3 +107,44 @@ class Trial:
         while not self._left.wait(self._storage.get_heartbeat_interval()):
             with suppress(SQLAlchemyError, StorageInternalError):  # the database may be back at the next beat
                 self._storage.record_heartbeat(self._trial._trial_id)
+
+
+def number_of(trial: FrozenTrial | optuna.Trial) -> int:
+    return int(trial.user_attrs["trial"])
+
+
+def as_ended(trial: FrozenTrial, sweep: Sweep) -> EndedTrial:
+    """A trial that has ended, in our form."""
+    failure = trial.user_attrs.get("failure", "")
+    state: State = "diverged" if failure else "complete" if trial.state == TrialState.COMPLETE else "pruned"
+    return EndedTrial(
+        number=number_of(trial),
+        state=state,
+        group=sweep.group_name(trial.params),
+        picked=trial.params,
+        settings=sweep.settings(trial.params),
+        history=[EpochRecord(**record) for record in trial.user_attrs.get("history", [])],
+        failure=failure,
+        test_perplexity=trial.user_attrs.get("test_perplexity"),
+    )
+
+
+def as_frozen(trial: EndedTrial, sweep: Sweep) -> FrozenTrial:
+    """A trial that has ended, in Optuna's form. Raises ValueError if it was not picked from the sweep's space."""
+    fixed = FixedTrial(trial.picked)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # of what `create_trial` refuses
+        draw(sweep.space, fixed)
+    complete = trial.state == "complete"
+    return optuna.trial.create_trial(
+        state=TrialState.COMPLETE if complete else TrialState.PRUNED,
+        value=trial.valid_perplexity if complete else None,
+        params=trial.picked,
+        distributions=fixed.distributions,
+        user_attrs={
+            "trial": trial.number,
+            "history": [asdict(record) for record in trial.history],
+            "failure": trial.failure,
+            "test_perplexity": trial.test_perplexity,
+        },
+        intermediate_values={record.epoch: record.valid_perplexity for record in trial.history},
+    )
