@@ -44,13 +44,13 @@ def work(study: Study, corpus: Corpus, kept: KeptStudy) -> None:
     """Run trials until none is left, neither waiting nor being run by another worker. Raises UserError."""
     if study.is_finished():
         return
-    sweep = study.sweep
+    sweep, base = study.sweep, study.sweep.source.base
     set_up_process()
     for settings in sweep.corners():  # find out now, and not in some trial, what the machine lacks
         check_runs_here(settings)
         check_fits(settings, len(corpus.train), len(corpus.vocabulary))
-    device = choose_device(sweep.source.base.device)
-    say(describe(sweep.source.base, device, choose_precision(sweep.source.base.precision, device)))
+    device = choose_device(base.device)
+    say(describe(base, device, choose_precision(base.precision, device)))
     with study.alone():
         parent = open_sweep(study.name, sweep.name)
     waiting = False

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, closing
@@ -24,6 +25,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.trial import FixedTrial
+from optuna.trial import Trial as OptunaTrial
 from ruamel.yaml import YAML
 
 from pipeline import sweep as command
@@ -80,6 +82,10 @@ def write_sweep(folder: Path = Path(), name: str = "small", **changes: Any) -> P
         document = {name: value for name, value in (SWEEP | changes).items() if value is not None}
         YAML(typ="safe", pure=True).dump(document, file)
     return path
+
+
+def write_grid(**settings: Any) -> Path:
+    return write_sweep(sampler=GRID, trials=None, pruner=None, settings=settings)
 
 
 @pytest.fixture
@@ -225,8 +231,7 @@ CELL = {"one_of": {"gru": {"cell": "gru"}, "lstm": {"cell": "lstm", "learning_ra
 
 
 def test_a_grid_is_of_every_combination_once_and_the_seed_varies_slowest(params: None) -> None:
-    settings = {"bptt": [10, 20], "cell": CELL, "seed": [1, 2, 3], "epochs": 1}
-    sweep = load_sweep(write_sweep(sampler=GRID, trials=None, settings=settings))
+    sweep = load_sweep(write_grid(bptt=[10, 20], cell=CELL, seed=[1, 2, 3], epochs=1))
     tried = list(map(sweep.tried, sweep.grid))
     assert sweep.trials == len({*map(str, tried)}) == 2 * 3 * 3
     assert [values["seed"] for values in tried] == [1] * 6 + [2] * 6 + [3] * 6
@@ -240,9 +245,7 @@ def test_a_grid_is_of_every_combination_once_and_the_seed_varies_slowest(params:
     study = Study(sweep, "small")
     with pytest.raises(KeyboardInterrupt), claim(study):
         raise KeyboardInterrupt  # before it has picked anything
-    while trial := study.claim():
-        finish(trial, [100.0])
-    assert [sweep.tried(trial.picked) for trial in study.ended()] == tried
+    assert [sweep.tried(trial.picked) for trial in finished(study)] == tried
 
 
 def test_the_ends_of_a_space_are_all_its_combinations(sweep: Sweep) -> None:
@@ -305,6 +308,13 @@ def finish(trial: Trial, valid: list[float], state: State = "complete", **detail
         pruned = bool(valid) and trial.report(history(valid))
         trial.end(state, history(valid), **details)
     return pruned
+
+
+def finished(study: Study) -> list[EndedTrial]:
+    """All its trials, after those that were left have been completed."""
+    while trial := study.claim():
+        finish(trial, [100.0])
+    return study.ended()
 
 
 def claim(study: Study) -> Trial:
@@ -376,6 +386,20 @@ def test_an_interrupted_trial_is_the_next_one_and_tries_the_same(
     assert study.claim() is None
 
 
+def test_a_trial_that_is_interrupted_while_it_is_picked_tries_what_it_would_have(
+    study: Study, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def be_interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    expected = claim(Study(sweep, "undisturbed")).picked
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(OptunaTrial, "suggest_float", be_interrupted)
+        with pytest.raises(KeyboardInterrupt), claim(study) as trial:
+            assert trial.picked
+    assert claim(study).picked == expected
+
+
 def test_a_silent_workers_trial_is_taken_over_and_counts_once(params: None) -> None:
     sweep = load_sweep(write_sweep(trials=1, grace_seconds=60))
     silent, other = Study(sweep, "small"), Study(sweep, "small")
@@ -404,7 +428,7 @@ def test_a_heart_that_beats_keeps_a_trial(params: None) -> None:
         trial.end("complete", history([100.0]))
 
 
-def test_a_trial_worse_than_the_median_is_pruned_and_one_that_diverges_is_done_with(study: Study, sweep: Sweep) -> None:
+def test_a_trial_worse_than_the_median_is_pruned_and_one_that_diverges_is_done_with(study: Study) -> None:
     finish(claim(study), [100.0, 90.0])
     assert finish(claim(study), [101.0], "pruned")
     assert not finish(claim(study), [99.0], "diverged", failure="the loss is nan at step 3 of epoch 2")
@@ -474,25 +498,35 @@ def test_what_was_kept_of_another_study_is_left_alone(study: Study, sweep: Sweep
     assert "\n" not in str(fault.value)
 
 
-@pytest.mark.parametrize("picked", [{}, {"cell": "rnn"}])
-def test_what_this_sweep_could_not_have_picked_is_one_line(picked: dict, study: Study, sweep: Sweep) -> None:
+@pytest.mark.parametrize(
+    "altered",
+    [
+        lambda picked: {},
+        lambda picked: picked | {"cell": "rnn"},
+        lambda picked: picked | {"bptt": 20},
+        lambda picked: {place: 1e9 if "learning_rate" in place else value for place, value in picked.items()},
+    ],
+)
+def test_what_this_sweep_could_not_have_picked_is_one_line(
+    altered: Callable[[dict], dict], study: Study, sweep: Sweep
+) -> None:
     finish(claim(study), [100.0])
     (trial,) = study.ended()
-    altered = trial.model_copy(update={"picked": {**trial.picked, **picked} if picked else {}})
-    with pytest.raises(UserError, match=r"small/trials\.jsonl, trial 1: .*: restore the file with git"):
-        Study(sweep, "other").take_in([altered])
+    assert altered(trial.picked) != trial.picked
+    other = Study(sweep, "other")
+    with (
+        pytest.raises(UserError, match=r"small/trials\.jsonl, trial 1: .*: restore the file with git"),
+        warnings.catch_warnings(action="error", category=UserWarning),  # which would be a line of its own
+    ):
+        other.take_in([trial.model_copy(update={"picked": altered(trial.picked)})])
 
 
 def test_a_grid_goes_on_when_seeds_are_added_at_the_end_of_their_list(params: None) -> None:
     def of(*seeds: int) -> Sweep:
-        settings = {"dropout": [0.0, 0.1], "seed": list(seeds)}
-        return load_sweep(write_sweep(sampler=GRID, trials=None, settings=settings))
+        return load_sweep(write_grid(dropout=[0.0, 0.1], seed=list(seeds)))
 
     shorter = of(1, 2)
-    study = Study(shorter, "small")
-    while trial := study.claim():
-        finish(trial, [100.0])
-    before = kept(shorter, study.ended())
+    before = kept(shorter, finished(Study(shorter, "small")))
 
     longer = of(1, 2, 3)
     facts = identity(longer, before, None)
@@ -529,11 +563,8 @@ def test_a_sweeps_files_do_not_depend_on_how_it_was_named(study: Study, sweep: S
 
 
 def test_a_setting_that_has_the_name_of_a_column_gets_one_of_its_own(params: None) -> None:
-    sweep = load_sweep(write_sweep(pruner=None, sampler=GRID, trials=None, settings={"epochs": [2, 9]}))
-    study = Study(sweep, "small")
-    for _ in range(2):
-        finish(claim(study), [100.0])
-    write_files(sweep, kept(sweep, study.ended()))
+    sweep = load_sweep(write_grid(epochs=[2, 9]))
+    write_files(sweep, kept(sweep, finished(Study(sweep, "small"))))
     with Path("results/sweeps/small/trials.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["epochs"], row["settings.epochs"]) for row in rows] == [("1", "2"), ("1", "9")]

@@ -102,6 +102,11 @@ def draw(space: Space, trial: BaseTrial) -> dict[str, Any]:
     return picked
 
 
+def is_whole(space: Space, picked: Picked) -> bool:
+    """Whether something is picked for each place, and not only for the first ones."""
+    return all(place in picked for place, _, node in walk(space, picked) if isinstance(node, Searched))
+
+
 def overrides(space: Space, picked: Picked) -> dict[str, Scalar]:
     """The values of a space's settings by their dotted names."""
     return {

@@ -23,6 +23,7 @@ from pipeline.project.console import UserError
 from pipeline.project.files import project_root
 from pipeline.project.locks import Lock
 from pipeline.settings.schema import CorpusSizes
+from pipeline.sweeps.space import is_whole
 from pipeline.sweeps.sweep import Sweep
 from pipeline.sweeps.trial import Trial, as_ended, as_frozen, number_of
 
@@ -171,10 +172,14 @@ class Study:
         )
 
     def _enqueue_missing(self, study: optuna.Study) -> None:
-        """A trial for each number of the budget; for one that failed, with the values that had been picked for it."""
+        """A trial for each number of the budget; for one that failed, with the values that had been picked for it.
+
+        If it failed while they were being picked, all are picked again: the random numbers start anew.
+        """
         trials = study.get_trials(deepcopy=False)
         alive = _alive(trials)
-        picked = {number_of(trial): trial.params for trial in trials} | dict(enumerate(self.sweep.grid, start=1))
+        picked = {number_of(trial): trial.params for trial in trials if is_whole(self.sweep.space, trial.params)}
+        picked |= dict(enumerate(self.sweep.grid, start=1))
         for number in range(1, self.sweep.trials + 1):
             if number not in alive:
                 study.enqueue_trial(picked.get(number, {}), user_attrs={"trial": number})
