@@ -7,7 +7,7 @@ its trial.
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.artifacts.checkpoint import delete_checkpoint, delete_checkpoints, fingerprint
@@ -26,15 +26,13 @@ from pipeline.project.faults import explain
 from pipeline.project.files import PROCESSED
 from pipeline.project.hardware import describe
 from pipeline.project.memory import check_fits
-from pipeline.reporting.spread import grouped
 from pipeline.settings.params import load_params
-from pipeline.sweeps.groups import group_metrics
-from pipeline.sweeps.identity import identity
 from pipeline.sweeps.report import show, summary, write_files
-from pipeline.sweeps.study import Study
-from pipeline.sweeps.sweep_file import Sweep, load_sweep
+from pipeline.sweeps.study import Study, identity
+from pipeline.sweeps.sweep import in_words
+from pipeline.sweeps.sweep_file import load_sweep
+from pipeline.sweeps.tables import best_of, group_metrics, groups_of
 from pipeline.sweeps.trial import TakenOverError, Trial
-from pipeline.sweeps.words import group_name, in_words
 from pipeline.tracking.facts import RunFacts, shown
 from pipeline.tracking.live import live_run
 from pipeline.tracking.sweeps import REMEDY, EndedRun, close_sweep, open_sweep
@@ -42,16 +40,17 @@ from pipeline.tracking.sweeps import REMEDY, EndedRun, close_sweep, open_sweep
 SECONDS_BETWEEN_LOOKS = 2
 
 
-def work(sweep: Sweep, study: Study, corpus: Corpus, facts: KeptStudy) -> None:
+def work(study: Study, corpus: Corpus, kept: KeptStudy) -> None:
     """Run trials until none is left, neither waiting nor being run by another worker. Raises UserError."""
     if study.is_finished():
         return
+    sweep, base = study.sweep, study.sweep.source.base
     set_up_process()
     for settings in sweep.corners():  # find out now, and not in some trial, what the machine lacks
         check_runs_here(settings)
         check_fits(settings, len(corpus.train), len(corpus.vocabulary))
-    device = choose_device(sweep.base.device)
-    say(describe(sweep.base, device, choose_precision(sweep.base.precision, device)))
+    device = choose_device(base.device)
+    say(describe(base, device, choose_precision(base.precision, device)))
     with study.alone():
         parent = open_sweep(study.name, sweep.name)
     waiting = False
@@ -60,11 +59,11 @@ def work(sweep: Sweep, study: Study, corpus: Corpus, facts: KeptStudy) -> None:
             waiting = False
             try:
                 with trial:
-                    state = run_trial(trial, sweep, study, corpus, parent)
-                kept, _ = keep(sweep, study, facts)
+                    state = run_trial(trial, study, corpus, parent)
+                kept, _ = keep(study, kept)
                 say(f"trial {trial.number}/{sweep.trials}: {state}; {summary(sweep, kept.ended)}")
-            except TakenOverError as error:
-                say(f"trial {trial.number}: {error}")
+            except TakenOverError:
+                say(f"trial {trial.number}: taken over by another worker, for this one had been silent for too long")
         else:
             if not waiting:
                 say("no trial is left to start: waiting for those that other workers run (Ctrl-C loses nothing)")
@@ -72,35 +71,24 @@ def work(sweep: Sweep, study: Study, corpus: Corpus, facts: KeptStudy) -> None:
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def run_trial(trial: Trial, sweep: Sweep, study: Study, corpus: Corpus, parent: str | None) -> State:
+def run_trial(trial: Trial, study: Study, corpus: Corpus, parent: str | None) -> State:
     """Train one combination of settings until it is done, pruned or diverged. Raises TakenOverError, UserError."""
-    settings = sweep.settings(trial.pick)
-    title = f"trial {trial.number}/{sweep.trials}"
-    minutes = load_params().checkpoint_minutes
-    say(f"{title}: {in_words(sweep.tried(trial.pick))}")
-    name = f"{checkpoints_of(study)}-{trial.number}"
+    sweep, title = study.sweep, f"trial {trial.number}/{study.sweep.trials}"
+    settings, minutes = sweep.settings(trial.picked), load_params().checkpoint_minutes
+    say(f"{title}: {in_words(sweep.tried(trial.picked))}")
     # A worker that was presumed dead may only have been silent, as in a suspended machine, and still have the trial.
-    with resumable(name, settings, corpus, minutes, waiting=title) as training:
-        history, steps = training.history, settings.epochs * len(training.train)
+    with resumable(f"{checkpoints_of(study)}-{trial.number}", settings, corpus, minutes, waiting=title) as training:
         if place := training.place():
             say(f"{title}: going on after {place}")
-        facts = run_facts(sweep, study, trial, settings, corpus, parent, training.circumstances())
-        with (
-            live_run(facts, history) as tracked,
-            progress(steps, title, "step", initial=training.steps_taken) as bar,
-        ):
-            failure, test = "", None
+        history, test = training.history, None
+        tags = training.circumstances() | ({"mlflow.parentRunId": parent} if parent else {})
+        with live_run(run_facts(study, trial, settings, corpus, tags), history) as tracked:
             try:
-                while not (state := verdict(trial, training)):
-                    record = training.run_epoch(lambda: bar.update(training.steps_taken - bar.n))
-                    tracked.publish(history)
-                    say(f"{title}: epoch {record.epoch}/{settings.epochs}  valid {record.valid_perplexity:.6g}")
-            except DivergedError as error:
-                state, failure = "diverged", explain(error)
+                state, failure = train(trial, training, tracked.publish, title)
             except TakenOverError:
                 tracked.leave()
                 raise
-            if sweep.evaluate and state == "complete":
+            if sweep.file.evaluate and state == "complete":
                 test = test_perplexity(training, corpus)
                 say(f"{title}: test {test:.6g}")
             tracked.end(
@@ -114,10 +102,26 @@ def run_trial(trial: Trial, sweep: Sweep, study: Study, corpus: Corpus, parent: 
     return state
 
 
-def verdict(trial: Trial, training: Training) -> State | None:
-    """Report the epochs so far to the study; returns how the trial ends, if it does. Raises TakenOverError."""
-    worse = bool(training.history) and trial.report(training.history)
-    return "complete" if training.finished else "pruned" if worse else None
+def train(
+    trial: Trial, training: Training, publish: Callable[[Sequence[EpochRecord]], None], title: str
+) -> tuple[State, str]:
+    """Train until the trial ends; returns how, and why if it diverged. Raises TakenOverError.
+
+    publish: is given all epochs so far, after each of them
+    """
+    epochs = training.settings.epochs
+    steps = epochs * len(training.train)
+    pruned = bool(training.history) and trial.report(training.history)
+    try:
+        with progress(steps, title, "step", initial=training.steps_taken) as bar:
+            while not (training.finished or pruned):
+                record = training.run_epoch(lambda: bar.update(training.steps_taken - bar.n))
+                publish(training.history)
+                say(f"{title}: epoch {record.epoch}/{epochs}  valid {record.valid_perplexity:.6g}")
+                pruned = trial.report(training.history)
+    except DivergedError as error:
+        return "diverged", explain(error)
+    return "complete" if training.finished else "pruned", ""
 
 
 def test_perplexity(training: Training, corpus: Corpus) -> float:
@@ -131,18 +135,18 @@ def final_figures(history: Sequence[EpochRecord], test: float | None) -> dict[st
     return {"valid_perplexity": best_epoch(history).valid_perplexity, "test_perplexity": test} if test else {}
 
 
-def keep(sweep: Sweep, study: Study, facts: KeptStudy) -> tuple[KeptStudy, list[Path]]:
+def keep(study: Study, kept: KeptStudy) -> tuple[KeptStudy, list[Path]]:
     """Bring results/sweeps/NAME up to date; returns what it then has, and the files."""
     with study.alone():
-        kept = facts.model_copy(update={"ended": study.ended()})
-        return kept, write_files(sweep, kept)
+        kept = kept.model_copy(update={"ended": study.ended()})
+        return kept, write_files(study.sweep, kept)
 
 
-def close(sweep: Sweep, study: Study, corpus: Corpus, trials: Sequence[EndedTrial], files: Sequence[Path]) -> None:
+def close(study: Study, corpus: Corpus, trials: Sequence[EndedTrial], files: Sequence[Path]) -> None:
     """Bring MLflow up to date with a sweep that has ended, and delete what was kept for resuming it."""
     ended = [
         EndedRun(
-            run_facts(sweep, study, trial, trial.settings, corpus),
+            run_facts(study, trial, trial.settings, corpus, {}),
             trial.history,
             {"trial_state": trial.state},
             trial.failure,
@@ -151,12 +155,11 @@ def close(sweep: Sweep, study: Study, corpus: Corpus, trials: Sequence[EndedTria
         for trial in trials
         if trial.history
     ]
-    perplexities = [trial.valid_perplexity for trial in trials if trial.state == "complete"]
-    metrics = {shown("valid_perplexity"): min(perplexities)} if perplexities else {}
-    if sweep.over_seeds:
-        metrics |= group_metrics(grouped(trials))
+    metrics = group_metrics(groups_of(study.sweep, trials))
+    if best := best_of(trials):
+        metrics[shown("valid_perplexity")] = best.valid_perplexity
     with study.alone():
-        close_sweep(study.name, sweep.name, ended, files, metrics)
+        close_sweep(study.name, study.sweep.name, ended, files, metrics)
         delete_checkpoints(f"{checkpoints_of(study)}-")
 
 
@@ -166,30 +169,20 @@ def checkpoints_of(study: Study) -> str:
 
 
 def run_facts(
-    sweep: Sweep,
-    study: Study,
-    trial: Trial | EndedTrial,
-    settings: Settings,
-    corpus: Corpus,
-    parent: str | None = None,
-    circumstances: dict[str, str] | None = None,
+    study: Study, trial: Trial | EndedTrial, settings: Settings, corpus: Corpus, tags: Mapping[str, str]
 ) -> RunFacts:
     """What MLflow is told about a trial; two trials with equal settings remain two runs."""
-    number = trial.number
-    tags = {"recipe": sweep.name, "sweep": study.name, "trial": str(number)} | (circumstances or {})
+    sweep, number = study.sweep, trial.number
+    own_tags = {"recipe": sweep.name, "sweep": study.name, "trial": str(number)}
     if sweep.over_seeds:
-        tags["group"] = group_name(sweep, trial.pick)
-    if parent:
-        tags["mlflow.parentRunId"] = parent
-    identity = f"{fingerprint(settings, corpus.fingerprint)}-{study.name}-{number}"
-    name = f"{sweep.name}-{number:0{len(str(sweep.trials))}}"
+        own_tags["group"] = sweep.group_name(trial.picked)
     # Whichever worker has the trial uses this id: the study makes sure that only one has it at a time.
     return RunFacts(
-        name,
-        identity,
+        f"{sweep.name}-{number:0{len(str(sweep.trials))}}",
+        f"{fingerprint(settings, corpus.fingerprint)}-{study.name}-{number}",
         settings,
         corpus,
-        tags,
+        {**own_tags, **tags},
         REMEDY,
         training_id=f"{study.name}-{number}",
         corpus_name=load_params().preprocess.corpus,
@@ -210,23 +203,23 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="train nothing, only write the results so far")
     arguments = parser.parse_args()
     sweep = load_sweep(arguments.file)
-    kept = read_study(study_path(sweep.name))
-    corpus = None if arguments.report and kept and not PROCESSED.exists() else load_corpus()
-    facts = identity(sweep, kept, corpus)
-    study = Study(sweep, facts.name, arguments.storage)
+    before = read_study(study_path(sweep.name))
+    corpus = None if arguments.report and before and not PROCESSED.exists() else load_corpus()
+    kept = identity(sweep, before, corpus)
+    study = Study(sweep, kept.name, arguments.storage)
     with study.faults():
-        study.take_in(kept.ended if kept else [])
+        study.take_in(before.ended if before else [])
         say(f"{sweep.name}: {summary(sweep, study.ended())}; the study {study.name} in {study.place}")
         if corpus and not arguments.report:
             with naming(str(sweep.path)):
-                work(sweep, study, corpus, facts)
-        kept, files = keep(sweep, study, facts)
+                work(study, corpus, kept)
+        kept, files = keep(study, kept)
         show(sweep, kept)
         if not study.is_finished():
             to_come = counted(sweep.trials - len(kept.ended), "trial")
             say(f"{to_come} to come: python -m pipeline.sweep {arguments.file} goes on")
         elif corpus:
-            close(sweep, study, corpus, kept.ended, files)
+            close(study, corpus, kept.ended, files)
 
 
 if __name__ == "__main__":

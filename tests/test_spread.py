@@ -14,7 +14,7 @@ from pipeline.reporting.conclusions import judge
 from pipeline.reporting.seed_points import seed_points
 from pipeline.reporting.spread import Group, difference, grouped, spread
 from pipeline.settings.schema import CorpusSizes
-from pipeline.sweeps.groups import difference_rows, group_metrics, spread_rows
+from pipeline.sweeps.tables import difference_rows, group_metrics, spread_rows
 from tests.histories import history
 from tests.small import small_settings
 from tests.test_figures import texts

@@ -10,8 +10,9 @@ import sqlite3
 import subprocess
 import sys
 import time
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, closing
 from dataclasses import replace
 from pathlib import Path
@@ -23,24 +24,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from optuna.trial import FixedTrial
+from optuna.trial import Trial as OptunaTrial
 from ruamel.yaml import YAML
 
 from pipeline import sweep as command
-from pipeline.artifacts.trials import EndedTrial, KeptStudy, read_study, write_study
+from pipeline.artifacts.trials import EndedTrial, KeptStudy, State, read_study, write_study
 from pipeline.corpus.ids import Corpus, load_corpus
 from pipeline.demo import workspace_environment
 from pipeline.lm.training import Training
 from pipeline.project.console import UserError
+from pipeline.settings.mistakes import NEXT_LINE
 from pipeline.settings.overlay import flattened
 from pipeline.settings.params import parse_params, parse_yaml
 from pipeline.settings.recipes import lay_over
 from pipeline.settings.schema import CorpusSizes
-from pipeline.sweeps.ended import importance
-from pipeline.sweeps.identity import identity
 from pipeline.sweeps.report import write_files
-from pipeline.sweeps.space import MOST_COMBINATIONS, Choice, OneOf, Range, combinations, overrides
-from pipeline.sweeps.study import Study
-from pipeline.sweeps.sweep_file import Sampler, Sweep, load_sweep
+from pipeline.sweeps.space import MOST_COMBINATIONS, Range, combinations, draw, overrides
+from pipeline.sweeps.study import Study, identity
+from pipeline.sweeps.sweep import Sampler, Sweep
+from pipeline.sweeps.sweep_file import load_sweep
+from pipeline.sweeps.tables import importance
 from pipeline.sweeps.trial import TakenOverError, Trial
 from pipeline.tracking.sweeps import open_sweep
 from tests.histories import history
@@ -80,6 +84,10 @@ def write_sweep(folder: Path = Path(), name: str = "small", **changes: Any) -> P
     return path
 
 
+def write_grid(**settings: Any) -> Path:
+    return write_sweep(sampler=GRID, trials=None, pruner=None, settings=settings)
+
+
 @pytest.fixture
 def params() -> None:
     """The demo's params.yaml in the working folder."""
@@ -97,6 +105,15 @@ def study(sweep: Sweep) -> Study:
 
 
 # What a file may ask for
+
+
+def mistakes(**changes: Any) -> list[str]:
+    """What is told of a file, line by line, after the file's name."""
+    with pytest.raises(UserError) as fault:
+        load_sweep(write_sweep(**changes))
+    lines = str(fault.value).split(NEXT_LINE)
+    assert all(line.startswith("small.yaml: ") for line in lines)
+    return [line.removeprefix("small.yaml: ") for line in lines]
 
 
 @pytest.mark.parametrize(
@@ -154,17 +171,12 @@ def study(sweep: Sweep) -> Study:
     ],
 )
 def test_a_mistake_is_one_line_before_anything_is_trained(changes: dict, message: str, params: None) -> None:
-    with pytest.raises(UserError) as fault:
-        load_sweep(write_sweep(**changes))
-    line = next(line for line in str(fault.value).splitlines() if message in line)
-    assert line.removeprefix("error: ").startswith("small.yaml: ")
+    assert any(message in line for line in mistakes(**changes))
 
 
 def test_all_mistakes_of_a_file_are_told_at_once(params: None) -> None:
     update = {"one_of": {"one": {"learning_rate": [0.1]}, "other": {"bptt": {"low": 2, "high": 1}}}}
-    with pytest.raises(UserError) as fault:
-        load_sweep(write_sweep(model="lsmt", trials=0, grace_seconds=1, settings=SETTINGS | {"update": update}))
-    told = [line.removeprefix("error: ").removeprefix("small.yaml: ") for line in str(fault.value).splitlines()]
+    told = mistakes(model="lsmt", trials=0, grace_seconds=1, settings=SETTINGS | {"update": update})
     assert [line.split(" = ")[0] for line in told] == [
         "trials",
         "grace_seconds",
@@ -172,16 +184,14 @@ def test_all_mistakes_of_a_file_are_told_at_once(params: None) -> None:
         "settings.update.other.bptt.high",
         "model",
     ]
-    with pytest.raises(UserError) as fault:
-        load_sweep(write_sweep(trials=0, settings={"dropout": [0.1, 1.5], "epochs": [1, 0]}))
-    told = [line.removeprefix("error: ").removeprefix("small.yaml: ") for line in str(fault.value).splitlines()]
+    told = mistakes(trials=0, settings={"dropout": [0.1, 1.5], "epochs": [1, 0]})
     assert [line.split(":")[0] for line in told] == ["trials = 0", "settings.epochs = 0", "settings.dropout = 1.5"]
 
 
 def test_little_has_to_be_said(params: None) -> None:
     Path("little.yaml").write_text("{params: params.yaml, model: lstm, trials: 3, settings: {dropout: [0.1, 0.2]}}")
     sweep = load_sweep(Path("little.yaml"))
-    assert (sweep.sampler, sweep.pruner, sweep.grace_seconds) == (Sampler(name="tpe", seed=1), None, 120)
+    assert (sweep.file.sampler, sweep.file.pruner, sweep.file.grace_seconds) == (Sampler(name="tpe", seed=1), None, 120)
 
 
 def test_a_space_of_endless_combinations_is_checked_at_each_of_its_values(params: None) -> None:
@@ -221,9 +231,8 @@ CELL = {"one_of": {"gru": {"cell": "gru"}, "lstm": {"cell": "lstm", "learning_ra
 
 
 def test_a_grid_is_of_every_combination_once_and_the_seed_varies_slowest(params: None) -> None:
-    settings = {"bptt": [10, 20], "cell": CELL, "seed": [1, 2, 3], "epochs": 1}
-    sweep = load_sweep(write_sweep(sampler=GRID, trials=None, settings=settings))
-    tried = [sweep.tried(lambda place, _, picks=picks: picks[place]) for picks in sweep.grid]
+    sweep = load_sweep(write_grid(bptt=[10, 20], cell=CELL, seed=[1, 2, 3], epochs=1))
+    tried = list(map(sweep.tried, sweep.grid))
     assert sweep.trials == len({*map(str, tried)}) == 2 * 3 * 3
     assert [values["seed"] for values in tried] == [1] * 6 + [2] * 6 + [3] * 6
     assert [(values["cell"], values["learning_rate"]) for values in tried[:3]] == [
@@ -236,13 +245,11 @@ def test_a_grid_is_of_every_combination_once_and_the_seed_varies_slowest(params:
     study = Study(sweep, "small")
     with pytest.raises(KeyboardInterrupt), claim(study):
         raise KeyboardInterrupt  # before it has picked anything
-    while trial := study.claim():
-        finish(trial, sweep, [100.0])
-    assert [sweep.tried(trial.pick) for trial in study.ended()] == tried
+    assert [sweep.tried(trial.picked) for trial in finished(study)] == tried
 
 
 def test_the_ends_of_a_space_are_all_its_combinations(sweep: Sweep) -> None:
-    found = list(combinations(sweep.space))
+    found = [overrides(sweep.space, picked) for picked in combinations(sweep.space)]
     assert len(found) == 2 * (2 * 2 + 2)
     assert {flat["learning_rate"] for flat in found if flat["optimizer.name"] == "adamw"} == {0.001, 0.01}
 
@@ -255,27 +262,31 @@ def small_sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
         return load_sweep(write_sweep())
 
 
+class Drawn(FixedTrial):
+    """An Optuna trial with values from hypothesis."""
+
+    def __init__(self, data: st.DataObject) -> None:
+        super().__init__({})
+        self.data = data
+
+    def suggest_float(self, name: str, low: float, high: float, **_: object) -> float:
+        return self.data.draw(st.floats(low, high), name)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self.data.draw(st.sampled_from(choices), name)
+
+
 @given(data=st.data())
 def test_whatever_is_picked_is_a_model_with_that_and_nothing_else_changed(
     small_sweep: Sweep, data: st.DataObject
 ) -> None:
     sweep = small_sweep
-
-    def pick(place: str, node: Range | Choice | OneOf) -> Any:
-        match node:
-            case Range():
-                return data.draw(st.floats(node.low, node.high), place)
-            case Choice():
-                return data.draw(st.sampled_from(node.values), place)
-        return data.draw(st.sampled_from(list(node.bundles)), place)
-
-    picked: dict[str, Any] = {}
-    flat = overrides(sweep.space, lambda place, node: picked.setdefault(place, pick(place, node)))
-    settings = flattened(sweep.settings(lambda place, _: picked[place]))
-    changed = {name for name, value in settings.items() if flattened(sweep.base).get(name) != value}
+    picked = draw(sweep.space, Drawn(data))
+    flat, settings = overrides(sweep.space, picked), flattened(sweep.settings(picked))
+    changed = {name for name, value in settings.items() if flattened(sweep.source.base).get(name) != value}
     assert changed <= set(flat)
     assert all(settings[name] == value for name, value in flat.items())
-    tried = sweep.tried(lambda place, _: picked[place])
+    tried = sweep.tried(picked)
     assert tried["update"] == picked["update"]
     assert tried["learning_rate"] == picked[f"update.{picked['update']}.learning_rate"]
 
@@ -290,12 +301,20 @@ def test_an_edited_sweep_is_another_study_and_more_trials_are_the_same(params: N
 # The budget
 
 
-def finish(trial: Trial, sweep: Sweep, valid: list[float]) -> None:
-    """As a worker does, but for the training."""
+def finish(trial: Trial, valid: list[float], state: State = "complete", **details: Any) -> bool:
+    """As a worker does, but for the training; returns whether the trial was to be pruned."""
     with trial:
-        sweep.settings(trial.pick)
-        trial.report(history(valid))
-        trial.end("complete", history(valid))
+        assert trial.picked
+        pruned = bool(valid) and trial.report(history(valid))
+        trial.end(state, history(valid), **details)
+    return pruned
+
+
+def finished(study: Study) -> list[EndedTrial]:
+    """All its trials, after those that were left have been completed."""
+    while trial := study.claim():
+        finish(trial, [100.0])
+    return study.ended()
 
 
 def claim(study: Study) -> Trial:
@@ -325,7 +344,7 @@ def test_each_trial_of_the_budget_is_claimed_once(study: Study, sweep: Sweep) ->
     assert study.claim() is None
     assert not study.is_finished()
     for trial in trials:
-        finish(trial, sweep, [100.0 - trial.number, 200.0])
+        finish(trial, [100.0 - trial.number, 200.0])
     assert [(trial.state, trial.valid_perplexity) for trial in other.ended()] == [
         ("complete", 99.0),
         ("complete", 98.0),
@@ -342,8 +361,8 @@ def test_what_a_trial_tries_does_not_depend_on_the_worker(sweep: Sweep) -> None:
     first, second = Study(sweep, "one"), Study(sweep, "two")
     claim(second)
     skipped = claim(first), claim(first)
-    assert sweep.settings(skipped[1].pick) == sweep.settings(claim(second).pick)
-    assert sweep.settings(skipped[0].pick) != sweep.settings(skipped[1].pick)
+    assert sweep.settings(skipped[1].picked) == sweep.settings(claim(second).picked)
+    assert sweep.settings(skipped[0].picked) != sweep.settings(skipped[1].picked)
 
 
 @pytest.mark.parametrize("reason", [KeyboardInterrupt, ZeroDivisionError])
@@ -354,7 +373,7 @@ def test_an_interrupted_trial_is_the_next_one_and_tries_the_same(
 
     def be_interrupted() -> None:
         with claim(study) as trial:
-            tried.append(sweep.settings(trial.pick))
+            tried.append(sweep.settings(trial.picked))
             trial.report(history([100.0]))
             raise reason
 
@@ -362,31 +381,45 @@ def test_an_interrupted_trial_is_the_next_one_and_tries_the_same(
         be_interrupted()
     again = claim(study)
     assert again.number == 1
-    assert sweep.settings(again.pick) == tried[0]
+    assert sweep.settings(again.picked) == tried[0]
     assert [claim(study).number for _ in range(3)] == [2, 3, 4]
     assert study.claim() is None
 
 
-def test_a_silent_workers_trial_is_taken_over_and_counts_once(sweep: Sweep) -> None:
-    sweep = replace(sweep, trials=1, grace_seconds=60)
+def test_a_trial_that_is_interrupted_while_it_is_picked_tries_what_it_would_have(
+    study: Study, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def be_interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    expected = claim(Study(sweep, "undisturbed")).picked
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(OptunaTrial, "suggest_float", be_interrupted)
+        with pytest.raises(KeyboardInterrupt), claim(study) as trial:
+            assert trial.picked
+    assert claim(study).picked == expected
+
+
+def test_a_silent_workers_trial_is_taken_over_and_counts_once(params: None) -> None:
+    sweep = load_sweep(write_sweep(trials=1, grace_seconds=60))
     silent, other = Study(sweep, "small"), Study(sweep, "small")
     trial = claim(silent)  # its heart never beats again, as a killed worker's does not
-    settings = sweep.settings(trial.pick)
+    settings = sweep.settings(trial.picked)
     assert other.claim() is None
     be_silent_since_long_ago()
     again = claim(other)
-    assert (again.number, sweep.settings(again.pick)) == (1, settings)
+    assert (again.number, sweep.settings(again.picked)) == (1, settings)
     for late in (lambda: trial.report(history([50.0])), lambda: trial.end("pruned", history([50.0]))):
         with pytest.raises(TakenOverError):
             late()
-    finish(again, sweep, [100.0])
+    finish(again, [100.0])
     with pytest.raises(TakenOverError):
         trial.end("complete", history([50.0]))
     assert [trial.valid_perplexity for trial in silent.ended()] == [100.0]
 
 
-def test_a_heart_that_beats_keeps_a_trial(sweep: Sweep) -> None:
-    sweep = replace(sweep, trials=1, grace_seconds=12)
+def test_a_heart_that_beats_keeps_a_trial(params: None) -> None:
+    sweep = load_sweep(write_sweep(trials=1, grace_seconds=12))
     with claim(Study(sweep, "small")) as trial:
         be_silent_since_long_ago()
         while heartbeat() == LONG_AGO:
@@ -395,19 +428,11 @@ def test_a_heart_that_beats_keeps_a_trial(sweep: Sweep) -> None:
         trial.end("complete", history([100.0]))
 
 
-def test_a_trial_worse_than_the_median_is_pruned_and_one_that_diverges_is_done_with(study: Study, sweep: Sweep) -> None:
-    finish(claim(study), sweep, [100.0, 90.0])
-    with claim(study) as worse:
-        sweep.settings(worse.pick)
-        assert worse.report(history([101.0]))
-        worse.end("pruned", history([101.0]))
-    with claim(study) as better:
-        sweep.settings(better.pick)
-        assert not better.report(history([99.0]))
-        better.end("diverged", history([99.0]), "the loss is nan at step 3 of epoch 2")
-    with claim(study) as at_once:
-        sweep.settings(at_once.pick)
-        at_once.end("diverged", [], "the loss is nan at step 3 of epoch 1")
+def test_a_trial_worse_than_the_median_is_pruned_and_one_that_diverges_is_done_with(study: Study) -> None:
+    finish(claim(study), [100.0, 90.0])
+    assert finish(claim(study), [101.0], "pruned")
+    assert not finish(claim(study), [99.0], "diverged", failure="the loss is nan at step 3 of epoch 2")
+    finish(claim(study), [], "diverged", failure="the loss is nan at step 3 of epoch 1")
     assert [(t.state, t.valid_perplexity, len(t.history)) for t in study.ended()] == [
         ("complete", 90.0, 2),
         ("pruned", 101.0, 1),
@@ -417,12 +442,12 @@ def test_a_trial_worse_than_the_median_is_pruned_and_one_that_diverges_is_done_w
     assert study.is_finished()
 
 
-def test_the_importance_is_of_what_made_the_difference(sweep: Sweep) -> None:
-    sweep = replace(sweep, trials=16, sampler=sweep.sampler.model_copy(update={"name": "random"}))
+def test_the_importance_is_of_what_made_the_difference(params: None) -> None:
+    sweep = load_sweep(write_sweep(trials=16, sampler={"name": "random", "seed": 1}))
     study = Study(sweep, "small")
     assert importance(sweep, study.ended()) == {}
     while trial := study.claim():
-        finish(trial, sweep, [100.0 if sweep.settings(trial.pick).cell == "lstm" else 50.0])
+        finish(trial, [100.0 if sweep.settings(trial.picked).cell == "lstm" else 50.0])
     shares = importance(sweep, study.ended())
     assert next(iter(shares)) == "cell"
     assert sum(shares.values()) == pytest.approx(1)
@@ -438,14 +463,9 @@ def kept(sweep: Sweep, ended: list[EndedTrial]) -> KeptStudy:
 
 
 def test_a_study_goes_on_elsewhere_from_what_was_kept(study: Study, sweep: Sweep) -> None:
-    finish(claim(study), sweep, [100.0, 90.0])
-    with claim(study) as diverged:
-        sweep.settings(diverged.pick)
-        diverged.end("diverged", [], "the loss is nan at step 3 of epoch 1")
-    with claim(study) as third:
-        sweep.settings(third.pick)
-        third.report(history([80.0]))
-        third.end("complete", history([80.0]), test_perplexity=79.0)
+    finish(claim(study), [100.0, 90.0])
+    finish(claim(study), [], "diverged", failure="the loss is nan at step 3 of epoch 1")
+    finish(claim(study), [80.0], test_perplexity=79.0)
     write_study(Path("trials.jsonl"), kept(sweep, study.ended()))
     read = read_study(Path("trials.jsonl"))
     assert read is not None
@@ -457,10 +477,10 @@ def test_a_study_goes_on_elsewhere_from_what_was_kept(study: Study, sweep: Sweep
         assert other.take_in(read.ended) == 0
         assert [trial.number for trial in other.ended()] == [2, 3]
         assert other.ended() == read.ended[1:]
-        sweep.settings(running.pick)
+        assert running.picked
         running.report(history([70.0]))
         running.end("complete", history([70.0]))
-    finish(claim(other), sweep, [60.0])
+    finish(claim(other), [60.0])
     assert [trial.valid_perplexity for trial in other.ended()] == [70.0, math.inf, 80.0, 60.0]
     assert other.claim() is None
     assert other.is_finished()
@@ -471,32 +491,42 @@ def test_what_was_kept_of_another_study_is_left_alone(study: Study, sweep: Sweep
     assert identity(sweep, mine, None) == mine
     edited = load_sweep(write_sweep(settings=SETTINGS | {"epochs": 3}))
     assert identity(edited, mine, None).name == edited.study_name("corpus")  # no trial has ended: nothing would be lost
-    finish(claim(study), sweep, [100.0])
+    finish(claim(study), [100.0])
     mine = kept(sweep, study.ended())
     with pytest.raises(UserError, match=r"trials\.jsonl is of another study than small\.yaml, small-") as fault:
         identity(edited, mine, None)
     assert "\n" not in str(fault.value)
 
 
-@pytest.mark.parametrize("picked", [{}, {"cell": "rnn"}])
-def test_what_this_sweep_could_not_have_picked_is_one_line(picked: dict, study: Study, sweep: Sweep) -> None:
-    finish(claim(study), sweep, [100.0])
+@pytest.mark.parametrize(
+    "altered",
+    [
+        lambda picked: {},
+        lambda picked: picked | {"cell": "rnn"},
+        lambda picked: picked | {"bptt": 20},
+        lambda picked: {place: 1e9 if "learning_rate" in place else value for place, value in picked.items()},
+    ],
+)
+def test_what_this_sweep_could_not_have_picked_is_one_line(
+    altered: Callable[[dict], dict], study: Study, sweep: Sweep
+) -> None:
+    finish(claim(study), [100.0])
     (trial,) = study.ended()
-    altered = trial.model_copy(update={"picked": {**trial.picked, **picked} if picked else {}})
-    with pytest.raises(UserError, match=r"small/trials\.jsonl, trial 1: .*: restore the file with git"):
-        Study(sweep, "other").take_in([altered])
+    assert altered(trial.picked) != trial.picked
+    other = Study(sweep, "other")
+    with (
+        pytest.raises(UserError, match=r"small/trials\.jsonl, trial 1: .*: restore the file with git"),
+        warnings.catch_warnings(action="error", category=UserWarning),  # which would be a line of its own
+    ):
+        other.take_in([trial.model_copy(update={"picked": altered(trial.picked)})])
 
 
 def test_a_grid_goes_on_when_seeds_are_added_at_the_end_of_their_list(params: None) -> None:
     def of(*seeds: int) -> Sweep:
-        settings = {"dropout": [0.0, 0.1], "seed": list(seeds)}
-        return load_sweep(write_sweep(sampler=GRID, trials=None, settings=settings))
+        return load_sweep(write_grid(dropout=[0.0, 0.1], seed=list(seeds)))
 
     shorter = of(1, 2)
-    study = Study(shorter, "small")
-    while trial := study.claim():
-        finish(trial, shorter, [100.0])
-    before = kept(shorter, study.ended())
+    before = kept(shorter, finished(Study(shorter, "small")))
 
     longer = of(1, 2, 3)
     facts = identity(longer, before, None)
@@ -524,7 +554,7 @@ def test_a_committed_study_gives_its_committed_files_to_the_byte(
 
 
 def test_a_sweeps_files_do_not_depend_on_how_it_was_named(study: Study, sweep: Sweep) -> None:
-    finish(claim(study), sweep, [100.0])
+    finish(claim(study), [100.0])
     contents = []
     for path in (Path("small.yaml"), Path("small.yaml").absolute()):
         files = write_files(load_sweep(path), kept(sweep, study.ended()))
@@ -533,11 +563,8 @@ def test_a_sweeps_files_do_not_depend_on_how_it_was_named(study: Study, sweep: S
 
 
 def test_a_setting_that_has_the_name_of_a_column_gets_one_of_its_own(params: None) -> None:
-    sweep = load_sweep(write_sweep(pruner=None, sampler=GRID, trials=None, settings={"epochs": [2, 9]}))
-    study = Study(sweep, "small")
-    for _ in range(2):
-        finish(claim(study), sweep, [100.0])
-    write_files(sweep, kept(sweep, study.ended()))
+    sweep = load_sweep(write_grid(epochs=[2, 9]))
+    write_files(sweep, kept(sweep, finished(Study(sweep, "small"))))
     with Path("results/sweeps/small/trials.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["epochs"], row["settings.epochs"]) for row in rows] == [("1", "2"), ("1", "9")]
@@ -758,7 +785,7 @@ def test_a_worker_whose_trial_was_taken_over_leaves_its_run_to_the_other(
     monkeypatch.setattr(Trial, "report", report_too_late)
     parent = open_sweep(study.name, sweep.name)
     with pytest.raises(TakenOverError), claim(study) as trial:
-        command.run_trial(trial, sweep, study, load_corpus(), parent)
+        command.run_trial(trial, study, load_corpus(), parent)
     (run,) = runs_of(folder)[1]
     assert (run.info.status, run.data.tags.get("failure")) == ("RUNNING", None)
 

@@ -42,9 +42,6 @@ class EndedTrial(Strict):
         """The lowest of its epochs; infinite if it did not finish any."""
         return min((record.valid_perplexity for record in self.history), default=math.inf)
 
-    def pick(self, place: str, node: object) -> Any:
-        return self.picked[place]
-
 
 class KeptStudy(Strict):
     """A study with the trials that have ended so far.

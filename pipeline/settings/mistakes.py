@@ -3,7 +3,7 @@
 import difflib
 import re
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -35,6 +35,7 @@ USUAL_NAMES = {  # elsewhere, and ours
 }
 
 S = TypeVar("S", bound=Strict)
+T = TypeVar("T")
 
 
 class _Shown(reprlib.Repr):
@@ -61,6 +62,25 @@ def refuse(lines: Sequence[str]) -> None:
     """Raise UserError with a line for each mistake, if there are any."""
     if lines:
         raise UserError(NEXT_LINE.join(islice(dict.fromkeys(lines), MOST_TOLD)))
+
+
+class Complaints:
+    """Collects the mistakes that several checks find, each once."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, None] = {}
+
+    def of(self, check: Callable[[], T]) -> T | None:
+        """The check's result; if it raises UserError, the mistake is noted and the result is None."""
+        try:
+            return check()
+        except UserError as error:
+            self._lines |= dict.fromkeys(str(error).split(NEXT_LINE))
+            return None
+
+    def raise_all(self) -> None:
+        """Raise UserError, a line for each mistake, if there are any."""
+        refuse(list(self._lines))
 
 
 def validate(schema: type[S], document: dict, path: Path, prefix: tuple[str, ...] = ()) -> S:

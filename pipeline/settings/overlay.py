@@ -46,3 +46,17 @@ def _flatten(settings: Mapping[str, Any]) -> dict[str, object]:
     for name, value in settings.items():
         flat |= {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
     return flat
+
+
+def nested(flat: Mapping[str, object]) -> dict[str, Any]:
+    """The inverse of `flattened`: `{"optimizer.name": "sgd"}` as `{"optimizer": {"name": "sgd"}}`."""
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *groups, key = name.split(".")
+        inner = nested
+        for group in groups:
+            if not isinstance(inner.get(group), dict):
+                inner[group] = {}
+            inner = inner[group]
+        inner[key] = value
+    return nested

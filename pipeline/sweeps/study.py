@@ -13,24 +13,47 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import URL, Engine, create_engine, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from pipeline.artifacts.trials import EndedTrial, study_path
+from pipeline.artifacts.trials import EndedTrial, KeptStudy, study_path
+from pipeline.corpus.ids import Corpus
 from pipeline.project.console import UserError
 from pipeline.project.files import project_root
 from pipeline.project.locks import Lock
-from pipeline.sweeps.ended import as_ended, as_frozen, number_of
-from pipeline.sweeps.sweep_file import Grid, Pruner, Sampler, Sweep
-from pipeline.sweeps.trial import Trial
+from pipeline.settings.schema import CorpusSizes
+from pipeline.sweeps.space import is_whole
+from pipeline.sweeps.sweep import Sweep
+from pipeline.sweeps.trial import Trial, as_ended, as_frozen, number_of
 
-SQLITE_PATIENCE_SECONDS = 60
+PATIENCE = {"sqlite": {"timeout": 60}, "postgresql": {"connect_timeout": 10}}  # seconds
 LOCK_KEY = 1409_2329  # any number does
 DRIVER_REMEDY = "pip install -r requirements-stores.txt -c constraints.txt"
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=ExperimentalWarning)
+
+
+def identity(sweep: Sweep, kept: KeptStudy | None, corpus: Corpus | None) -> KeptStudy:
+    """This sweep's study on the given corpus or, without one, on the kept study's corpus; no trials included.
+
+    Raises UserError if a study is kept that this one does not continue.
+    """
+    if corpus:
+        sizes = {f"{split}_tokens": len(ids) for split, ids in corpus.splits().items()}
+        data, of = corpus.fingerprint, CorpusSizes(**sizes, vocabulary_size=len(corpus.vocabulary))
+    else:
+        assert kept
+        data, of = kept.data_sha256, kept.corpus
+    name = sweep.study_name(data)
+    if kept and kept.ended and kept.name not in (name, *sweep.earlier_names(data)):
+        path = study_path(sweep.name)
+        raise UserError(
+            f"{path} is of another study than {sweep.path}, {kept.name}: bring back its settings or its corpus, or move"
+            f" {path.parent} away to start anew"
+        )
+    return KeptStudy(name=name, data_sha256=data, corpus=of, trials=sweep.trials)
 
 
 class Study:
@@ -59,9 +82,9 @@ class Study:
         try:
             return optuna.storages.RDBStorage(
                 self._url.render_as_string(hide_password=False),
-                {"connect_args": _connect_args(self._url), "pool_pre_ping": True},
-                heartbeat_interval=max(1, self.sweep.grace_seconds // 4),
-                grace_period=self.sweep.grace_seconds,
+                {"connect_args": PATIENCE[self._url.get_backend_name()], "pool_pre_ping": True},
+                heartbeat_interval=max(1, self.sweep.file.grace_seconds // 4),
+                grace_period=self.sweep.file.grace_seconds,
             )
         except RuntimeError:  # which Optuna raises for this alone
             raise UserError(
@@ -99,7 +122,8 @@ class Study:
             study = self._load()
             optuna.storages.fail_stale_trials(study)
             self._enqueue_missing(study)
-            waiting = {number_of(t): t for t in study.get_trials(deepcopy=False) if t.state == TrialState.WAITING}
+            alive = _alive(study.get_trials(deepcopy=False))
+            waiting = {number: t for number, t in alive.items() if t.state == TrialState.WAITING}
             number = min(waiting, default=self.sweep.trials + 1)
             if number > self.sweep.trials:
                 return None
@@ -109,7 +133,7 @@ class Study:
             # In this order: a trial that runs without a heartbeat would never be noticed to be silent.
             self.storage.record_heartbeat(trial_id)
             self.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-            return Trial(number, optuna.Trial(study, trial_id), self.storage, self.alone)
+            return Trial(optuna.Trial(study, trial_id), self.sweep.space, self.storage, self.alone)
 
     def ended(self) -> list[EndedTrial]:
         """All trials that have ended, in the order of their numbers."""
@@ -125,35 +149,45 @@ class Study:
         with self.alone():
             study = self._load()
             optuna.storages.fail_stale_trials(study)
-            here = {number_of(t): t for t in study.get_trials(deepcopy=False) if t.state != TrialState.FAIL}
-            missing = [t for t in ended if t.number not in here or here[t.number].state == TrialState.WAITING]
+            known = _alive(study.get_trials(deepcopy=False))
+            missing = [t for t in ended if t.number not in known or known[t.number].state == TrialState.WAITING]
             for trial in missing:
-                if trial.number in here:
-                    self.storage.set_trial_state_values(here[trial.number]._trial_id, TrialState.FAIL)
+                if waiting := known.get(trial.number):
+                    self.storage.set_trial_state_values(waiting._trial_id, TrialState.FAIL)
                 try:
                     study.add_trial(as_frozen(trial, self.sweep))
-                except (KeyError, ValueError):
+                except ValueError:
                     where = f"{study_path(self.sweep.name)}, trial {trial.number}"
                     raise UserError(f"{where}: not picked from this sweep's space: restore the file with git") from None
         return len(missing)
 
     def _load(self, number: int = 0) -> optuna.Study:
-        """The study as it is now. A trial's random numbers follow from its number, not from the worker that runs it."""
+        """The study as it is now, for the trial of that number."""
+        sampler, pruner = self.sweep.file.sampler.of_trial(number), self.sweep.file.pruner
         return optuna.load_study(
             study_name=self.name,
             storage=self.storage,
-            sampler=_sampler(self.sweep.sampler, number),
-            pruner=_pruner(self.sweep.pruner),
+            sampler=sampler,
+            pruner=pruner.of_study() if pruner else optuna.pruners.NopPruner(),
         )
 
     def _enqueue_missing(self, study: optuna.Study) -> None:
-        """A trial for each number of the budget; for one that failed, with the values that had been picked for it."""
+        """A trial for each number of the budget; for one that failed, with the values that had been picked for it.
+
+        If it failed while they were being picked, all are picked again: the random numbers start anew.
+        """
         trials = study.get_trials(deepcopy=False)
-        alive = {number_of(trial) for trial in trials if trial.state != TrialState.FAIL}
-        picked = {number_of(trial): trial.params for trial in trials} | dict(enumerate(self.sweep.grid, start=1))
+        alive = _alive(trials)
+        picked = {number_of(trial): trial.params for trial in trials if is_whole(self.sweep.space, trial.params)}
+        picked |= dict(enumerate(self.sweep.grid, start=1))
         for number in range(1, self.sweep.trials + 1):
             if number not in alive:
-                study.enqueue_trial(dict(picked.get(number, {})), user_attrs={"trial": number})
+                study.enqueue_trial(picked.get(number, {}), user_attrs={"trial": number})
+
+
+def _alive(trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
+    """Those that are waiting, running or ended, by their numbers."""
+    return {number_of(trial): trial for trial in trials if trial.state != TrialState.FAIL}
 
 
 @contextmanager
@@ -173,27 +207,8 @@ def _parse_url(storage: str | None) -> URL:
     except (ArgumentError, ValueError):
         raise UserError(f"--storage: not a database's URL: {expected}") from None
     backend = url.get_backend_name()
-    if backend not in ("sqlite", "postgresql") or not url.database:
+    if backend not in PATIENCE or not url.database:
         raise UserError(f"--storage: {expected}")
     if backend == "sqlite" and not Path(url.database).absolute().parent.is_dir():
         raise UserError(f"--storage: no folder {Path(url.database).parent}: make it first")
     return url
-
-
-def _connect_args(url: URL) -> dict[str, Any]:
-    return {"timeout": SQLITE_PATIENCE_SECONDS} if url.get_backend_name() == "sqlite" else {"connect_timeout": 10}
-
-
-def _sampler(sampler: Sampler | Grid, number: int) -> optuna.samplers.BaseSampler:
-    if isinstance(sampler, Grid):
-        return optuna.samplers.RandomSampler()  # never asked, because everything is picked when a trial is enqueued
-    seed = (sampler.seed * 1_000_003 + number) % 2**32
-    if sampler.name == "random":
-        return optuna.samplers.RandomSampler(seed)
-    return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
-
-
-def _pruner(pruner: Pruner | None) -> optuna.pruners.BasePruner:
-    if pruner is None:
-        return optuna.pruners.NopPruner()
-    return optuna.pruners.PercentilePruner(pruner.percentile, pruner.startup_trials, pruner.min_epochs)

@@ -5,27 +5,35 @@ trial to every retry.
 """
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.trial import TrialState
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline.artifacts.trials import State
+from pipeline.artifacts.trials import EndedTrial, State
 from pipeline.lm.record import EpochRecord
-from pipeline.sweeps.space import Choice, OneOf, Range
+from pipeline.sweeps.space import Picked, Space, draw
+from pipeline.sweeps.sweep import Sweep
 
 
 class TakenOverError(Exception):
-    """Another worker has taken over a trial."""
+    """Another worker has taken over a trial, for this one had been silent for too long."""
 
-    def __init__(self) -> None:
-        super().__init__("taken over by another worker, for this one had been silent for too long")
+
+@contextmanager
+def _taking_over_is_noticed() -> Iterator[None]:
+    try:
+        yield
+    except UpdateFinishedTrialError:
+        raise TakenOverError from None
 
 
 class Trial:
@@ -36,14 +44,15 @@ class Trial:
 
     def __init__(
         self,
-        number: int,
         trial: optuna.Trial,
+        space: Space,
         storage: optuna.storages.RDBStorage,
         alone: Callable[[], AbstractContextManager[Any]],
     ) -> None:
         """alone: as `Study.alone`."""
-        self.number = number
+        self.number = number_of(trial)
         self._trial = trial
+        self._space = space
         self._storage = storage
         self._alone = alone
         self._reported = 0
@@ -63,43 +72,30 @@ class Trial:
             with suppress(SQLAlchemyError, StorageInternalError):  # it waits again once its silence is noticed
                 self._tell(TrialState.FAIL)
 
-    def pick(self, place: str, node: Range | Choice | OneOf) -> Any:
-        """A value for a place in the space; for a trial that is run again, the same as before."""
-        match node:
-            case OneOf():
-                return self._trial.suggest_categorical(place, list(node.bundles))
-            case Choice():
-                return self._trial.suggest_categorical(place, node.values)
-            case Range() if node.whole:
-                return self._trial.suggest_int(place, int(node.low), int(node.high), log=node.log)
-        return self._trial.suggest_float(place, node.low, node.high, log=node.log)
+    @cached_property
+    def picked(self) -> Picked:
+        """What this trial tries of the space; for a trial that is run again, the same as before."""
+        return draw(self._space, self._trial)
 
+    @_taking_over_is_noticed()
     def report(self, history: Sequence[EpochRecord]) -> bool:
         """Report all epochs so far; returns whether the trial is to be pruned. Raises TakenOverError."""
-        with _taken_over_is_noticed():
-            for record in history[self._reported :]:
-                self._trial.report(record.valid_perplexity, record.epoch)
-            self._trial.set_user_attr("history", [asdict(record) for record in history])
+        for record in history[self._reported :]:
+            self._trial.report(record.valid_perplexity, record.epoch)
+        self._trial.set_user_attr("history", [asdict(record) for record in history])
         self._reported = len(history)
         return self._trial.should_prune()
 
+    @_taking_over_is_noticed()
     def end(
-        self,
-        state: State,
-        history: Sequence[EpochRecord],
-        failure: str = "",
-        test_perplexity: float | None = None,
+        self, state: State, history: Sequence[EpochRecord], failure: str = "", test_perplexity: float | None = None
     ) -> None:
         """Record the trial as complete, pruned or diverged, for good. Raises TakenOverError."""
-        for name, value in {"failure": failure, "test_perplexity": test_perplexity}.items():
-            if value:
-                with _taken_over_is_noticed():
-                    self._trial.set_user_attr(name, value)
-        if state == "complete":
-            told = self._tell(TrialState.COMPLETE, min(record.valid_perplexity for record in history))
-        else:
-            told = self._tell(TrialState.PRUNED)
-        if told == TrialState.FAIL:
+        self._trial.set_user_attr("failure", failure)
+        self._trial.set_user_attr("test_perplexity", test_perplexity)
+        complete = state == "complete"
+        lowest = min(record.valid_perplexity for record in history) if complete else None
+        if self._tell(TrialState.COMPLETE if complete else TrialState.PRUNED, lowest) == TrialState.FAIL:
             raise TakenOverError
 
     def _tell(self, state: TrialState, value: float | None = None) -> TrialState:
@@ -113,9 +109,42 @@ class Trial:
                 self._storage.record_heartbeat(self._trial._trial_id)
 
 
-@contextmanager
-def _taken_over_is_noticed() -> Iterator[None]:
-    try:
-        yield
-    except UpdateFinishedTrialError:
-        raise TakenOverError from None
+def number_of(trial: FrozenTrial | optuna.Trial) -> int:
+    return int(trial.user_attrs["trial"])
+
+
+def as_ended(trial: FrozenTrial, sweep: Sweep) -> EndedTrial:
+    """A trial that has ended, in our form."""
+    failure = trial.user_attrs.get("failure", "")
+    state: State = "diverged" if failure else "complete" if trial.state == TrialState.COMPLETE else "pruned"
+    return EndedTrial(
+        number=number_of(trial),
+        state=state,
+        group=sweep.group_name(trial.params),
+        picked=trial.params,
+        settings=sweep.settings(trial.params),
+        history=[EpochRecord(**record) for record in trial.user_attrs.get("history", [])],
+        failure=failure,
+        test_perplexity=trial.user_attrs.get("test_perplexity"),
+    )
+
+
+def as_frozen(trial: EndedTrial, sweep: Sweep) -> FrozenTrial:
+    """A trial that has ended, in Optuna's form. Raises ValueError if it was not picked from the sweep's space."""
+    fixed = FixedTrial(trial.picked)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # of what `create_trial` refuses
+        draw(sweep.space, fixed)
+    complete = trial.state == "complete"
+    return optuna.trial.create_trial(
+        state=TrialState.COMPLETE if complete else TrialState.PRUNED,
+        value=trial.valid_perplexity if complete else None,
+        params=trial.picked,
+        distributions=fixed.distributions,
+        user_attrs={
+            "trial": trial.number,
+            "history": [asdict(record) for record in trial.history],
+            "failure": trial.failure,
+            "test_perplexity": trial.test_perplexity,
+        },
+        intermediate_values={record.epoch: record.valid_perplexity for record in trial.history},
+    )
