@@ -3,6 +3,7 @@
 import concurrent.futures.thread
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 from pipeline.project.console import say
@@ -20,30 +21,19 @@ def within(work: Callable[[], T]) -> T:
 
     In that case it is left to a thread that ends with the process, since nothing in Python can end a thread.
     """
-    results: list[T] = []
-    errors: list[BaseException] = []
+    future: Future[T] = Future()
 
     def run() -> None:
         try:
-            results.append(work())
+            future.set_result(work())
         except BaseException as error:
-            errors.append(error)
+            future.set_exception(error)
 
-    thread = threading.Thread(target=run, name="mlflow, with a deadline", daemon=True)
-    thread.start()
-    silent = min(SECONDS_TO_WAIT_IN_SILENCE, DEADLINE_SECONDS)
-    thread.join(silent)
-    if thread.is_alive() and silent < DEADLINE_SECONDS and not locate().database:
+    threading.Thread(target=run, name="mlflow, with a deadline", daemon=True).start()
+    if wait([future], SECONDS_TO_WAIT_IN_SILENCE).not_done and not locate().database:
         say(f"waiting for {locate().name}, for {DEADLINE_SECONDS:g} seconds at most")
-    thread.join(DEADLINE_SECONDS - silent)
-    if thread.is_alive():
-        threading._register_atexit(_let_go_of_pools)  # type: ignore[attr-defined]
+    if wait([future], DEADLINE_SECONDS - SECONDS_TO_WAIT_IN_SILENCE).not_done:
+        # Python would wait at exit for the thread pools in which MLflow sends files.
+        threading._register_atexit(concurrent.futures.thread._threads_queues.clear)  # type: ignore[attr-defined]
         raise StoreError(f"{locate().name} did not take all in {DEADLINE_SECONDS:g} seconds")
-    if errors:
-        raise errors[0]
-    return results[0]
-
-
-def _let_go_of_pools() -> None:
-    """Keep Python from waiting at exit for the thread pools in which MLflow sends files."""
-    concurrent.futures.thread._threads_queues.clear()  # type: ignore[attr-defined]
+    return future.result()

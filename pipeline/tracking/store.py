@@ -9,19 +9,17 @@ from pipeline.project.console import UserError
 from pipeline.project.locks import Lock
 from pipeline.tracking.database import prepare_database
 from pipeline.tracking.deadline import within
-from pipeline.tracking.faults import REMEDY, StoreError, fault_message
+from pipeline.tracking.faults import StoreError, fault_message
 from pipeline.tracking.location import Location, locate, reach_this_machine_directly
 
 if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment
 
 DEFAULT_EXPERIMENT = "recurrent-lm"
-LONGEST_EXPERIMENT = 500  # letters, that MLflow takes
 LOCK_SECONDS = 50.0
 
 
-def prepare_store(remedy: str = REMEDY) -> None:
+def prepare_store(remedy: str) -> None:
     """Create the default store if there is none, or check that the server answers.
 
     remedy: what will write whatever MLflow lacks
@@ -69,29 +67,17 @@ def _alone_with(location: Location) -> AbstractContextManager:
     return Lock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS)
 
 
-def _numbered(client: "MlflowClient", number: str) -> "Experiment":
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_experiment(number)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        raise StoreError("MLFLOW_EXPERIMENT_ID names no experiment", "correct it, or unset it") from None
-
-
 def _experiment(client: "MlflowClient", location: Location) -> str:
     """Our experiment's id, created if there is none. Raises StoreError if it was deleted."""
+    from mlflow.exceptions import MlflowException
+
     number = os.environ.get("MLFLOW_EXPERIMENT_ID")
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
-    if not number and not 1 <= len(name.strip()) <= LONGEST_EXPERIMENT:
-        wanted = f"a name of {LONGEST_EXPERIMENT} letters at most"
-        raise StoreError("MLFLOW_EXPERIMENT_NAME names no experiment", f"set it to {wanted}, or unset it")
-    experiment = _numbered(client, number) if number else client.get_experiment_by_name(name)
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "").strip() or DEFAULT_EXPERIMENT
+    experiment = client.get_experiment(number) if number else client.get_experiment_by_name(name)
     if experiment is None:
         try:
             return str(client.create_experiment(name, location.artifacts))
-        except Exception:  # another process was faster
+        except MlflowException:  # another process was faster
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
                 raise
@@ -99,7 +85,6 @@ def _experiment(client: "MlflowClient", location: Location) -> str:
         command = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
         if location.database:
             command = f"MLFLOW_TRACKING_URI={location.command_address} {command}"
-        raise StoreError(
-            f"the experiment {experiment.name} was deleted in {location.name}", f"`{command}` brings it back"
-        )
+        what = f"the experiment {experiment.name} was deleted in {location.name}"
+        raise StoreError(what, f"`{command}` brings it back")
     return str(experiment.experiment_id)
