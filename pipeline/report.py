@@ -19,14 +19,13 @@ from pipeline.reporting import curves
 from pipeline.reporting.conclusions import Conclusion, judge
 from pipeline.reporting.course_report import LEFT_OUT, SOURCE, CourseReport, comparable, figures_beside, is_of_the_size
 from pipeline.reporting.page import page
-from pipeline.reporting.results import Result, read_results
+from pipeline.reporting.results import NONE, Result, read_results, results_table, table
 from pipeline.reporting.spread import Group, grouped
 from pipeline.settings.overlay import flattened
 from pipeline.settings.params import load_params
 from pipeline.settings.schema import CorpusSizes
 from pipeline.tracking.notes import describe_experiment
 
-NONE = "-"
 SEEDS = study_path("seeds")
 
 
@@ -72,7 +71,7 @@ def render(
         f"{corpus.test_tokens:,} to test; a vocabulary of {corpus.vocabulary_size:,}. "
         f"The last training finished at {finished_at}.",
         "## Results",
-        _results_table(results, course_report),
+        results_table(results, course_report),
         "Perplexities are those of the weights of the best epoch, the one with the lowest validation perplexity. Each "
         f"model was trained once; how much another seed would change these numbers is {_measured(groups)}.",
         *_worse_than_guessing(results, corpus.vocabulary_size),
@@ -90,34 +89,6 @@ def render(
         *_settings(results),
     ]
     return "\n\n".join(blocks) + "\n"
-
-
-def _results_table(results: Sequence[Result], course_report: CourseReport) -> str:
-    rows = []
-    for result in results:
-        metrics, reference = result.metrics, course_report.get(result.name)
-        row = {
-            "model": f"`{result.name}`",
-            "cell": cell_name(result.settings.cell),
-            "dropout": f"{result.settings.dropout:g}",
-            "parameters": f"{metrics.parameters:,}",
-            "train": f"{metrics.train_perplexity:.2f}",
-            "valid": f"{metrics.valid_perplexity:.2f}",
-            "test": f"**{metrics.test_perplexity:.2f}**",
-        }
-        for kind in ("tempered", "dynamic"):
-            figures = [getattr(each.metrics, f"test_perplexity_{kind}") for each in (result, *results)]
-            if any(figures):
-                row[f"test, {kind}"] = f"{figures[0]:.2f}" if figures[0] else NONE
-        row |= {
-            "best epoch": f"{metrics.best_epoch} of {result.last.epoch}",
-            "training time": clock(sum(record.seconds for record in result.history)),
-        }
-        if course_report:
-            row["course report, valid"] = f"{reference.valid:.2f}" if reference else NONE
-            row["course report, test"] = f"{reference.test:.2f}" if reference else NONE
-        rows.append(list(row.values()))
-    return table(list(row), rows, text_columns=2)
 
 
 def _worse_than_guessing(results: Sequence[Result], words: int) -> list[str]:
@@ -179,26 +150,8 @@ def _settings(results: Sequence[Result]) -> list[str]:
     return blocks
 
 
-def cell_name(cell: str) -> str:
-    """The usual spelling: `gru_textbook` is GRU (textbook)."""
-    kind, _, variant = cell.partition("_")
-    return f"{kind.upper()} ({variant})" if variant else kind.upper()
-
-
 def as_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int) -> str:
-    """A Markdown table: the first columns are text, aligned left, and the others numbers, aligned right."""
-    rule = ["---" if column < text_columns else "---:" for column in range(len(header))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
-
-
-def clock(seconds: float) -> str:
-    """Seconds as hours, minutes and seconds: 3725.4 is 1:02:05."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def inputs() -> Inputs:

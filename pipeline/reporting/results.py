@@ -1,6 +1,6 @@
-"""The results of the earlier stages, read back with every value checked."""
+"""The results of the earlier stages, read back with every value checked, and their table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.artifacts.history import best_epoch, history_path, read_history
@@ -8,6 +8,9 @@ from pipeline.artifacts.metrics import Metrics, metrics_path, mismatch, read_met
 from pipeline.lm.record import EpochRecord, is_whole
 from pipeline.lm.settings import Settings
 from pipeline.project.console import UserError
+from pipeline.settings.schema import Perplexities
+
+NONE = "-"
 
 
 @dataclass(frozen=True)
@@ -45,3 +48,50 @@ def _read_result(name: str, settings: Settings) -> Result:
     if difference := mismatch(result.metrics, result.history):
         raise UserError(f"{metrics_path(name)} {difference}: run `dvc repro`")
     return result
+
+
+def results_table(results: Sequence[Result], course_report: Mapping[str, Perplexities]) -> str:
+    """A row for each model, the course report's figures beside ours if there are any."""
+    rows = []
+    for result in results:
+        metrics, reference = result.metrics, course_report.get(result.name)
+        row = {
+            "model": f"`{result.name}`",
+            "cell": cell_name(result.settings.cell),
+            "dropout": f"{result.settings.dropout:g}",
+            "parameters": f"{metrics.parameters:,}",
+            "train": f"{metrics.train_perplexity:.2f}",
+            "valid": f"{metrics.valid_perplexity:.2f}",
+            "test": f"**{metrics.test_perplexity:.2f}**",
+        }
+        for kind in ("tempered", "dynamic"):
+            figures = [getattr(each.metrics, f"test_perplexity_{kind}") for each in (result, *results)]
+            if any(figures):
+                row[f"test, {kind}"] = f"{figures[0]:.2f}" if figures[0] else NONE
+        row |= {
+            "best epoch": f"{metrics.best_epoch} of {result.last.epoch}",
+            "training time": clock(sum(record.seconds for record in result.history)),
+        }
+        if course_report:
+            row["course report, valid"] = f"{reference.valid:.2f}" if reference else NONE
+            row["course report, test"] = f"{reference.test:.2f}" if reference else NONE
+        rows.append(list(row.values()))
+    return table(list(row), rows, text_columns=2)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int) -> str:
+    """A Markdown table: the first columns are text, aligned left, and the others numbers, aligned right."""
+    rule = ["---" if column < text_columns else "---:" for column in range(len(header))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
+
+
+def clock(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds: 3725.4 is 1:02:05."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def cell_name(cell: str) -> str:
+    """The usual spelling: `gru_textbook` is GRU (textbook)."""
+    kind, _, variant = cell.partition("_")
+    return f"{kind.upper()} ({variant})" if variant else kind.upper()

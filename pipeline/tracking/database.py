@@ -64,11 +64,10 @@ def _check_schema(database: sqlite3.Connection, location: Location) -> None:
 
     name = location.name
     tables = {table for (table,) in database.execute("select name from sqlite_master where type = 'table'")}
-    if not {"alembic_version", "experiments", "runs"} <= tables:
+    whole = {"alembic_version", "experiments", "runs"} <= tables
+    if not whole or not (found := database.execute("select version_num from alembic_version").fetchone()):
         raise StoreError(f"{name} is not a store of MLflow, or not a whole one", REBUILT)
-    (version,) = database.execute("select version_num from alembic_version").fetchone() or (None,)
-    if version is None:
-        raise StoreError(f"{name} is not a whole store of MLflow: it has no version of its tables", REBUILT)
+    version = found[0]
     scripts = ScriptDirectory.from_config(_get_alembic_config(""))
     if version == scripts.get_current_head():
         return
