@@ -20,14 +20,13 @@ from pipeline.reporting import curves
 from pipeline.reporting.conclusions import Conclusion, judge
 from pipeline.reporting.course_report import LEFT_OUT, SOURCE, CourseReport, comparable, figures_beside, is_of_the_size
 from pipeline.reporting.page import page
-from pipeline.reporting.results import Result, read_results
+from pipeline.reporting.results import NONE, Result, read_results, results_table, table
 from pipeline.reporting.spread import Group, grouped
 from pipeline.settings.overlay import flattened
 from pipeline.settings.params import load_params
 from pipeline.settings.schema import CorpusSizes
 from pipeline.tracking.notes import describe_experiment
 
-NONE = "-"
 SEEDS = study_path("seeds")
 
 
@@ -73,7 +72,7 @@ def render(
         f"{corpus.test_tokens:,} to test; a vocabulary of {corpus.vocabulary_size:,}. "
         f"The last training finished on {day(finished_at)}.",
         "## Results",
-        _results_table(results, course_report),
+        results_table(results, course_report),
         "Perplexities are those of the weights of the best epoch, the one with the lowest validation perplexity. Each "
         f"model was trained once; how much another seed would change these numbers is {_measured(groups)}.",
         *_worse_than_guessing(results, corpus.vocabulary_size),
@@ -91,34 +90,6 @@ def render(
         *_settings(results),
     ]
     return "\n\n".join(blocks) + "\n"
-
-
-def _results_table(results: Sequence[Result], course_report: CourseReport) -> str:
-    rows = []
-    for result in results:
-        metrics, reference = result.metrics, course_report.get(result.name)
-        row = {
-            "model": f"`{result.name}`",
-            "valid": f"{metrics.valid_perplexity:.2f}",
-            "test": f"**{metrics.test_perplexity:.2f}**",
-        }
-        for kind in ("tempered", "dynamic"):
-            figures = [getattr(each.metrics, f"test_perplexity_{kind}") for each in (result, *results)]
-            if any(figures):
-                row[f"test, {kind}"] = f"{figures[0]:.2f}" if figures[0] else NONE
-        row["train"] = f"{metrics.train_perplexity:.2f}"
-        if course_report:
-            row["course report, valid"] = f"{reference.valid:.2f}" if reference else NONE
-            row["course report, test"] = f"{reference.test:.2f}" if reference else NONE
-        row |= {
-            "cell": cell_name(result.settings.cell),
-            "dropout": f"{result.settings.dropout:g}",
-            "parameters": f"{metrics.parameters:,}",
-            "best epoch": f"{metrics.best_epoch} of {result.last.epoch}",
-            "training time": duration(sum(record.seconds for record in result.history)),
-        }
-        rows.append(list(row.values()))
-    return table(list(row), rows)
 
 
 def _worse_than_guessing(results: Sequence[Result], words: int) -> list[str]:
@@ -180,28 +151,8 @@ def _settings(results: Sequence[Result]) -> list[str]:
     return blocks
 
 
-def cell_name(cell: str) -> str:
-    """The usual spelling: `gru_textbook` is GRU (textbook)."""
-    kind, _, variant = cell.partition("_")
-    return f"{kind.upper()} ({variant})" if variant else kind.upper()
-
-
 def as_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table: the first column is text, aligned left, and the others numbers, aligned right."""
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person tells a time: `under 1 min`, `5 min`, `1 h 02 min`."""
-    hours, minutes = divmod(round(seconds / 60), 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min" if minutes else "under 1 min"
 
 
 def day(finished_at: str) -> str:

@@ -38,7 +38,7 @@ CorpusAtHand = Callable[[], tuple[Corpus, str] | None]  # `corpus_at_hand`, reme
 
 def restore() -> list[str]:
     """The models for which MLflow lacked something. Raises UserError if it cannot be written to."""
-    prepare_store(AGAIN)
+    prepare_store()
     params, stages = load_params(), read_lock()
     at_hand = cache(corpus_at_hand)  # loaded once, and only if a model has weights
     restored = []

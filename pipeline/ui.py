@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 
 from pipeline.project.console import UserError, run, say
 from pipeline.tracking.charts import page_of_curves
-from pipeline.tracking.deadline import within
 from pipeline.tracking.faults import explain
 from pipeline.tracking.location import Location, file_address, locate
 from pipeline.tracking.page import APP, PATH, plugin
-from pipeline.tracking.store import open_client
+from pipeline.tracking.store import open_client, within
 
 if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow import MlflowClient

@@ -67,7 +67,7 @@ def s3() -> Iterator[str]:
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
-    with running(command, lambda: _answers(endpoint), stderr=subprocess.DEVNULL):  # a line a request
+    with running(command, lambda: answers(endpoint), stderr=subprocess.DEVNULL):  # a line a request
         yield endpoint
 
 
@@ -84,7 +84,7 @@ def mlflow_server(database: str, artifacts: str, environment: Mapping[str, str])
     options |= {"host": "127.0.0.1", "port": port}
     command = [sys.executable, "-m", "mlflow", "server", *(f"--{key}={value}" for key, value in options.items())]
     variables = os.environ | WITHOUT_JOBS | environment
-    with running(command, lambda: _answers(f"http://127.0.0.1:{port}/health"), env=variables):
+    with running(command, lambda: answers(f"http://127.0.0.1:{port}/health"), env=variables):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -110,7 +110,7 @@ def running(
         process.wait()
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
     try:
         with urlopen(address, timeout=5):
             return True

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -19,21 +20,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from mlflow.store.db.utils import _get_alembic_config
 
 from pipeline.demo import workspace_environment
 from pipeline.project.console import UserError
 from pipeline.restore import restore
-from pipeline.tracking import database, deadline, store
-from pipeline.tracking.deadline import within
+from pipeline.tracking import database, store
 from pipeline.tracking.faults import REMEDY, explain, fault_message
 from pipeline.tracking.finished import publish
 from pipeline.tracking.location import public_address
 from pipeline.tracking.registry import register
+from pipeline.tracking.store import within
 from pipeline.tracking.sweeps import close_sweep, open_sweep
 from pipeline.ui import _answers
 from tests.small import ROOT
-from tests.test_tracking import FACTS, epochs
+from tests.tracked import FACTS, epochs
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,9 @@ def test_a_deleted_experiment_is_brought_back_by_the_command_that_is_named(here:
 
 
 def test_what_is_not_a_file_is_not_replaced_by_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("mlflow.db").mkdir()
+    Path("mlflow.db/file").touch()
+    assert "mlflow.db is not a file: move it away, or name another in MLFLOW_TRACKING_URI" in message()
     os.mkfifo("pipe")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///pipe")
     assert "pipe is not a file: move it away, or name another in MLFLOW_TRACKING_URI" in message()
@@ -142,12 +147,15 @@ def test_the_tables_of_an_older_mlflow_are_brought_up_to_date_by_the_command_tha
     assert store.connect()[1] == "1"
 
 
-def test_the_tables_of_a_newer_mlflow_are_called_that(here: Path) -> None:
+def test_the_tables_of_a_newer_mlflow_are_called_that_and_those_of_none_are_not(here: Path) -> None:
     with closing(sqlite3.connect(here)) as newer, newer:
         newer.execute("update alembic_version set version_num = 'f00d'")
     text = message()
     assert "mlflow.db has the tables of a newer MLflow (f00d)" in text
     assert "move the file away" in text
+    with closing(sqlite3.connect(here)) as emptied, emptied:
+        emptied.execute("delete from alembic_version")
+    assert "mlflow.db is not a store of MLflow, or not a whole one: move the file" in message()
 
 
 def test_a_database_that_another_program_holds_is_called_locked(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,43 +185,48 @@ def test_a_database_that_has_no_room_is_called_that(here: Path) -> None:
     assert fault_message(full.value).startswith("MLflow is behind: no space is left for mlflow.db: free some; ")
 
 
-def test_a_folder_in_the_place_of_the_database_is_one_line() -> None:
-    Path("mlflow.db").mkdir()
-    Path("mlflow.db/file").touch()
-    assert "mlflow.db is not a file: move it away, or name another in MLFLOW_TRACKING_URI" in message()
+@pytest.mark.parametrize(
+    ("number", "name", "said"),
+    [
+        (errno.EACCES, "/data/mlruns/x", "Permission denied: /data/mlruns/x: mend the permissions"),
+        (errno.ENOSPC, None, "No space left on device: mlflow.db: free some space"),
+        (
+            errno.EFBIG,
+            "/data/mlruns/x",
+            "File too large: /data/mlruns/x: raise the limit of a file's size (`ulimit -f`)",
+        ),
+    ],
+)
+def test_what_the_system_refuses_is_told_with_its_place(number: int, name: str | None, said: str) -> None:
+    assert fault_message(OSError(number, os.strerror(number), name)) == f"MLflow is behind: {said}; {REMEDY}"
 
 
-def test_a_file_that_the_system_refuses_is_named() -> None:
-    refused = PermissionError(errno.EACCES, "Permission denied", "/data/mlruns/x")
-    assert fault_message(refused).startswith("MLflow is behind: /data/mlruns/x: Permission denied: mend that file")
-    full = OSError(errno.ENOSPC, "No space left on device")
-    assert fault_message(full).startswith("MLflow is behind: no space is left for mlflow.db: free some; ")
+@contextmanager
+def server_of(status: int) -> Iterator[ThreadingHTTPServer]:
+    """A server whose every answer has one status."""
 
-
-@pytest.fixture
-def failing() -> Iterator[str]:
-    """The address of a server whose every answer is error 500."""
-
-    class Failing(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(500)
+            self.send_response(status)
             self.end_headers()
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield server
         server.shutdown()
 
 
 def test_a_server_that_fails_is_told_from_one_that_is_silent_and_no_proxy_is_asked_for_it(
-    failing: str, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://user:XQZ0@127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", failing)
-    assert f"{failing} answers with error 500: look into that server's log" in message()
+    with server_of(500) as server:
+        failing = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", failing)
+        assert f"{failing} answers with error 500: look into that server's log" in message()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.invalid:5000")
     assert "http://mlflow.invalid:5000 does not answer through the proxy http://127.0.0.1:9: set no_proxy" in message()
 
@@ -226,23 +239,15 @@ def test_a_registry_that_is_down_is_not_taken_for_the_database(here: Path, monke
     assert explain(down.value) == "http://127.0.0.1:9 (MLFLOW_REGISTRY_URI) does not answer"
 
 
-@pytest.mark.parametrize("name", ["  ", "x" * 600])
-def test_a_name_that_no_experiment_can_have_is_told(name: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
-    assert "MLFLOW_EXPERIMENT_NAME names no experiment: set it to a name of 500 letters at most" in message()
-
-
-def test_an_experiment_may_be_named_by_its_number(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_experiment_may_be_named_by_its_name_or_its_number(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "  ")
+    assert store.connect()[1] == "1"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "x" * 600)
+    assert "'name' exceeds the maximum length of 500" in message()
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
     assert store.connect()[1] == "0"
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "77")
-    assert "MLFLOW_EXPERIMENT_ID names no experiment: correct it, or unset it" in message()
-
-
-def test_a_store_without_a_version_is_not_called_newer(here: Path) -> None:
-    with closing(sqlite3.connect(here)) as emptied, emptied:
-        emptied.execute("delete from alembic_version")
-    assert "mlflow.db is not a whole store of MLflow: it has no version of its tables: move the file" in message()
+    assert "No Experiment with id=77 exists" in message()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
@@ -255,11 +260,6 @@ def test_a_file_system_without_locks_is_told_with_the_file(
     Path(".mlflow.db.lock").touch()  # of an earlier process
     monkeypatch.setattr("fcntl.flock", without_locks)
     assert f".mlflow.db.lock cannot be locked ({os.strerror(number)}): keep the project on a file" in message()
-
-
-def test_a_file_that_a_limit_keeps_small_is_not_a_disk_without_room() -> None:
-    limited = OSError(errno.EFBIG, "File too large", "/data/mlruns/x")
-    assert "/data/mlruns/x may not become larger: raise the limit of a file's size (`ulimit -f`)" in explain(limited)
 
 
 @pytest.fixture
@@ -293,10 +293,12 @@ def dripping(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_a_server_that_drips_holds_neither_evaluation_nor_restoration_nor_a_sweep(
     dripping: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(deadline, "DEADLINE_SECONDS", 1.5)
+    monkeypatch.setattr(store, "DEADLINE_SECONDS", 1.5)
+    monkeypatch.setattr(store, "SECONDS_TO_WAIT_IN_SILENCE", 0.2)
     beginning = time.monotonic()
     assert publish(FACTS, epochs(2), [], {"test_perplexity": 140.5}) is None
     assert capsys.readouterr().out == (
+        f"waiting for {dripping}, for 1.5 seconds at most\n"
         f"warning: MLflow is behind: {dripping} did not take all in 1.5 seconds: {REMEDY}\n"
     )
     assert "did not take all in 1.5 seconds: then the same command writes what it lacks" in message()
@@ -308,20 +310,11 @@ def test_a_server_that_drips_holds_neither_evaluation_nor_restoration_nor_a_swee
     assert time.monotonic() - beginning < 60
 
 
-def test_a_wait_for_a_server_is_told(
-    dripping: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    monkeypatch.setattr(deadline, "SECONDS_TO_WAIT_IN_SILENCE", 0.2)
-    monkeypatch.setattr(deadline, "DEADLINE_SECONDS", 0.5)
-    message()
-    assert capsys.readouterr().out == f"waiting for {dripping}, for 0.5 seconds at most\n"
-
-
 def test_a_command_ends_although_work_goes_on_beyond_its_deadline() -> None:
     program = (
-        "import time; from concurrent.futures import ThreadPoolExecutor; from pipeline.tracking import deadline;"
-        "deadline.DEADLINE_SECONDS = 0.5; pool = ThreadPoolExecutor();"
-        "deadline.within(lambda: pool.submit(time.sleep, 10_000).result())"
+        "import time; from concurrent.futures import ThreadPoolExecutor; from pipeline.tracking import store;"
+        "store.DEADLINE_SECONDS = 0.5; store.SECONDS_TO_WAIT_IN_SILENCE = 0; pool = ThreadPoolExecutor();"
+        "store.within(lambda: pool.submit(time.sleep, 10_000).result())"
     )
     command = [sys.executable, "-c", program]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
@@ -387,8 +380,14 @@ def test_a_secret_does_not_come_out_in_another_spelling(monkeypatch: pytest.Monk
 def test_no_secret_beside_the_address_comes_out(variable: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     monkeypatch.setenv(variable, "x7Zq secret")
-    assert "Zq" not in explain(MlflowException("refused: Authorization x7Zq%20secret"))
-    assert explain(MlflowException("refused: no such user")) == "refused: no such user"
+    said = explain(MlflowException("refused: Authorization x7Zq%20secret", PERMISSION_DENIED))
+    assert re.fullmatch("(mlflow.db|other.db|http://host:5000): PERMISSION_DENIED", said)
+
+
+def test_where_there_is_no_secret_an_error_has_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    for address in ("", "sqlite:///other.db", "http://host:5000/path"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        assert explain(MlflowException("refused: no such user\nand more")) == "refused: no such user"
 
 
 @pytest.mark.parametrize(
@@ -415,15 +414,8 @@ def test_of_an_address_the_host_alone_is_shown_and_nothing_in_doubt(address: str
 
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY"])
 def test_our_own_page_is_found_behind_a_dead_proxy(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Healthy(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, "http://127.0.0.1:9")
-    with ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with server_of(200) as server:
         assert _answers(server.server_port)
-        server.shutdown()

@@ -9,7 +9,7 @@ import pytest
 from pipeline.artifacts.history import best_epoch, read_history
 from pipeline.lm.record import EpochRecord
 from pipeline.lm.settings import Settings
-from pipeline.report import duration
+from pipeline.reporting.results import duration
 from pipeline.settings.params import parse_params, parse_yaml
 from pipeline.settings.recipes import lay_over, read_base
 from tests.small import KEPT_SETTINGS, ROOT, recipe_params

@@ -27,7 +27,7 @@ from pipeline.tracking.location import file_address, locate
 from pipeline.tracking.registry import register
 from tests.histories import history
 from tests.small import ROOT, save_small_model
-from tests.test_registry import CORPUS, VOCABULARY
+from tests.tracked import CORPUS, VOCABULARY
 
 AWKWARD = "sp ace, q?m, per%41cent #ü"
 
@@ -44,14 +44,16 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return project
 
 
-def publish(text: str, valid: float) -> str:
+def publish(text: str, valid: float, *, registered: bool = False) -> str:
     """Publish a training with a file, as a new process would; returns the run's id."""
     _artifact_repos_cache.clear()  # MLflow's, of a process in which no folder moves
-    _, settings = save_small_model("lstm", VOCABULARY)
+    weights, settings = save_small_model("lstm", VOCABULARY)
     Path("note.txt").write_text(text)
     facts = RunFacts("lstm", "f1a9", settings, CORPUS)
     run_id = finished.publish(facts, history([valid]), [Path("note.txt")], {"valid_perplexity": valid})
     assert run_id
+    if registered:
+        register(facts, run_id, weights, valid)
     return run_id
 
 
@@ -97,9 +99,7 @@ def test_an_experiment_in_a_throw_away_copy_registers_its_model_in_the_real_stor
     monkeypatch.chdir(copy)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "project"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    weights, settings = save_small_model("lstm", VOCABULARY)
-    run_id = publish("text", 100.0)
-    register(RunFacts("lstm", "f1a9", settings, CORPUS), run_id, weights, 100.0)
+    run_id = publish("text", 100.0, registered=True)
     assert capsys.readouterr().err == ""
     shutil.rmtree(copy)
     monkeypatch.chdir(tmp_path)
@@ -174,8 +174,7 @@ def test_a_moved_project_takes_its_registered_models_along(
     old, new = tmp_path / "old", tmp_path / AWKWARD
     shutil.copytree(published, old)
     monkeypatch.chdir(old)
-    weights, settings = save_small_model("lstm", VOCABULARY)
-    register(RunFacts("lstm", "f1a9", settings, CORPUS), publish("first", 100.0), weights, 100.0)
+    publish("first", 100.0, registered=True)
     old.rename(new)
     monkeypatch.chdir(new)
     client, experiment = store.connect()

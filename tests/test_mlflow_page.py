@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from ruamel.yaml import YAML
 from pipeline.demo import workspace_environment
 from pipeline.reporting.style import color_of
 from tests.browser import Visit
+from tests.services import free_port
 from tests.test_clone import clone
 from tests.workspaces import workspace
 
@@ -43,8 +43,7 @@ DRAWN = f"""() => {{
 @contextmanager
 def named_page(folder: Path, *command: str) -> Iterator[str]:
     """The page that a command names first once it answers; the command is ended as Ctrl-C would."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     command = tuple(part.replace(":PORT:", str(port)) for part in command)
     process = subprocess.Popen(
         command,

@@ -13,8 +13,7 @@ from pipeline.tracking.notes import NOTE, describe_experiment
 from pipeline.tracking.registry import register
 from tests.histories import history
 from tests.small import default_params, save_small_model
-from tests.test_registry import CORPUS, VOCABULARY
-from tests.test_tracking import runs, store
+from tests.tracked import CORPUS, VOCABULARY, runs, store
 
 pytestmark = pytest.mark.usefixtures("empty_store")
 
@@ -50,9 +49,11 @@ def experiment_note() -> str:
 
 
 def row_of(model: str) -> list[str]:
-    """What the note's table has beside a model's name."""
-    (row,) = [line for line in experiment_note().splitlines() if line.startswith(f"| `{model}`")]
-    return [cell.strip() for cell in row.replace("&emsp;", "").strip("| ").split("|")[1:]]
+    """What the note's table has of a model: valid, test, best epoch."""
+    lines = [line for line in experiment_note().replace("&emsp;", "").splitlines() if line.startswith("| ")]
+    header, *rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines]
+    (row,) = [dict(zip(header, row, strict=True)) for row in rows if row[0] == f"`{model}`"]
+    return [row[name].strip("*") for name in ("valid", "test", "best epoch")]
 
 
 def test_a_run_says_what_it_came_to_and_how_to_use_it() -> None:

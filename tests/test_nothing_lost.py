@@ -19,7 +19,6 @@ import numpy as np
 import psutil
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Run
 from ruamel.yaml import YAML
 
 from pipeline import evaluate
@@ -50,6 +49,7 @@ from pipeline.tracking.live import live_run
 from pipeline.train import train, training_inputs
 from tests.histories import history
 from tests.small import ROOT, save_small_model, small_settings
+from tests.tracked import runs, store
 from tests.workspaces import held_until_awaited, workspace
 
 yaml = YAML(typ="safe", pure=True)
@@ -75,16 +75,6 @@ def project(empty_store: None) -> None:
         yaml.dump(params, file)
     words = {split: np.array([1, 2, 0] * 200, np.uint16) for split in SPLITS}
     write_corpus(words, ["<eos>", "a", "b"])
-
-
-def tracked(client: MlflowClient) -> list[Run]:
-    """The runs that MLflow has so far."""
-    experiment = client.get_experiment_by_name("recurrent-lm")
-    return list(client.search_runs([experiment.experiment_id])) if experiment else []
-
-
-def runs() -> list[Run]:
-    return tracked(MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}"))
 
 
 def checkpoints() -> list[Path]:
@@ -235,7 +225,7 @@ def test_an_interrupt_in_the_middle_of_a_step_waits_for_its_end_and_loses_none(
     assert (result(), steps) == (undisturbed, whole)
     assert "lstm: going on after step 20 of epoch 1\n" in capsys.readouterr().out
     again, _ = runs()
-    client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
+    client = store()
     assert [p.step for p in client.get_metric_history(again.info.run_id, "perplexity/valid")] == [1, 2]
     assert again.info.status == "FINISHED"
 
@@ -386,7 +376,9 @@ def test_a_corpus_that_changes_while_a_model_trains_is_noticed(monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("project")
-@pytest.mark.parametrize("refused", ["pipeline.reporting.curves.curve", "pipeline.tracking.picture.TemporaryDirectory"])
+@pytest.mark.parametrize(
+    "refused", ["pipeline.reporting.curves.curve", "pipeline.tracking.publisher.TemporaryDirectory"]
+)
 def test_a_picture_that_cannot_be_drawn_costs_no_result(
     refused: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -415,7 +407,7 @@ def test_two_trainings_of_the_same_settings_at_the_same_time_are_two_runs(monkey
     assert len(runs()) == 2
     for epochs in (ours, theirs):
         publish(RunFacts("lstm", "f1a9", small_settings()), epochs, [])
-    client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
+    client = store()
     points = [client.get_metric_history(run.info.run_id, "perplexity/valid") for run in runs()]
     assert sorted([point.value for point in series] for series in points) == [[300.0, 200.0], [310.0, 210.0]]
 
@@ -505,13 +497,13 @@ def test_a_training_ends_with_the_dvc_that_started_it(ending: signal.Signals, tm
     while "tokens/s" not in dvc.stdout.readline():  # the first epoch's line
         assert dvc.poll() is None
     client = MlflowClient(f"sqlite:///{made_store(folder)}")
-    while not tracked(client):
+    while not runs(client):
         time.sleep(0.1)
     holder = next((folder / ".checkpoints").glob("lstm-*.holder"))
     training = psutil.Process(int(holder.read_text()))
     os.kill(dvc.pid, ending)
     dvc.wait()
     training.wait(60)
-    (run,) = tracked(client)
+    (run,) = runs(client)
     assert run.info.status == "KILLED"
     assert list((folder / ".checkpoints").glob("lstm-*.pt"))

@@ -7,7 +7,8 @@ import pytest
 
 from pipeline.tracking import origin
 from pipeline.tracking.live import live_run
-from tests.test_tracking import AS_TESTER, FACTS, artifacts, epochs, runs
+from tests.test_tracking import AS_TESTER
+from tests.tracked import FACTS, artifacts, epochs, runs
 
 SECRET = "planted-in-an-address"
 FILES = {".gitignore": "/data\n/mlflow.db\n/mlruns\n", "code.py": "one\n", "results/a.csv": "1\n"}

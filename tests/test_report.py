@@ -13,8 +13,8 @@ import pytest
 from pipeline.artifacts.history import write_history
 from pipeline.artifacts.metrics import read_corpus_sizes
 from pipeline.project.console import UserError
-from pipeline.report import duration, main, render, write_report
-from pipeline.reporting.results import read_results
+from pipeline.report import main, render, write_report
+from pipeline.reporting.results import duration, read_results
 from pipeline.settings.params import load_params
 from tests.histories import history
 from tests.small import ROOT, small_settings

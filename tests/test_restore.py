@@ -24,7 +24,7 @@ from pipeline.project.files import SPLITS
 from pipeline.restore import restore
 from tests.histories import history
 from tests.small import ROOT, small_settings
-from tests.test_tracking import artifacts, points, runs, store
+from tests.tracked import artifacts, points, runs, store, store_address
 
 EPOCHS = 3
 SETTINGS = small_settings(epochs=EPOCHS)
@@ -112,7 +112,7 @@ def test_an_earlier_run_gets_the_figures_under_their_present_names(trained_model
 
 def test_the_documented_lines_give_the_table_of_all_runs(trained_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     restore()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{Path('mlflow.db').resolve()}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_address())
     (lines,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/mlflow.md").read_text(), re.DOTALL)
     *before, table = lines.strip().splitlines()
     names: dict[str, Any] = {}

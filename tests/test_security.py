@@ -1,15 +1,10 @@
 """Secrets stay where they are, files are data and never code, and MLflow's page is for this machine alone."""
 
-import os
 import pickle
-import signal
-import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -22,9 +17,9 @@ from pipeline.corpus.ids import load_corpus, write_corpus
 from pipeline.demo import workspace_environment
 from pipeline.project.console import UserError
 from pipeline.tracking.finished import publish
-from pipeline.tracking.live import live_run
+from tests.services import answers, free_port, running
 from tests.small import ROOT
-from tests.test_tracking import FACTS, epochs
+from tests.tracked import FACTS, epochs, follow
 
 SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI-planted-key",
@@ -49,9 +44,7 @@ def test_no_secret_of_the_environment_reaches_the_store(
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     write_history(Path("history.csv"), epochs(2))
-    with live_run(FACTS) as tracked:
-        tracked.publish(epochs(2))
-        tracked.end("FINISHED", files=[Path("history.csv")])
+    follow(epochs(2), files=[Path("history.csv")])
     publish(FACTS, epochs(2), [Path("history.csv")], {"test_perplexity": 140.5})
     stored = contents(tmp_path.rglob("*"))
     assert FACTS.fingerprint.encode() in stored  # what is stored is found by this search
@@ -103,29 +96,10 @@ def test_a_planted_pickle_is_refused_and_not_executed(
 
 @pytest.mark.slow
 def test_the_page_of_make_ui_is_reached_from_this_machine_alone(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     plan = ["make", "-n", "-o", ".venv/.complete", "ui", f"PORT={port}", f"STORE={tmp_path / 'store.db'}"]
     recipe = subprocess.check_output(plan, cwd=ROOT, env=workspace_environment(), text=True).splitlines()
     (command,) = [line for line in recipe if line.startswith("python -m pipeline.ui")]
     environment = workspace_environment() | {"MLFLOW_WORKERS": "1"}
-    with open("log", "w") as log:
-        page = subprocess.Popen(
-            command, shell=True, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        while not answers("127.0.0.1", port):
-            assert page.poll() is None, Path("log").read_text()
-            time.sleep(0.2)
-        assert not answers("127.0.0.2", port)  # as every address would, were it bound to all
-    finally:
-        os.killpg(page.pid, signal.SIGKILL)
-        page.wait()
-
-
-def answers(host: str, port: int) -> bool:
-    try:
-        with urlopen(f"http://{host}:{port}/health", timeout=5):
-            return True
-    except OSError:
-        return False
+    with running([command], lambda: answers(f"http://127.0.0.1:{port}/health"), shell=True, cwd=ROOT, env=environment):
+        assert not answers(f"http://127.0.0.2:{port}/health")  # as every address would, were it bound to all

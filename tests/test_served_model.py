@@ -24,10 +24,10 @@ def model() -> PerplexityModel:
     [
         (None, "line 2: has no text"),
         (float("nan"), "line 2: has no text"),
-        (5, "line 2: has no text, but a int: give a string"),
-        (True, "line 2: has no text, but a bool: give a string"),
-        (["the"], "line 2: has no text, but a list: give a string"),
-        ({"text": "the"}, "line 2: has no text, but a dict: give a string"),
+        (5, "line 2: has no text: give a string"),
+        (True, "line 2: has no text: give a string"),
+        (["the"], "line 2: has no text: give a string"),
+        ({"text": "the"}, "line 2: has no text: give a string"),
         ("the <eos>", "line 2: has the word <eos>"),
     ],
 )

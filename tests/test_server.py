@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 from mlflow import MlflowClient
@@ -19,9 +18,9 @@ from mlflow.entities import Run
 from pipeline.artifacts.history import read_history
 from pipeline.demo import workspace_environment
 from pipeline.tracking.live import LiveRun
-from tests.services import WITHOUT_JOBS
+from tests.services import WITHOUT_JOBS, answers, free_port
 from tests.test_security import SECRETS, assert_nothing_leaked, contents
-from tests.test_tracking import FACTS, epochs
+from tests.tracked import FACTS, epochs, runs
 from tests.workspaces import workspace
 
 pytestmark = pytest.mark.long
@@ -36,8 +35,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.uri = f"http://tester:{PASSWORD}@127.0.0.1:{self.port}"
         self.process: subprocess.Popen | None = None
 
@@ -56,16 +54,9 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
-        while not self.answers():
+        while not answers(f"http://127.0.0.1:{self.port}/health"):
             assert self.process.poll() is None, (self.folder / "server.log").read_text()
             time.sleep(0.2)
-
-    def answers(self) -> bool:
-        try:
-            with urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5):
-                return True
-        except OSError:
-            return False
 
     def stop(self) -> None:
         if self.process:
@@ -73,11 +64,12 @@ class Server:
             self.process.wait()
             self.process = None
 
+    def store(self) -> MlflowClient:
+        """The database itself, so that a server that is down can be asked, too."""
+        return MlflowClient(f"sqlite:///{self.folder / 'store.db'}")
+
     def runs(self) -> list[Run]:
-        """Read from the database itself, so that a server that is down can be asked, too."""
-        client = MlflowClient(f"sqlite:///{self.folder / 'store.db'}")
-        experiment = client.get_experiment_by_name("recurrent-lm")
-        return list(client.search_runs([experiment.experiment_id]))
+        return runs(self.store())
 
     def wait_for_an_epoch(self) -> None:
         while not MlflowClient(self.uri).search_experiments(filter_string="name = 'recurrent-lm'"):
@@ -86,8 +78,7 @@ class Server:
             time.sleep(0.1)
 
     def steps(self, run: Run, metric: str = "perplexity/valid") -> list[int]:
-        client = MlflowClient(f"sqlite:///{self.folder / 'store.db'}")
-        return [point.step for point in client.get_metric_history(run.info.run_id, metric)]
+        return [point.step for point in self.store().get_metric_history(run.info.run_id, metric)]
 
 
 @pytest.fixture

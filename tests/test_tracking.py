@@ -8,13 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from matplotlib.colors import to_rgb
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from pipeline.corpus.ids import Corpus
-from pipeline.lm.record import EpochRecord
 from pipeline.reporting.style import COLORS
 from pipeline.settings.params import load_params
 from pipeline.tracking.appearance import run_name
@@ -22,40 +19,12 @@ from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.finished import publish
 from pipeline.tracking.live import live_run
 from pipeline.tracking.publisher import EPOCH_METRICS
-from tests.small import default_params, small_settings
+from tests.small import default_params
+from tests.tracked import CORPUS, FACTS, artifacts, epochs, follow, points, runs, store
 
 pytestmark = pytest.mark.usefixtures("empty_store")
 
-CORPUS = Corpus(torch.arange(9), torch.arange(5), torch.arange(4), tuple("abcdefghi"))
-FACTS = RunFacts("lstm", "f1a9", small_settings(), CORPUS, {"device": "cpu"}, training_id="5eed")
-
 AS_TESTER = ["-c", "user.name=Tester", "-c", "user.email=tester@example.com"]
-
-
-def epochs(number: int, hour: int = 12) -> list[EpochRecord]:
-    return [
-        EpochRecord(epoch, 1.0, 300.0 / epoch, 310.0 / epoch, 2.5, 9000.0, 60.0, f"2026-01-31T{hour}:{epoch:02d}:00Z")
-        for epoch in range(1, number + 1)
-    ]
-
-
-def store() -> MlflowClient:
-    return MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
-
-
-def runs() -> list[Run]:
-    client = store()
-    experiment = client.get_experiment_by_name("recurrent-lm")
-    return list(client.search_runs([experiment.experiment_id]))
-
-
-def points(run: Run, metric: str) -> list[tuple[int, float]]:
-    history = store().get_metric_history(run.info.run_id, metric)
-    return [(point.step, point.value) for point in history]
-
-
-def artifacts(run: Run) -> set[str]:
-    return {file.path for file in store().list_artifacts(run.info.run_id)}
 
 
 def test_a_training_is_one_run_with_a_point_an_epoch() -> None:
@@ -79,17 +48,15 @@ def test_a_training_is_one_run_with_a_point_an_epoch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "status"), [(KeyboardInterrupt(), "KILLED"), (ValueError("the loss is nan"), "FAILED")]
+    ("fault", "status", "why"),
+    [(KeyboardInterrupt, "KILLED", "interrupted"), (ValueError, "FAILED", "ValueError: as planned")],
 )
 def test_a_training_that_stops_early_says_why_and_its_resumption_goes_on_in_the_same_run(
-    fault: BaseException, status: str
+    fault: type[BaseException], status: str, why: str
 ) -> None:
-    with pytest.raises(type(fault)), live_run(FACTS) as tracked:  # noqa: PT012
-        tracked.publish(epochs(2))
-        raise fault
+    follow(epochs(2), fault=fault)
     (run,) = runs()
-    assert run.info.status == status
-    assert str(fault) in run.data.tags["failure"]
+    assert (run.info.status, run.data.tags["failure"]) == (status, why)
 
     with live_run(FACTS, epochs(2)) as tracked:
         while all(run.info.status != "RUNNING" for run in runs()):  # opened before it has anything new to tell
@@ -102,32 +69,20 @@ def test_a_training_that_stops_early_says_why_and_its_resumption_goes_on_in_the_
     assert "failure" not in run.data.tags
 
 
-def test_a_training_that_ended_while_mlflow_was_down_is_not_left_as_interrupted() -> None:
-    with pytest.raises(KeyboardInterrupt), live_run(FACTS) as tracked:  # noqa: PT012
-        tracked.publish(epochs(2))
-        raise KeyboardInterrupt
-    publish(FACTS, epochs(4), [])
+@pytest.mark.parametrize("facts", [FACTS, replace(FACTS, training_id=None)], ids=["by id", "by its epochs"])
+def test_a_training_that_ended_or_died_while_mlflow_was_down_is_finished_in_its_run(facts: RunFacts) -> None:
+    follow(epochs(2), fault=KeyboardInterrupt)
+    publish(facts, epochs(4), [])
     (run,) = runs()
     assert run.info.status == "FINISHED"
     assert "failure" not in run.data.tags
-
-
-def test_a_training_that_died_is_finished_in_its_run_from_the_results_alone() -> None:
-    with pytest.raises(KeyboardInterrupt), live_run(FACTS) as tracked:  # noqa: PT012
-        tracked.publish(epochs(2))
-        raise KeyboardInterrupt
-    publish(replace(FACTS, training_id=None), epochs(3), [])
-    (run,) = runs()
-    assert run.info.status == "FINISHED"
-    assert [step for step, _ in points(run, "perplexity/valid")] == [1, 2, 3]
+    assert [step for step, _ in points(run, "perplexity/valid")] == [1, 2, 3, 4]
 
 
 def test_a_training_of_the_same_settings_done_again_is_a_run_of_its_own_in_a_colour_of_its_own() -> None:
     Path("params.yaml").write_text(default_params())
     for hour in range(12, 17):
-        with live_run(FACTS) as tracked:
-            tracked.publish(epochs(1, hour))
-            tracked.end("FINISHED")
+        follow(epochs(1, hour))
     colors = [run.data.tags["mlflow.runColor"] for run in reversed(runs())]
     models = list(load_params().models)
     assert colors[0] == COLORS[models.index("lstm")]
@@ -160,9 +115,7 @@ def test_a_run_starts_with_its_training_however_late_mlflow_is(monkeypatch: pyte
 
 
 def test_a_training_of_seconds_has_system_metrics() -> None:
-    with live_run(FACTS) as tracked:
-        tracked.publish(epochs(1))
-        tracked.end("FINISHED")
+    follow(epochs(1))
     (run,) = runs()
     assert points(run, "system/system_memory_usage_megabytes")[0][1] > 0
 
@@ -183,12 +136,8 @@ def test_a_run_is_named_by_what_differs_from_params_yaml_as_committed() -> None:
 
 
 def test_a_training_started_over_leaves_the_run_of_the_one_given_up_as_it_was() -> None:
-    with pytest.raises(KeyboardInterrupt), live_run(FACTS) as tracked:  # noqa: PT012
-        tracked.publish(epochs(2, 12))
-        raise KeyboardInterrupt
-    with live_run(FACTS) as tracked:
-        tracked.publish(epochs(1, 13))
-        tracked.end("FINISHED")
+    follow(epochs(2, 12), fault=KeyboardInterrupt)
+    follow(epochs(1, 13))
     new, old = runs()
     assert (old.info.status, new.info.status) == ("KILLED", "FINISHED")
     assert (len(points(old, "perplexity/train")), len(points(new, "perplexity/train"))) == (2, 1)
@@ -198,17 +147,13 @@ def test_a_user_without_a_name_is_tracked_as_well(monkeypatch: pytest.MonkeyPatc
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("os.getuid", lambda: 2**31 - 7)
-    with live_run(FACTS) as tracked:
-        tracked.publish(epochs(1))
-        tracked.end("FINISHED")
+    follow(epochs(1))
     (run,) = runs()
     assert "mlflow.user" not in run.data.tags
 
 
 def test_final_figures_join_the_run_of_their_training() -> None:
-    with live_run(FACTS) as tracked:
-        tracked.publish(epochs(2))
-        tracked.end("FINISHED")
+    follow(epochs(2))
     publish(FACTS, epochs(2), [], {"test_perplexity": 140.5})
     (run,) = runs()
     assert run.data.metrics["best_test_perplexity"] == 140.5
@@ -228,7 +173,5 @@ def test_a_training_that_mlflow_never_saw_is_restored_with_its_own_times() -> No
 
 def test_a_server_that_is_down_holds_nothing_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens there
-    with live_run(FACTS) as tracked:
-        tracked.publish(epochs(1))
-        tracked.end("FINISHED")
+    follow(epochs(1))
     assert "warning: MLflow is behind" in capsys.readouterr().out

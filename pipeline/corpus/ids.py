@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.corpus.words import EOS
 from pipeline.project.console import UserError
 from pipeline.project.files import PROCESSED, SPLITS, atomic_write, sha256
+from pipeline.settings.schema import CorpusSizes
 
 if TYPE_CHECKING:  # torch takes seconds to import and only `load_corpus` needs it
     from torch import Tensor
@@ -42,6 +43,11 @@ class Corpus:
     def splits(self) -> dict[str, "Tensor"]:
         """The ids of each split, by its name."""
         return {split: getattr(self, split) for split in SPLITS}
+
+    def sizes(self) -> CorpusSizes:
+        """Tokens of each split, and words."""
+        tokens = {f"{split}_tokens": len(ids) for split, ids in self.splits().items()}
+        return CorpusSizes(**tokens, vocabulary_size=len(self.vocabulary))
 
     @cached_property
     def fingerprint(self) -> str:

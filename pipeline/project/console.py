@@ -105,12 +105,20 @@ def refusal(error: BaseException) -> str | None:
         return f"a text or a file's name that cannot be written ({_one_line(error)}): leave out what is not UTF-8"
     if not isinstance(error, OSError):
         return None
+    what, remedy = refused(error)
+    return f"{what}: {remedy}, then run it again"
+
+
+def refused(error: OSError, place: str = "") -> tuple[str, str]:
+    """What the system refuses and where, and how to mend it.
+
+    place: where, if the error itself does not say
+    """
     # Names are quoted where they could do harm to a terminal, or to the line.
     places = [os.fsdecode(place) for place in (error.filename, error.filename2) if isinstance(place, str | bytes)]
-    where = " -> ".join(place if place.isprintable() and len(place) < 1000 else f"{place[:100]!r}" for place in places)
+    where = [name if name.isprintable() and len(name) < 1000 else f"{name[:100]!r}" for name in places] or [place]
     what = error.strerror or _one_line(error) or type(error).__name__
-    remedy = _REMEDIES.get(error.errno or 0, "mend that")
-    return ": ".join([what, *([where] if where else []), f"{remedy}, then run it again"])
+    return ": ".join(filter(None, [what, " -> ".join(where)])), _REMEDIES.get(error.errno or 0, "mend that")
 
 
 def lacks_memory(error: BaseException) -> bool:

@@ -1,6 +1,6 @@
-"""The results of the earlier stages, read back with every value checked."""
+"""The results of the earlier stages, read back with every value checked, and their table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.artifacts.history import best_epoch, history_path, read_history
@@ -8,6 +8,9 @@ from pipeline.artifacts.metrics import Metrics, metrics_path, mismatch, read_met
 from pipeline.lm.record import EpochRecord, is_whole
 from pipeline.lm.settings import Settings
 from pipeline.project.console import UserError
+from pipeline.settings.schema import Perplexities
+
+NONE = "-"
 
 
 @dataclass(frozen=True)
@@ -45,3 +48,52 @@ def _read_result(name: str, settings: Settings) -> Result:
     if difference := mismatch(result.metrics, result.history):
         raise UserError(f"{metrics_path(name)} {difference}: run `dvc repro`")
     return result
+
+
+def results_table(results: Sequence[Result], course_report: Mapping[str, Perplexities]) -> str:
+    """A row for each model, the course report's figures beside ours if there are any."""
+    rows = []
+    for result in results:
+        metrics, reference = result.metrics, course_report.get(result.name)
+        row = {
+            "model": f"`{result.name}`",
+            "valid": f"{metrics.valid_perplexity:.2f}",
+            "test": f"**{metrics.test_perplexity:.2f}**",
+        }
+        for kind in ("tempered", "dynamic"):
+            figures = [getattr(each.metrics, f"test_perplexity_{kind}") for each in (result, *results)]
+            if any(figures):
+                row[f"test, {kind}"] = f"{figures[0]:.2f}" if figures[0] else NONE
+        row["train"] = f"{metrics.train_perplexity:.2f}"
+        if course_report:
+            row["course report, valid"] = f"{reference.valid:.2f}" if reference else NONE
+            row["course report, test"] = f"{reference.test:.2f}" if reference else NONE
+        row |= {
+            "cell": cell_name(result.settings.cell),
+            "dropout": f"{result.settings.dropout:g}",
+            "parameters": f"{metrics.parameters:,}",
+            "best epoch": f"{metrics.best_epoch} of {result.last.epoch}",
+            "training time": duration(sum(record.seconds for record in result.history)),
+        }
+        rows.append(list(row.values()))
+    return table(list(row), rows)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table: the first column is text, aligned left, and the others numbers, aligned right."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person tells a time: `under 1 min`, `5 min`, `1 h 02 min`."""
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min" if minutes else "under 1 min"
+
+
+def cell_name(cell: str) -> str:
+    """The usual spelling: `gru_textbook` is GRU (textbook)."""
+    kind, _, variant = cell.partition("_")
+    return f"{kind.upper()} ({variant})" if variant else kind.upper()

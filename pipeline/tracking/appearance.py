@@ -1,8 +1,8 @@
 """What tells runs apart on MLflow's page: names that say what differs, and the report's colours."""
 
 import json
-import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 
 from pipeline.lm.settings import Settings
 from pipeline.project.console import UserError
@@ -13,7 +13,9 @@ from pipeline.settings.recipes import committed_params
 from pipeline.settings.schema import Params
 
 MOST_DIFFERENCES = 3  # in a name
-PALETTES = ("petroff10", "Dark2", "tab10", "tab20b")  # of matplotlib's
+
+# Told apart from the report's and from each other, the plainest first.
+MORE_COLORS = ("#e7298a", "#bcbd22", "#ff9896", "#2ca02c", "#b9ac70", "#7f7f7f", "#843c39", "#17becf", "#832db6")
 
 
 def run_name(model: str, settings: Settings, recipe: str | None) -> str:
@@ -22,7 +24,11 @@ def run_name(model: str, settings: Settings, recipe: str | None) -> str:
     if committed is None or model not in committed.models:
         return model
     before = flattened(committed.models[model])
-    found = [f"{name} {_text(value)}" for name, value in flattened(settings).items() if before.get(name) != value]
+    found = [
+        f"{name} {value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in flattened(settings).items()
+        if before.get(name) != value
+    ]
     if found and recipe not in (None, committed.recipe):
         found.insert(0, f"recipe {recipe}")
     more = f" and {len(found) - MOST_DIFFERENCES} more" if len(found) > MOST_DIFFERENCES else ""
@@ -31,40 +37,17 @@ def run_name(model: str, settings: Settings, recipe: str | None) -> str:
 
 def read_params(text: str) -> Params | None:
     """Parse a params file; None if the text is not one, or is of another version of this project."""
-    try:
+    with suppress(UserError):
         return parse_params(parse_yaml(text, PARAMS), PARAMS)
-    except UserError:
-        return None
+    return None
 
 
-def color_for(model: str, taken: Collection[str]) -> str:
-    """The report's colour of a model; if a run has it already, or there is none, the one least like those taken."""
-    from matplotlib import color_sequences  # takes a second to import
-    from matplotlib.colors import to_hex
+def color_for(model: str, taken: Sequence[str]) -> str:
+    """The report's colour of a model; if a run has it already, or there is none, the one that fewest have."""
+    from pipeline.reporting.style import color_of  # matplotlib takes a second to import
 
-    from pipeline.reporting.style import COLORS, color_of
-
-    try:
+    with suppress(UserError):
         models = list(load_params().models)
-    except UserError:
-        models = []
-    if model in models and (own := color_of(models.index(model))) not in taken:
-        return own
-    others = [_parts(color) for color in {*taken, *COLORS[: len(models)], "#ffffff"}]
-    palette = [to_hex(color) for name in PALETTES for color in color_sequences[name]]
-    return max(palette, key=lambda color: min(_difference(_parts(color), other) for other in others))
-
-
-def _parts(color: str) -> list[int]:
-    return [int(color[start : start + 2], 16) for start in (1, 3, 5)]
-
-
-def _difference(one: Sequence[int], other: Sequence[int]) -> float:
-    """How different two colours look, about: from 0 to 765 (https://www.compuphase.com/cmetric.htm)."""
-    red = (one[0] + other[0]) / 512
-    weights = (2 + red, 4, 3 - red)
-    return math.sqrt(sum(weight * (a - b) ** 2 for weight, a, b in zip(weights, one, other, strict=True)))
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+        if model in models and (own := color_of(models.index(model))) not in taken:
+            return own
+    return min(MORE_COLORS, key=taken.count)

@@ -1,16 +1,15 @@
 """The SQLite file of a store: created completely or not at all, checked before MLflow opens it, and moved along."""
 
 import os
-import shlex
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote
 
 from pipeline.project.files import project_root
 from pipeline.tracking.faults import REBUILT, StoreError
-from pipeline.tracking.location import Location
+from pipeline.tracking.location import Location, file_address
 
 PATIENCE_SECONDS = 20.0  # with another process that is writing; the same as MLflow's
 
@@ -35,7 +34,7 @@ def prepare_database(location: Location) -> None:
     if path.exists() and not path.is_file():  # a folder, or a device, which as root would be replaced
         raise StoreError(f"{location.name} is not a file", "move it away, or name another in MLFLOW_TRACKING_URI")
     if not path.exists() or path.stat().st_size == 0:
-        _create(location, path)
+        _create(path)
     with closing(_open(path)) as database:
         _check_schema(database, location)
         _bring_along(database, path)
@@ -45,7 +44,7 @@ def _open(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=PATIENCE_SECONDS)
 
 
-def _create(location: Location, path: Path) -> None:
+def _create(path: Path) -> None:
     """Create the tables under another name first: a half-made database could never be opened again."""
     from mlflow import MlflowClient
 
@@ -54,36 +53,28 @@ def _create(location: Location, path: Path) -> None:
     # SQLite would apply a journal of an earlier file to the new one.
     for left in (partial, *(file.with_name(f"{file.name}-journal") for file in (partial, path))):
         left.unlink(missing_ok=True)
-    MlflowClient(location.beside(partial.name).address).search_experiments(max_results=1)
+    MlflowClient(file_address(partial)).search_experiments(max_results=1)
     os.replace(partial, path)
 
 
 def _check_schema(database: sqlite3.Connection, location: Location) -> None:
     """Raises StoreError: MLflow itself retries for minutes, and names the same remedy for everything."""
-    name = location.name
-    tables = {table for (table,) in database.execute("select name from sqlite_master where type = 'table'")}
-    if not {"alembic_version", "experiments", "runs"} <= tables:
-        raise StoreError(f"{name} is not a store of MLflow, or not a whole one", REBUILT, whole=True)
-    (version,) = database.execute("select version_num from alembic_version").fetchone() or (None,)
-    if version is None:
-        raise StoreError(f"{name} is not a whole store of MLflow: it has no version of its tables", REBUILT, whole=True)
-    newest, known = _schemas()
-    if version == newest:
-        return
-    if version in known:
-        upgrade = f"`mlflow db upgrade {location.command_address}` brings them up to date"
-        raise StoreError(f"{name} has the tables of an older MLflow ({version})", upgrade)
-    remedy = f"install that one again, or {REBUILT}"
-    raise StoreError(f"{shlex.quote(name)} has the tables of a newer MLflow ({version})", remedy, whole=True)
-
-
-def _schemas() -> tuple[str | None, set[str]]:
-    """The schema that this MLflow works with, and all those it knows."""
     from alembic.script import ScriptDirectory
     from mlflow.store.db.utils import _get_alembic_config
 
+    name = location.name
+    tables = {table for (table,) in database.execute("select name from sqlite_master where type = 'table'")}
+    whole = {"alembic_version", "experiments", "runs"} <= tables
+    if not whole or not (found := database.execute("select version_num from alembic_version").fetchone()):
+        raise StoreError(f"{name} is not a store of MLflow, or not a whole one", REBUILT)
+    version = found[0]
     scripts = ScriptDirectory.from_config(_get_alembic_config(""))
-    return scripts.get_current_head(), {script.revision for script in scripts.walk_revisions()}
+    if version == scripts.get_current_head():
+        return
+    if version in {script.revision for script in scripts.walk_revisions()}:
+        upgrade = f"`mlflow db upgrade {location.command_address}` brings them up to date"
+        raise StoreError(f"{name} has the tables of an older MLflow ({version})", upgrade)
+    raise StoreError(f"{name} has the tables of a newer MLflow ({version})", f"install that one again, or {REBUILT}")
 
 
 def _bring_along(database: sqlite3.Connection, path: Path) -> None:
@@ -92,8 +83,8 @@ def _bring_along(database: sqlite3.Connection, path: Path) -> None:
     Otherwise a copied project would write into the original, and a moved one would create its old folder again.
     """
     new = (path.parent / "mlruns").as_uri()
-    rows = database.execute("select experiment_id, artifact_location from experiments").fetchall()
-    for old in {old for number, address in rows if (old := _left_behind(str(number), address or "", path))}:
+    addresses = database.execute("select artifact_location from experiments").fetchall()
+    for old in {old for (address,) in addresses if (old := _left_behind(address or "", path))}:
         with database:
             for table, column in ADDRESSES:
                 database.execute(
@@ -103,18 +94,16 @@ def _bring_along(database: sqlite3.Connection, path: Path) -> None:
                 )
 
 
-def _left_behind(experiment: str, address: str, path: Path) -> str | None:
+def _left_behind(address: str, path: Path) -> str | None:
     """The `mlruns` folder of an experiment's address, if it is one that this database was moved away from; else None.
 
-    Ours end in `mlruns`, those that MLflow chooses in `mlruns/ID`. A folder with another name, or with files and no
-    such database next to it, was chosen by someone.
+    Ours end in `mlruns`, those that MLflow chooses in `mlruns/ID`. Of a database outside the project, a folder that is
+    still there without such a database next to it was chosen by someone.
     """
-    ours = address.endswith("/mlruns")
-    old = address if ours else address.removesuffix(f"/{experiment}")
-    if not old.endswith("/mlruns") or not old.startswith(("file:///", "/")):
+    if not (found := re.fullmatch(r"((file://)?/.*/mlruns)(/\d+)?", address)):
         return None
-    folder = Path(url2pathname(urlsplit(old).path) if old.startswith("file:") else old)
+    folder = Path(unquote(found[1].removeprefix("file://")) if found[2] else found[1])
     if folder.parent.resolve() == path.parent.resolve():
         return None
     moved, copied = not folder.exists(), (folder.parent / path.name).exists()
-    return old if moved or copied or (ours and path.is_relative_to(project_root())) else None
+    return found[1] if moved or copied or (not found[3] and path.is_relative_to(project_root())) else None

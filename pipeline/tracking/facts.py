@@ -40,11 +40,9 @@ class RunFacts:
     trained_on: str | None = None
 
     @property
-    def words(self) -> int | None:
-        """How many the vocabulary has; None if that is not known."""
-        if self.corpus:
-            return len(self.corpus.vocabulary)
-        return self.sizes.vocabulary_size if self.sizes else None
+    def corpus_sizes(self) -> CorpusSizes | None:
+        """None if they are not known."""
+        return self.corpus.sizes() if self.corpus else self.sizes
 
     @property
     def data_sha256(self) -> str | None:

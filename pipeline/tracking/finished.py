@@ -11,11 +11,11 @@ from pipeline.lm.record import EpochRecord, is_whole
 from pipeline.project.console import UserError, say
 from pipeline.project.files import project_root
 from pipeline.project.locks import Lock
-from pipeline.tracking.deadline import within
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.faults import fault_message
 from pipeline.tracking.origin import WEIGHTS_MD5
-from pipeline.tracking.publisher import Publisher
+from pipeline.tracking.publisher import Publisher, Report
+from pipeline.tracking.store import within
 
 
 def publish_finished(
@@ -29,7 +29,7 @@ def publish_finished(
 
     def write() -> tuple[str, bool]:
         with Lock(project_root() / f".mlflow.{facts.model}.lock"):
-            return Publisher(facts).publish(history, "FINISHED", files=files, metrics=metrics)
+            return Publisher(facts).publish(Report(history, "FINISHED", files=files, metrics=metrics or {}))
 
     try:
         return within(write)

@@ -2,19 +2,16 @@
 
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from pipeline.artifacts.history import history_path
 from pipeline.lm.record import EpochRecord
 from pipeline.project.console import say
 from pipeline.project.faults import explain
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.faults import fault_message
-from pipeline.tracking.picture import picture
-from pipeline.tracking.publisher import Publisher
+from pipeline.tracking.publisher import Publisher, Report
 
 GRACE_SECONDS = 30.0  # how long the end of a training run waits for a slow server
 
@@ -24,8 +21,9 @@ class LiveRun:
 
     def __init__(self, facts: RunFacts, history: Sequence[EpochRecord] = ()) -> None:
         """history: the epochs of a training run that is resumed, by which its MLflow run is recognised."""
+        self._remedy = facts.remedy
         self._publisher = Publisher(facts, live=True)
-        self._reports: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
         self._behind = False
         self._left = False
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
@@ -35,53 +33,41 @@ class LiveRun:
     def publish(self, history: Sequence[EpochRecord]) -> None:
         """Bring the run up to the newest epoch; returns at once."""
         self._history = tuple(history)
-        self._reports.put({"history": self._history, "status": "RUNNING"})
+        self._reports.put(Report(self._history))
 
     def leave(self) -> None:
         """Write nothing more, not even how it ends: another process goes on with this run."""
         self._left = True
-        self._reports.put({})  # wakes the thread
+        self._reports.put(None)
 
-    def end(
-        self,
-        status: str,
-        *,
-        failure: str = "",
-        tags: Mapping[str, str] | None = None,
-        files: Sequence[Path] = (),
-        metrics: Mapping[str, float] | None = None,
-    ) -> None:
-        """Write everything that is left and end the run; waits for a slow server, but not forever."""
+    def end(self, status: str, **ending: Any) -> None:
+        """Write everything that is left and end the run; waits for a slow server, but not forever.
+
+        ending: how and with what, as in `Report`
+        """
         if self._left:
             return
-        with ExitStack() as stack:
-            if history_path(self._publisher.facts.model) in files:  # drawn before the server's time runs
-                files = [*files, *stack.enter_context(picture(self._history))]
-            end = {"status": status, "failure": failure, "tags": tags, "files": files, "metrics": metrics}
-            self._reports.put({"history": self._history} | end)
-            self._thread.join(GRACE_SECONDS)
+        self._reports.put(Report(self._history, status, **ending))
+        self._thread.join(GRACE_SECONDS)
         if self._thread.is_alive() or self._behind:
-            say(f"warning: MLflow is behind at the end of this training: {self._publisher.facts.remedy}")
+            say(f"warning: MLflow is behind at the end of this training: {self._remedy}")
 
     def _work(self) -> None:
-        while True:
-            report = self._newest_report()
-            if self._left:
-                self._publisher.stop_monitor()
-                return
+        while report := self._newest_report():
             try:
-                self._publisher.publish(**report)
+                self._publisher.publish(report)
                 if self._behind:
                     say("MLflow is up to date again")
                 self._behind = False
             except Exception as error:  # whatever goes wrong in MLflow, training continues
                 if not self._behind:
-                    say(f"warning: {fault_message(error, self._publisher.facts.remedy)}")
+                    say(f"warning: {fault_message(error, self._remedy)}")
                 self._behind = True
-            if report["status"] != "RUNNING":
+            if report.status != "RUNNING":
                 return
+        self._publisher.stop_monitor()
 
-    def _newest_report(self) -> dict[str, Any]:
+    def _newest_report(self) -> Report | None:
         """Each report includes everything in the earlier ones, so those that a slow server kept waiting are skipped."""
         report = self._reports.get()
         while not self._reports.empty():

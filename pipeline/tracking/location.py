@@ -2,15 +2,21 @@
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pipeline.project.files import project_root
 
 DATABASE = "mlflow.db"
 THIS_MACHINE = "localhost,127.0.0.1,::1"
 UNCLEAR = "the server that MLFLOW_TRACKING_URI names"
+
+# A login, which may be left out, then host and port, then a path. With another @ or a space, who knows where they end.
+_ADDRESS = re.compile(
+    r"([\w+.-]+://)([^@/?#\s\x00-\x20]*@)?(([\w.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?)([/?#][^@\s\x00-\x20]*)?",
+    re.ASCII | re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -20,23 +26,16 @@ class Location:
     address: as MLflow takes it
     database: the file of a SQLite store
     name: for messages: a file, or a server's address without secrets
-    secrets: parts of the address that must never be shown
     """
 
     address: str
     database: Path | None
     name: str
-    secrets: tuple[str, ...] = ()
 
     @property
     def artifacts(self) -> str | None:
         """The address of the artifacts' folder, next to the database; a server has its own."""
         return (self.database.parent / "mlruns").as_uri() if self.database else None
-
-    def beside(self, name: str) -> "Location":
-        """Another SQLite file in the same folder."""
-        assert self.database
-        return _file(self.database.with_name(name), [])
 
     @property
     def command_address(self) -> str:
@@ -50,48 +49,17 @@ class Location:
 
 def locate() -> Location:
     """The current store. An address that cannot be parsed is left for MLflow to refuse."""
-    address = os.environ.get("MLFLOW_TRACKING_URI", "")
-    secrets = [os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("PASSWORD", "TOKEN")]
-    if registry := os.environ.get("MLFLOW_REGISTRY_URI", ""):
-        secrets += _secrets(registry, readable=public_address(registry) is not None)
-    if not address:
-        return _file(project_root() / DATABASE, secrets)
-    if address.startswith("sqlite"):
-        return _named_file(address, secrets)
-    name = public_address(address)
-    return Location(address, None, name or UNCLEAR, (*secrets, *_secrets(address, readable=name is not None)))
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
 
-
-def reach_this_machine_directly() -> None:
-    """Keep what is addressed to this machine from any proxy: that would look for it on its own."""
-    excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    if excepted != "*" and THIS_MACHINE not in excepted:
-        os.environ["no_proxy"] = os.environ["NO_PROXY"] = f"{excepted},{THIS_MACHINE}".lstrip(",")
-
-
-def public_address(address: str) -> str | None:
-    """Scheme, host and port of an address; None if there is any doubt about what they are.
-
-    A slash or a space in a password would make a parser find the end of the host elsewhere.
-    """
-    try:
-        parts = urlsplit(address)
-        port = f":{parts.port}" if parts.port is not None else ""
-    except ValueError:
-        return None
-    login, _, host = parts.netloc.rpartition("@")
-    if re.search(r"[\s\x00-\x20]", address) or "@" in login + parts.path + parts.query + parts.fragment:
-        return None
-    if not parts.scheme or not re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?", host):
-        return None
-    return f"{parts.scheme}://{host.partition(':')[0] if host[0] != '[' else host.partition(']')[0] + ']'}{port}"
-
-
-def _secrets(address: str, *, readable: bool) -> list[str]:
-    if not readable:
-        return [address]
-    parts = urlsplit(address)
-    return [parts.password or parts.username or "", parts.query, parts.fragment]
+    address, root = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DATABASE}", project_root()
+    with suppress(ArgumentError, ValueError):
+        url = make_url(address)
+        if address.startswith("sqlite") and url.database and not url.database.startswith((":memory:", "file:")):
+            path = Path(os.path.normpath(root / url.database))
+            name = path.relative_to(root) if path.is_relative_to(root) else path
+            return Location(file_address(path, dict(url.query)), path, str(name))
+    return Location(address, None, public_address(address) or UNCLEAR)
 
 
 def file_address(path: Path, query: dict | None = None) -> str:
@@ -103,21 +71,24 @@ def file_address(path: Path, query: dict | None = None) -> str:
     return url.replace("sqlite:", "sqlite+pysqlite:", 1) if "%" in url else url
 
 
-def _file(path: Path, secrets: list[str], query: dict | None = None) -> Location:
-    root = project_root()
-    name = path.relative_to(root) if path.is_relative_to(root) else path
-    return Location(file_address(path, query), path, str(name), tuple(secrets))
+def public_address(address: str) -> str | None:
+    """Scheme, host and port of an address; None if there is any doubt about what they are."""
+    found = _ADDRESS.fullmatch(address)
+    return f"{found[1]}{found[3]}" if found else None
 
 
-def _named_file(address: str, secrets: list[str]) -> Location:
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
+def has_secrets() -> bool:
+    """Whether MLflow is told any: in a variable of its own, or in an address, as login, query or fragment."""
+    told = any(os.environ.get(f"MLFLOW_TRACKING_{secret}") for secret in ("PASSWORD", "TOKEN"))
+    addresses = [os.environ.get(f"MLFLOW_{store}_URI", "") for store in ("TRACKING", "REGISTRY")]
+    return told or any(
+        set(address) & set("@?#") or not (address.startswith("sqlite") or public_address(address))
+        for address in filter(None, addresses)
+    )
 
-    try:
-        url = make_url(address)
-    except (ArgumentError, ValueError):
-        return Location(address, None, UNCLEAR, (*secrets, address))
-    if not url.database or url.database.startswith((":memory:", "file:")):
-        return Location(address, None, UNCLEAR, tuple(secrets))
-    path = Path(os.path.normpath(project_root() / url.database))
-    return _file(path, secrets, dict(url.query))
+
+def reach_this_machine_directly() -> None:
+    """Keep what is addressed to this machine from any proxy: that would look for it on its own."""
+    excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if excepted != "*" and THIS_MACHINE not in excepted:
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = f"{excepted},{THIS_MACHINE}".lstrip(",")

@@ -1,77 +1,90 @@
-"""The notes that MLflow shows: a run's figures and how to use it; the experiment's results beside the course report's.
+"""What MLflow shows in words: a run's figures and how to use it, the card of a registered version, all models' results.
 
-A note that somebody has rewritten is left alone: only those that start as ours do are updated.
+What somebody has rewritten is left alone: only texts that start as ours do are updated.
 """
 
+import json
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pipeline.artifacts.metrics import read_corpus_sizes
 from pipeline.project.console import UserError, warn
 from pipeline.project.files import REPORT, SPLITS
 from pipeline.reporting.course_report import figures_beside
-from pipeline.reporting.results import Result, read_results
+from pipeline.reporting.results import Result, read_results, results_table
 from pipeline.settings.params import load_params
 from pipeline.tracking.charts import save_view
-from pipeline.tracking.deadline import within
 from pipeline.tracking.facts import shown
 from pipeline.tracking.faults import explain
 from pipeline.tracking.location import locate
-from pipeline.tracking.picture import PICTURE
-from pipeline.tracking.store import connect
-from pipeline.tracking.teachers import PARENT, TEACHER_OF
+from pipeline.tracking.runs import PARENT, TEACHER_OF
+from pipeline.tracking.store import connect, within
 
 if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
 
 NOTE = "mlflow.note.content"
+PICTURE = "curve.png"
 OPENING = "**Perplexity**"
 KINDS = ("tempered", "dynamic")
 
+# The settings by which one usually tells models apart.
+TELLING = ("cell", "num_layers", "hidden_size", "dropout", "tied_weights", "epochs", "optimizer.name", "learning_rate")
+LIMITS = (
+    "Not for: texts of another kind, language or spelling than this corpus, and anything where it matters that what is "
+    "said is true: it goes on as its corpus would, and knows no facts."
+)
+
 
 def describe_run(client: "MlflowClient", run_id: str) -> bool:
-    """Update a run's note from what MLflow knows about the run. Returns whether anything changed.
+    """Update a run's note and the cards of its registered versions from what MLflow knows about the run.
 
-    MLflow shows the first lines of it, and the rest when asked to.
+    MLflow shows the first lines of a note, and the rest when asked to. Returns whether anything changed.
     """
     run = client.get_run(run_id)
-    model = run.data.tags["model"]
-    files = {file.path for file in client.list_artifacts(run_id)}
-    versions = client.search_model_versions(f"run_id = '{run_id}'", max_results=1)
+    versions = list(client.search_model_versions(f"run_id = '{run_id}'"))
+    pictured = any(file.path == PICTURE for file in client.list_artifacts(run_id))
     figures, teaching = _figures(run), _teaching(run)
-    if not (figures or teaching or versions or PICTURE in files):
+    if not (figures or teaching or versions or pictured):
         return False
-    blocks = [f"{OPENING}{figures or f' of `{model}` by epoch, lower is better.'}{teaching}"]
-    if versions:
-        blocks.append(f"`python -m pipeline.score {model} my.txt` scores a text with the weights in `results/models`.")
-    if PICTURE in files:
-        blocks.append(f"![Perplexity by epoch](get-artifact?path={PICTURE}&run_uuid={run_id})")
+    opening = f"{OPENING}{figures or ' by epoch, lower is better.'}{teaching}"
+    changed = False
     for version in versions:
-        uri = f"models:/{version.name}/{version.version}"
-        serve = f"mlflow models serve --model-uri {uri} --env-manager local --port 5001"
-        store = f"MLFLOW_TRACKING_URI={locate().command_address}"
-        blocks.append(f"Over HTTP, as `docs/use.md` shows:\n\n```sh\n{store} {serve}\n```")
-    note = "\n\n".join(blocks)
-    if (old := run.data.tags.get(NOTE, OPENING)) == note or not old.startswith(OPENING):
-        return False
-    client.set_tag(run_id, NOTE, note)
-    return True
+        card = "\n\n".join([opening, _card(run), _usage(run, version)])
+        if _is_ours(version.description) and version.description != card:
+            client.update_model_version(version.name, version.version, card)
+            changed = True
+    blocks = [opening, *(_usage(run, version) for version in versions[:1])]
+    if pictured:
+        blocks.append(f"![Perplexity by epoch](get-artifact?path={PICTURE}&run_uuid={run_id})")
+    note, old = "\n\n".join(blocks), run.data.tags.get(NOTE)
+    if _is_ours(old) and old != note:
+        client.set_tag(run_id, NOTE, note)
+        changed = True
+    return changed
+
+
+def _is_ours(text: str | None) -> bool:
+    return not text or text.lstrip("*").startswith("Perplexity")
 
 
 def _figures(run: "Run") -> str:
     """What the best weights came to, and what MLflow's table has beside it; empty until they are evaluated."""
-    metrics = run.data.metrics
-    if not all(shown(f"{split}_perplexity") in metrics for split in SPLITS):
-        return ""
-    parts = []
+    metrics, parts = run.data.metrics, []
     for split in SPLITS:
-        name = shown(f"{split}_perplexity")
-        others = [f"{kind} {metrics[other]:.2f}" for kind in KINDS if (other := f"{name}_{kind}") in metrics]
-        parts.append(f"{split} {metrics[name]:.2f}" + (f" ({', '.join(others)})" if others else ""))
-    weights = f" of the best weights, those of epoch {metrics['best_epoch']:.0f}: {', '.join(parts)}."
+        if (name := shown(f"{split}_perplexity")) in metrics:
+            others = [f"{kind} {metrics[other]:.2f}" for kind in KINDS if (other := f"{name}_{kind}") in metrics]
+            parts.append(f"{split} {metrics[name]:.2f}" + (f" ({', '.join(others)})" if others else ""))
+    if not parts:
+        return ""
+    epoch = f", those of epoch {metrics['best_epoch']:.0f}" if "best_epoch" in metrics else ""
+    figures = f" of the best weights{epoch}: {', '.join(parts)}."
     last = metrics.get("perplexity/valid")
-    return f"{weights} (The last epoch came to {last:.2f}: `perplexity/valid`.)" if last else weights
+    return f"{figures} (The last epoch came to {last:.2f}: `perplexity/valid`.)" if last else figures
 
 
 def _teaching(run: "Run") -> str:
@@ -80,6 +93,27 @@ def _teaching(run: "Run") -> str:
     page = run.data.tags.get(PARENT)
     name = f"[`{student}`](#/experiments/{run.info.experiment_id}/runs/{page})" if page else f"`{student}`"
     return f" A teacher of {name}."
+
+
+def _card(run: "Run") -> str:
+    """What a model is: its corpus, its settings, and what it is not for."""
+    corpus = f"`{run.data.tags['corpus']}`"
+    for given in run.inputs.dataset_inputs if run.inputs else ():
+        sizes = json.loads(given.dataset.profile or "")
+        corpus += f", {sizes['tokens']['train']:,} tokens to train on, {sizes['vocabulary_size']:,} words"
+    settings = ", ".join(f"`{name}` {run.data.params[name]}" for name in TELLING if name in run.data.params)
+    return f"- Corpus: {corpus}.\n- Settings: {settings}.\n- {LIMITS}"
+
+
+def _usage(run: "Run", version: "ModelVersion") -> str:
+    name, model, store = version.name, run.data.tags["model"], locate().command_address
+    serve = f"mlflow models serve --model-uri models:/{name}/{version.version} --env-manager local --port 5001"
+    return (
+        f"`python -m pipeline.score {model} my.txt` scores a text with the weights in `results/models`. MLflow has the "
+        "best version in Python, and this one over HTTP, as `docs/use.md` shows:\n\n"
+        f'```python\nmlflow.pyfunc.load_model("models:/{name}@champion")\n```\n\n'
+        f"```sh\nMLFLOW_TRACKING_URI={store} {serve}\n```"
+    )
 
 
 def describe_experiment() -> None:
@@ -92,8 +126,7 @@ def describe_experiment() -> None:
         client, experiment_id = connect()
         experiment = client.get_experiment(experiment_id)
         save_view(client, experiment)
-        old = experiment.tags.get(NOTE, OPENING)
-        if old != note and old.startswith(OPENING):
+        if _is_ours(old := experiment.tags.get(NOTE)) and old != note:
             client.set_experiment_tag(experiment_id, NOTE, note)
 
     try:
@@ -103,44 +136,23 @@ def describe_experiment() -> None:
 
 
 def experiment_note(results: Sequence[Result]) -> str:
-    """The table of results, next to the course report's if both are for the same corpus and models."""
+    """The report's table, next to the course report's figures if both are for the same corpus and models."""
     try:
         course_report = figures_beside(results, read_corpus_sizes(), load_params().report.course_report or {})
     except UserError:
         course_report = {}
-    header, rows = ["model", "valid", "test", "best epoch"], []
-    for result in results:
-        metrics = result.metrics
-        row = [f"`{result.name}`", f"{metrics.valid_perplexity:.2f}", f"{metrics.test_perplexity:.2f}"]
-        row.append(f"{metrics.best_epoch} of {result.last.epoch}")
-        if course_report:
-            reference = course_report.get(result.name)
-            row += [f"{reference.valid:.2f}", f"{reference.test:.2f}"] if reference else ["-", "-"]
-        rows.append(row)
-    if course_report:
-        header += ["course report, valid", "course report, test"]
     tests = ", ".join(f"`{result.name}` {result.metrics.test_perplexity:.2f}" for result in results)
+    # MLflow's page leaves no room between columns.
+    table = re.sub(r"(?<![-:]) \| ", " &emsp;| ", results_table(results, course_report))
     more = f"Of the weights of the best epoch; more in `{REPORT / 'report.md'}`."
-    return f"{OPENING} on the test text, lower is better: {tests}.\n\n{_table(header, rows)}\n\n{more}"
+    return f"{OPENING} on the test text, lower is better: {tests}.\n\n{table}\n\n{more}"
 
 
 def _results() -> list[Result]:
     """The complete and up-to-date results of the models in params.yaml."""
     results = []
-    try:
-        models = load_params().models
-    except UserError:
-        return []
-    for name, settings in models.items():
-        try:
-            results += read_results({name: settings})
-        except UserError:
-            continue
+    with suppress(UserError):
+        for name, settings in load_params().models.items():
+            with suppress(UserError):
+                results += read_results({name: settings})
     return results
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table with room between its columns, which MLflow's page leaves none."""
-    lines = [" &emsp;| ".join(row) for row in [header, *rows]]
-    lines.insert(1, " | ".join(["---", *["---:"] * (len(header) - 1)]))
-    return "\n".join(f"| {line} |" for line in lines)

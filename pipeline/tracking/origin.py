@@ -4,6 +4,7 @@ import getpass
 import os
 import re
 import sys
+from contextlib import suppress
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -20,7 +21,6 @@ def circumstances() -> dict[str, str]:
     """Who ran which command, at which commit, in which DVC stage and experiment."""
     commit = (git("rev-parse", "HEAD") or "").strip()
     tags = {
-        "mlflow.user": _user(),
         "mlflow.source.name": f"python -m pipeline.{Path(sys.argv[0]).stem}",
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": commit,
@@ -28,6 +28,8 @@ def circumstances() -> dict[str, str]:
         "dvc_stage": os.environ.get("DVC_STAGE", ""),
         "dvc_experiment": os.environ.get("DVC_EXP_NAME", ""),
     }
+    with suppress(KeyError, OSError):  # a container may run under a user id that has no name
+        tags["mlflow.user"] = getpass.getuser()
     return {name: value for name, value in tags.items() if value}
 
 
@@ -73,10 +75,3 @@ def commit_that_brought(path: Path) -> str:
 def text_at(commit: str, path: Path) -> str:
     """A file as a commit has it; empty if it has none."""
     return git("show", f"{commit}:./{path}") or ""
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a user id that has no name
-        return ""

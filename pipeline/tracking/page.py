@@ -5,11 +5,14 @@ assistant, which takes up a quarter of the first page that one opens, has done s
 """
 
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # takes a second to import
+    from fastapi import FastAPI
 
 PATH = "/start"
 APP = "start"
@@ -19,22 +22,16 @@ Object.assign(localStorage, {KEPT})
 location.replace("/" + location.hash)
 </script>"""
 
-App = Callable[[dict[str, Any], Any, Callable[[dict[str, Any]], Awaitable[None]]], Awaitable[None]]
 
-
-def app() -> App:
+def app() -> "FastAPI":
     """What MLflow's server runs, for its option `--app-name`."""
     from mlflow.server.fastapi_app import app as mlflow
+    from starlette.responses import HTMLResponse
+    from starlette.routing import Route
 
-    async def with_page(scope: dict[str, Any], receive: Any, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
-        if scope["type"] != "http" or scope["path"] != PATH:
-            await mlflow(scope, receive, send)
-            return
-        headers = [(b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-store")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": PAGE.encode()})
-
-    return with_page
+    page = HTMLResponse(PAGE, headers={"cache-control": "no-store"})
+    mlflow.router.routes.insert(0, Route(PATH, lambda _: page))  # the last takes all addresses that are left
+    return mlflow
 
 
 @contextmanager

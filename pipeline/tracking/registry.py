@@ -5,6 +5,7 @@ Every training run becomes a version of `<corpus>-<model>`, linked to its MLflow
 
 import math
 import shutil
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,13 +14,10 @@ from typing import TYPE_CHECKING
 from pipeline.artifacts.weights import read_description
 from pipeline.corpus.words import EOS
 from pipeline.project.console import warn
-from pipeline.project.files import SPLITS
-from pipeline.tracking.deadline import within
 from pipeline.tracking.facts import RunFacts, shown
 from pipeline.tracking.faults import explain
 from pipeline.tracking.notes import describe_run
-from pipeline.tracking.served_code import copy_needed_code
-from pipeline.tracking.store import connect
+from pipeline.tracking.store import connect, within
 
 if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow import MlflowClient
@@ -28,8 +26,8 @@ if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow.models import ModelSignature
 
 CHAMPION = "champion"
-OURS = "A language model"  # how the descriptions of models begin
 SERVED_MODEL = Path(__file__).parent / "served_model.py"
+PACKAGE = Path(__file__).parents[1]
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "pydantic", "safetensors", "torch", "tqdm")
 
 
@@ -58,34 +56,12 @@ def _register(facts: RunFacts, run_id: str, weights_file: Path, valid_perplexity
             client.set_model_version_tag(name, registered.version, tag, tags[tag])
     if not versions:
         if not client.search_registered_models(f"name = '{name}'", max_results=1):
-            client.create_registered_model(name)
+            what = f"A language model of `{facts.corpus_name}`: it scores sentences and continues them."
+            client.create_registered_model(name, description=what)
         model = _log_model(client, experiment_id, facts.model, run_id, weights_file)
         client.create_model_version(name, _source(client, model), run_id, tags, model_id=model.model_id)
     _promote_best(client, name, facts.data_sha256)
-    _describe(client, name, facts, run_id)
     describe_run(client, run_id)
-
-
-def _describe(client: "MlflowClient", name: str, facts: RunFacts, run_id: str) -> None:
-    """Say what the model is and what its version came to, unless somebody has said something else."""
-    settings, run = facts.settings, client.get_run(run_id)
-    size = f"{settings.num_layers} layers of {settings.hidden_size} units, dropout {settings.dropout:g}"
-    model = f"{OURS} of {facts.corpus_name}: {settings.cell}, {size}. Scores sentences and continues them."
-    if _is_ours(old := client.get_registered_model(name).description) and old != model:
-        client.update_registered_model(name, model)
-    figures = [
-        f"{run.data.metrics[figure]:.2f} ({split})"
-        for split in reversed(SPLITS)
-        if (figure := shown(f"{split}_perplexity")) in run.data.metrics
-    ]
-    said = f"Perplexity {', '.join(figures)}: the best weights of {run.info.run_name}."
-    for registered in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
-        if figures and _is_ours(registered.description) and registered.description != said:
-            client.update_model_version(name, registered.version, said)
-
-
-def _is_ours(description: str | None) -> bool:
-    return not description or description.startswith((OURS, "Perplexity "))
 
 
 def _source(client: "MlflowClient", model: "LoggedModel") -> str:
@@ -111,14 +87,14 @@ def _log_model(client: "MlflowClient", experiment_id: str, name: str, run_id: st
     model = left[0] if left else client.create_logged_model(experiment_id, name, run_id)
     with TemporaryDirectory() as folder:
         # DVC may have put a link there, to a file with another name, and MLflow copies links as links.
-        weights = shutil.copyfile(weights_file, Path(folder) / weights_file.name)
-        copy_needed_code(SERVED_MODEL, Path(folder))
+        weights = shutil.copyfile(weights_file, f"{folder}/{weights_file.name}")
+        shutil.copytree(PACKAGE, f"{folder}/pipeline", ignore=shutil.ignore_patterns("__pycache__", "html", ".*"))
         mlflow.pyfunc.save_model(
             f"{folder}/model",
             mlflow_model=Model(run_id=run_id, model_id=model.model_id),
             python_model=str(SERVED_MODEL),
             code_paths=[f"{folder}/pipeline"],
-            artifacts={"weights": str(weights)},
+            artifacts={"weights": weights},
             signature=_signature(),
             input_example=pd.DataFrame({"text": [example]}),
             pip_requirements=[f"{package}=={version(package).partition('+')[0]}" for package in REQUIREMENTS],
@@ -152,14 +128,10 @@ def _valid_perplexity(client: "MlflowClient", version: "ModelVersion") -> float:
     """A version's, from its tag or, if that was removed or damaged, from its run; infinite if neither has it."""
     from mlflow.exceptions import MlflowException
 
-    try:
-        value = float(version.tags["valid_perplexity"])
-    except (KeyError, ValueError):
-        value = math.nan
-    if math.isnan(value):
-        try:
-            metrics = client.get_run(version.run_id or "").data.metrics
-            value = metrics.get(shown("valid_perplexity")) or metrics["valid_perplexity"]  # as older runs have it
-        except (KeyError, MlflowException):
-            return math.inf
-    return value
+    with suppress(KeyError, ValueError):
+        if not math.isnan(value := float(version.tags["valid_perplexity"])):
+            return value
+    with suppress(KeyError, MlflowException):
+        metrics = client.get_run(version.run_id or "").data.metrics
+        return metrics.get(shown("valid_perplexity")) or metrics["valid_perplexity"]  # as older runs have it
+    return math.inf

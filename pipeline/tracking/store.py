@@ -1,37 +1,61 @@
-"""MLflow's client, for the store that `location` finds."""
+"""MLflow's client, for the store that `location` finds, and a deadline for whatever is asked of it."""
 
+import concurrent.futures.thread
 import logging
 import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from pipeline.project.console import UserError
+from pipeline.project.console import UserError, say
 from pipeline.project.locks import Lock
 from pipeline.tracking.database import prepare_database
-from pipeline.tracking.deadline import within
-from pipeline.tracking.faults import REMEDY, StoreError, fault_message
+from pipeline.tracking.faults import AGAIN, StoreError, fault_message
 from pipeline.tracking.location import Location, locate, reach_this_machine_directly
 
 if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment
 
 DEFAULT_EXPERIMENT = "recurrent-lm"
-LONGEST_EXPERIMENT = 500  # letters, that MLflow takes
 LOCK_SECONDS = 50.0
+DEADLINE_SECONDS = 60.0
+SECONDS_TO_WAIT_IN_SILENCE = 5.0
+
+T = TypeVar("T")
 
 
-def prepare_store(remedy: str = REMEDY) -> None:
-    """Create the default store if there is none, or check that the server answers.
-
-    remedy: what will write whatever MLflow lacks
-
-    Raises UserError.
-    """
+def prepare_store() -> None:
+    """Create the default store if there is none, or check that the server answers. Raises UserError."""
     try:
         within(connect)
     except Exception as error:
-        raise UserError(fault_message(error, remedy)) from None
+        raise UserError(fault_message(error, AGAIN)) from None
+
+
+def within(work: Callable[[], T]) -> T:
+    """The result of `work`. Raises what it raises, and StoreError if it does not end in time.
+
+    In that case it is left to a thread that ends with the process, since nothing in Python can end a thread. No other
+    limit would be met by a server that answers drop by drop.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="mlflow, with a deadline", daemon=True).start()
+    if wait([future], SECONDS_TO_WAIT_IN_SILENCE).not_done and not locate().database:
+        say(f"waiting for {locate().name}, for {DEADLINE_SECONDS:g} seconds at most")
+    if wait([future], DEADLINE_SECONDS - SECONDS_TO_WAIT_IN_SILENCE).not_done:
+        # Python would wait at exit for the thread pools in which MLflow sends files.
+        threading._register_atexit(concurrent.futures.thread._threads_queues.clear)  # type: ignore[attr-defined]
+        raise StoreError(f"{locate().name} did not take all in {DEADLINE_SECONDS:g} seconds")
+    return future.result()
 
 
 def connect() -> tuple["MlflowClient", str]:
@@ -69,37 +93,22 @@ def _alone_with(location: Location) -> AbstractContextManager:
     return Lock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS)
 
 
-def _numbered(client: "MlflowClient", number: str) -> "Experiment":
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_experiment(number)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        raise StoreError("MLFLOW_EXPERIMENT_ID names no experiment", "correct it, or unset it") from None
-
-
 def _experiment(client: "MlflowClient", location: Location) -> str:
     """Our experiment's id, created if there is none. Raises StoreError if it was deleted."""
+    from mlflow.exceptions import MlflowException
+
     number = os.environ.get("MLFLOW_EXPERIMENT_ID")
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
-    if not number and not 1 <= len(name.strip()) <= LONGEST_EXPERIMENT:
-        wanted = f"a name of {LONGEST_EXPERIMENT} letters at most"
-        raise StoreError("MLFLOW_EXPERIMENT_NAME names no experiment", f"set it to {wanted}, or unset it")
-    experiment = _numbered(client, number) if number else client.get_experiment_by_name(name)
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "").strip() or DEFAULT_EXPERIMENT
+    experiment = client.get_experiment(number) if number else client.get_experiment_by_name(name)
     if experiment is None:
         try:
             return str(client.create_experiment(name, location.artifacts))
-        except Exception:  # another process was faster
+        except MlflowException:  # another process was faster
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
                 raise
     if experiment.lifecycle_stage == "deleted":
         command = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
-        if location.database:
-            command = f"MLFLOW_TRACKING_URI={location.command_address} {command}"
-        raise StoreError(
-            f"the experiment {experiment.name} was deleted in {location.name}", f"`{command}` brings it back"
-        )
+        remedy = f"`MLFLOW_TRACKING_URI={location.command_address} {command}` brings it back"
+        raise StoreError(f"the experiment {experiment.name} was deleted in {location.name}", remedy)
     return str(experiment.experiment_id)

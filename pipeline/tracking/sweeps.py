@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from pipeline.lm.record import EpochRecord
 from pipeline.project.console import say
-from pipeline.tracking.deadline import within
 from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.faults import fault_message
 from pipeline.tracking.origin import circumstances
-from pipeline.tracking.publisher import Publisher
-from pipeline.tracking.store import connect
+from pipeline.tracking.publisher import Publisher, Report
+from pipeline.tracking.store import connect, within
 
 if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow import MlflowClient
@@ -85,7 +84,7 @@ def _ended_trials(study: str) -> set[str]:
 
 def _publish(trial: EndedRun) -> None:
     status = "FAILED" if trial.failure else "FINISHED"
-    Publisher(trial.facts).publish(trial.history, status, failure=trial.failure, tags=trial.tags, metrics=trial.metrics)
+    Publisher(trial.facts).publish(Report(trial.history, status, trial.failure, trial.tags, metrics=trial.metrics))
 
 
 def _end_runs(study: str, name: str, files: Sequence[Path], metrics: Mapping[str, float]) -> None:
