@@ -14,7 +14,7 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from pipeline.project.console import UserError, run, say
-from pipeline.tracking.charts import page_of_curves
+from pipeline.tracking.charts import pages_of_curves
 from pipeline.tracking.faults import explain
 from pipeline.tracking.location import Location, file_address, locate
 from pipeline.tracking.page import APP, PATH, plugin
@@ -65,10 +65,11 @@ def page_environment(location: Location) -> dict[str, str]:
 
 
 def chart_pages(client: "MlflowClient", front: str) -> dict[str, str]:
-    """The page with the curves of each experiment that has a run, by its name; the newest first."""
+    """The pages with the curves of each experiment that has a run, by a name; the newest first."""
     experiments = client.search_experiments(order_by=["last_update_time DESC"])
     used = [one for one in experiments if client.search_runs([one.experiment_id], max_results=1)]
-    return {one.name: front + page_of_curves(client, one) for one in used or experiments}
+    pages = [page for experiment in used or experiments for page in pages_of_curves(client, experiment).items()]
+    return {name: front + page for name, page in pages}
 
 
 def serve(location: Location, port: int, pages: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """`make ui`: the store that it opens, the pages that it names, and what it says when it cannot."""
 
+import json
 import os
 import socket
 import subprocess
@@ -46,7 +47,21 @@ def test_each_experiment_that_has_a_run_is_named_by_the_page_of_its_curves() -> 
     for _ in range(2):
         page = f"http://here/#/experiments/{used}/{charts}&viewStateShareKey=curves"
         assert chart_pages(client, "http://here/") == {"used": page}
-    assert "mlflow.sharedViewState.curves" in client.get_experiment(used).tags
+    assert "searchFilter" not in client.get_experiment(used).tags["mlflow.sharedViewState.curves"]
+
+
+@pytest.mark.usefixtures("empty_store")
+def test_runs_of_several_corpora_have_a_page_for_each() -> None:
+    client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
+    used = client.create_experiment("used")
+    for start, corpus in enumerate(("ptb", "wikitext2", "ptb"), start=1):
+        run = client.create_run(used, start, {"corpus": corpus})
+        client.log_metric(run.info.run_id, "perplexity/valid", 100.0)
+    pages = chart_pages(client, "")
+    assert [name for name in pages if name != "Default"] == ["used, ptb", "used, wikitext2"]
+    assert pages["used, wikitext2"].endswith("&viewStateShareKey=curves-wikitext2")
+    view = client.get_experiment(used).tags["mlflow.sharedViewState.curves-wikitext2"]
+    assert json.loads(json.loads(view)["state"])["searchFilter"] == "tags.corpus = 'wikitext2'"
 
 
 def test_mlflow_finds_our_app_without_an_installed_package(monkeypatch: pytest.MonkeyPatch) -> None:
