@@ -48,10 +48,10 @@ def describe_run(client: "MlflowClient", run_id: str) -> bool:
     run = client.get_run(run_id)
     versions = list(client.search_model_versions(f"run_id = '{run_id}'"))
     pictured = any(file.path == PICTURE for file in client.list_artifacts(run_id))
-    figures, teaching = _figures(run), _teaching(run)
+    model, figures, teaching = run.data.tags["model"], _figures(run), _teaching(run)
     if not (figures or teaching or versions or pictured):
         return False
-    opening = f"{OPENING}{figures or ' by epoch, lower is better.'}{teaching}"
+    opening = f"{OPENING}{figures or f' of `{model}` by epoch, lower is better.'}{teaching}"
     changed = False
     for version in versions:
         card = "\n\n".join([opening, _card(run), _usage(run, version)])
