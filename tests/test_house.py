@@ -17,6 +17,7 @@ STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stag
 ROOMS = ["lm", "project", "settings", "corpus", "artifacts", "inference", "reporting", "tracking", "sweeps"]
 NEIGHBOURS = {("inference", "reporting"), ("tracking", "sweeps")}  # which know nothing of each other
 MOST_LINES = 250
+MOST_LINES_OF_A_FUNCTION = 45
 
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "pipeline").rglob("*.py"))
 
@@ -59,6 +60,13 @@ def test_no_import_within_a_room_runs_in_a_circle() -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_a_file_is_read_at_a_sitting(module: str) -> None:
     assert len((ROOT / module).read_text().splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_function_is_seen_at_once(module: str) -> None:
+    for node in ast.walk(ast.parse((ROOT / module).read_text())):
+        if isinstance(node, ast.FunctionDef) and node.end_lineno:
+            assert node.end_lineno - node.lineno < MOST_LINES_OF_A_FUNCTION, node.name
 
 
 WATCHED_BESIDE = {module for module in imported("pipeline/evaluate.py") if room(module) == "inference"}

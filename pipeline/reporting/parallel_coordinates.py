@@ -14,6 +14,16 @@ FARTHEST = 3.0  # times the best perplexity: trials that are worse than this are
 BAND = 0.08  # height of the band of values around a mark
 ABOVE = 1.12  # where an axis from 0 to 1 shows values that do not fit on it
 MOST_NAMES = 6  # up to this many different numbers are marked one by one
+LINES: dict[str, dict[str, Any]] = {  # by what became of a trial
+    "best": {"color": COLORS[2], "linewidth": 2.6},
+    "complete": {"color": COLORS[0], "linewidth": 1.2},
+    "pruned or diverged": {"color": MUTED, "linewidth": 0.8, "linestyle": "--"},
+}
+ON_THE_AXES: dict[str, dict[str, Any]] = {
+    "best": {"marker": "o", **BEST},
+    "complete": {"alpha": 0.75},
+    "pruned or diverged": {"alpha": 0.5},
+}
 HALO: dict[str, Any] = {"bbox": {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}}
 
 
@@ -43,12 +53,8 @@ def parallel_coordinates(
         axes.grid(visible=False)
         for trial in reversed(range(len(ends))):
             heights = [positions[trial] for positions, _ in scales]
-            if trial == 0 and complete[trial]:
-                axes.plot(heights, color=COLORS[2], linewidth=2.6, marker="o", **BEST)
-            elif complete[trial]:
-                axes.plot(heights, color=COLORS[0], linewidth=1.2, alpha=0.75)
-            else:
-                axes.plot(heights, color=MUTED, linewidth=0.8, alpha=0.5, linestyle="--")
+            kind = "pruned or diverged" if not complete[trial] else "complete" if trial else "best"
+            axes.plot(heights, **LINES[kind], **ON_THE_AXES[kind])
         for x, (_, ticks) in enumerate(scales):
             axes.axvline(x, color=INK, linewidth=0.8, ymin=0.04, ymax=0.96)
             for height, label in ticks.items():
@@ -59,15 +65,8 @@ def parallel_coordinates(
         axes.set_yticks([])
         for side in ("left", "bottom"):
             axes.spines[side].set_visible(False)
-        figure.legend(
-            handles=[
-                Line2D([], [], color=COLORS[2], linewidth=2.6, label="best"),
-                Line2D([], [], color=COLORS[0], linewidth=1.2, label="complete"),
-                Line2D([], [], color=MUTED, linewidth=0.8, linestyle="--", label="pruned or diverged"),
-            ],
-            loc="outside upper right",
-            ncols=3,
-        )
+        handles = [Line2D([], [], label=kind, **line) for kind, line in LINES.items()]
+        figure.legend(handles=handles, loc="outside upper right", ncols=3)
 
 
 def _scale(
