@@ -83,12 +83,12 @@ def measure(this: Evaluated) -> Metrics:
     name, trained, how = this.name, this.trained, this.params.evaluate
     device = choose_device(trained.settings.device)
     model = trained.model.to(device)
-    texts = {split: ids.to(device) for split, ids in this.corpus.splits().items()}
     splits = batches_of(this.corpus.splits(), device)
     with progress(sum(map(len, splits.values())), f"evaluate {name}", "window") as bar:
         losses = {split: evaluate(model, batches, bar.update) for split, batches in splits.items()}
     figures = perplexities(losses, "", f"lower models.{name}.learning_rate in {PARAMS}")
     if settings := (how.dynamic or {}).get(name):
+        texts = {split: ids.to(device) for split, ids in this.corpus.splits().items()}
         windows = dynamic_evaluation.num_windows(texts, settings)
         with progress(windows, f"evaluate {name} dynamically", "window") as bar:
             losses = dynamic_evaluation.dynamic_losses(model, texts, settings, bar.update)

@@ -7,7 +7,8 @@ repro` and `make ui` begin with this; it takes no network.
 
 import argparse
 
-from pipeline.project.console import run, say
+from pipeline.artifacts.reference import RUNS, bring, keep, lacking
+from pipeline.project.console import UserError, run, say
 from pipeline.project.files import REFERENCE
 
 
@@ -15,14 +16,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.reference", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="keep the trained models of params.yaml there as well")
     arguments = parser.parse_args()
+    if not (arguments.keep or lacking() or RUNS.exists()):
+        return
+    from dvc.exceptions import DvcException  # type: ignore[import-untyped]
     from dvc.repo import Repo  # type: ignore[import-untyped]
 
-    from pipeline.artifacts.reference import bring, keep
-
-    with Repo(_wait_for_lock=True) as repo:
-        if arguments.keep:
-            say(f"kept in {REFERENCE}: {', '.join(keep(repo))}")
-        bring(repo)
+    try:
+        with Repo(_wait_for_lock=True) as repo:
+            if arguments.keep:
+                say(f"kept in {REFERENCE}: {', '.join(keep(repo))}")
+            bring(repo)
+    except DvcException as error:
+        raise UserError(f"DVC: {' '.join(str(error).split())}") from None
 
 
 if __name__ == "__main__":

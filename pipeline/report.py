@@ -1,7 +1,6 @@
 """Compare all trained models: a table, figures, and the course report's conclusions checked against our numbers."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -22,7 +21,7 @@ from pipeline.reporting.course_report import LEFT_OUT, SOURCE, CourseReport, com
 from pipeline.reporting.page import page
 from pipeline.reporting.results import NONE, Result, read_results, results_table, table
 from pipeline.reporting.spread import Group, grouped
-from pipeline.settings.overlay import flattened
+from pipeline.settings.overlay import as_text, flattened
 from pipeline.settings.params import load_params
 from pipeline.settings.schema import CorpusSizes
 from pipeline.tracking.notes import describe_experiment
@@ -149,10 +148,6 @@ def _settings(results: Sequence[Result]) -> list[str]:
     if differing:
         blocks.append(table(["", *(f"`{name}`" for name in models)], differing))
     return blocks
-
-
-def as_text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def day(finished_at: str) -> str:

@@ -250,8 +250,10 @@ def test_a_training_that_is_kept_is_not_done_again_and_there_is_a_way_back(clone
     clone.git("checkout", "params.yaml", "dvc.lock", "results")
     with (clone.path / "pipeline/lm/errors.py").open("a") as file:
         file.write("# an edit that changes no number\n")
-    renew = "from pipeline.artifacts import dvc_lock, reference; dvc_lock.renew_code(['train', 'evaluate']); "
-    clone.run(sys.executable, "-c", renew + "reference.renew_kept_runs()")
+    proof = clone.path / "tests/test_golden.py"
+    proof.parent.mkdir()
+    proof.write_text("def test_golden():\n    pass\n")
+    assert "accepted the code for" in clone.run(sys.executable, "-m", "pipeline.accept")
     clone.commit("what is kept")
 
     other = clone.clone(tmp_path / "other")
@@ -271,6 +273,13 @@ def test_a_training_that_is_kept_is_not_done_again_and_there_is_a_way_back(clone
     code, said = make(other)
     assert (code, other.stages_run(said)) == (2, set())
     assert f"error: damaged or missing: {file}: `git checkout" in said
+
+
+def test_what_dvc_refuses_is_one_line_where_weights_are_to_come(clone: Repository) -> None:
+    (clone.path / ".dvc/config").write_text("[core\n")
+    said = clone.run(sys.executable, "-m", "pipeline.reference", check=False)
+    assert said.startswith("error: DVC: ")
+    assert said.count("\n") == 1
 
 
 def test_weights_come_neither_to_a_model_that_is_being_trained_nor_to_another_history(clone: Repository) -> None:

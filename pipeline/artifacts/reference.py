@@ -9,12 +9,8 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dvc.repo import Repo, lock_repo  # type: ignore[import-untyped]
-from dvc.stage.serialize import to_single_stage_lockfile  # type: ignore[import-untyped]
-from dvc.utils import dict_sha256  # type: ignore[import-untyped]
-from dvc_data.hashfile.hash_info import HashInfo
 from ruamel.yaml import YAML
 
 from pipeline.artifacts.checkpoint import is_being_trained
@@ -25,6 +21,9 @@ from pipeline.project.console import UserError, say
 from pipeline.project.files import REFERENCE, atomic_write
 from pipeline.project.git import git
 from pipeline.settings.params import load_params
+
+if TYPE_CHECKING:  # DVC takes a second to import
+    from dvc.repo import Repo  # type: ignore[import-untyped]
 
 REMOTE = "reference"  # in .dvc/config, at REFERENCE
 CODE = Path("pipeline/lm")
@@ -65,12 +64,15 @@ def _is_kept(file: Path) -> bool:
     return file.exists() or bool(git("ls-files", "--", str(file)))
 
 
-def bring(repo: Repo) -> None:
+def bring(repo: "Repo") -> None:
     """Fill DVC's cache with what is kept, and give the models that lack weights those of the reference run.
 
     Raises UserError, when all else is done, for files that are not whole: DVC would delete them, so it never gets to
     see them.
     """
+    from dvc.repo import lock_repo
+    from dvc_data.hashfile.hash_info import HashInfo
+
     with lock_repo(repo):
         models, cache = lacking(), repo.cache.local
         wanted = {one.md5 for one in models} | {out["md5"] for _, run in kept_runs() for out in run["outs"]}
@@ -95,8 +97,12 @@ def kept_runs() -> Iterator[tuple[Path, dict[str, Any]]]:
             yield file, YAML(typ="safe", pure=True).load(file)
 
 
-def keep(repo: Repo) -> list[str]:
+def keep(repo: "Repo") -> list[str]:
     """Keep the training of each model in params.yaml, as dvc.lock has it -> their stages."""
+    from dvc.repo import lock_repo
+    from dvc.stage.serialize import to_single_stage_lockfile  # type: ignore[import-untyped]
+    from dvc_data.hashfile.hash_info import HashInfo
+
     trained = [stage for stage in repo.index.stages if stage.name.startswith("train@")]
     with lock_repo(repo):
         for stage in trained:
@@ -108,9 +114,13 @@ def keep(repo: Repo) -> list[str]:
 
 
 def renew_kept_runs() -> None:
-    """Make the kept trainings those of the code that dvc.lock has, once that is the current one."""
-    (md5,) = {stage.md5(CODE) for name, stage in read_lock().items() if name.startswith("train@")}
-    current = {"path": str(CODE), "hash": "md5", "md5": md5}
+    """Make the kept trainings those of the current code."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        code = next(dep for stage in repo.index.stages for dep in stage.deps if dep.def_path == str(CODE))
+        code.save()
+    current = {"path": str(CODE), "hash": "md5", "md5": code.hash_info.value}
     for file, entry in list(kept_runs()):
         file.unlink()
         _write_run(entry | {"deps": [current if dep["path"] == str(CODE) else dep for dep in entry["deps"]]})
@@ -118,6 +128,7 @@ def renew_kept_runs() -> None:
 
 def _write_run(entry: dict[str, Any]) -> None:
     """Under the names that DVC gives it: the digest of what identifies the run, and of the whole."""
+    from dvc.utils import dict_sha256  # type: ignore[import-untyped]
 
     def digest(of: dict[str, Any]) -> str:
         return dict_sha256(of, exclude=["size", "nfiles"])

@@ -1,5 +1,6 @@
 """A model's settings as they are written and shown: laid over others, and flat, by dotted name."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,6 +47,11 @@ def _flatten(settings: Mapping[str, Any]) -> dict[str, object]:
     for name, value in settings.items():
         flat |= {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
     return flat
+
+
+def as_text(value: object) -> str:
+    """A setting's value in a table or a name: `adamw`, `0.5`, `null`."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def nested(flat: Mapping[str, object]) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from pipeline.corpus.ids import Corpus
 from pipeline.project.console import UserError
 from pipeline.project.files import project_root
 from pipeline.project.locks import Lock
-from pipeline.settings.schema import CorpusSizes
 from pipeline.sweeps.space import is_whole
 from pipeline.sweeps.sweep import Sweep
 from pipeline.sweeps.trial import Trial, as_ended, as_frozen, number_of
@@ -41,8 +40,7 @@ def identity(sweep: Sweep, kept: KeptStudy | None, corpus: Corpus | None) -> Kep
     Raises UserError if a study is kept that this one does not continue.
     """
     if corpus:
-        sizes = {f"{split}_tokens": len(ids) for split, ids in corpus.splits().items()}
-        data, of = corpus.fingerprint, CorpusSizes(**sizes, vocabulary_size=len(corpus.vocabulary))
+        data, of = corpus.fingerprint, corpus.sizes()
     else:
         assert kept
         data, of = kept.data_sha256, kept.corpus

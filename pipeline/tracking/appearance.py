@@ -1,13 +1,12 @@
 """What tells runs apart on MLflow's page: names that say what differs, and the report's colours."""
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 
 from pipeline.lm.settings import Settings
 from pipeline.project.console import UserError
 from pipeline.project.files import PARAMS
-from pipeline.settings.overlay import flattened
+from pipeline.settings.overlay import as_text, flattened
 from pipeline.settings.params import load_params, parse_params, parse_yaml
 from pipeline.settings.recipes import committed_params
 from pipeline.settings.schema import Params
@@ -24,11 +23,7 @@ def run_name(model: str, settings: Settings, recipe: str | None) -> str:
     if committed is None or model not in committed.models:
         return model
     before = flattened(committed.models[model])
-    found = [
-        f"{name} {value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in flattened(settings).items()
-        if before.get(name) != value
-    ]
+    found = [f"{name} {as_text(value)}" for name, value in flattened(settings).items() if before.get(name) != value]
     if found and recipe not in (None, committed.recipe):
         found.insert(0, f"recipe {recipe}")
     more = f" and {len(found) - MOST_DIFFERENCES} more" if len(found) > MOST_DIFFERENCES else ""

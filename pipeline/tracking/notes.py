@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # MLflow takes seconds to import
 NOTE = "mlflow.note.content"
 PICTURE = "curve.png"
 OPENING = "**Perplexity**"
+EARLIER = re.compile(r"Perplexity [\d.]+ \(")  # how descriptions of versions once began
 KINDS = ("tempered", "dynamic")
 
 # The settings by which one usually tells models apart.
@@ -69,7 +70,7 @@ def describe_run(client: "MlflowClient", run_id: str) -> bool:
 
 
 def _is_ours(text: str | None) -> bool:
-    return not text or text.lstrip("*").startswith("Perplexity")
+    return not text or text.startswith(OPENING) or bool(EARLIER.match(text))
 
 
 def _figures(run: "Run") -> str:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow.entities import Run
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-
 # Metrics with the same part before the slash share a section of charts on MLflow's page. Sections stand in the order of
 # the alphabet, with those of no slash last: perplexity by epoch comes first, and final figures after all curves.
 EPOCH_METRICS = {
@@ -133,7 +132,8 @@ class Publisher:
             for record in history[self._epochs_written :]
             for name, attribute in EPOCH_METRICS.items()
         ]
-        self._client.log_batch(run.info.run_id, metrics=metrics)
+        if metrics:
+            self._client.log_batch(run.info.run_id, metrics=metrics)
         self._epochs_written = max(self._epochs_written, len(history))
         return bool(metrics)
 
