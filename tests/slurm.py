@@ -95,10 +95,13 @@ class Cluster:
         self.until(lambda: self.states(job) == {state}, job)
 
     def until(self, condition: Callable[[], bool], job: str) -> None:
-        """Wait for something to come of a job, which must not fail meanwhile."""
-        while not condition():
-            states = self.states(job)
+        """Wait for something to come of a job, which must not fail meanwhile, nor end without it."""
+        while True:
+            states = self.states(job)  # before the condition, which the end of a job may fulfil
+            if condition():
+                return
             assert not states & BAD_ENDS, f"job {job}: {states}"
+            assert states != {"COMPLETED"}, f"job {job} ended too early"
             time.sleep(0.1)
 
     def boot(self, node: str) -> None:

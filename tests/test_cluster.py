@@ -28,7 +28,7 @@ from tests.workspaces import workspace
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-EPOCHS = 3
+EPOCHS = 5  # of which the last are spare: a busy machine may interrupt an epoch late
 TIME_IS_UP = ("scancel", "--batch", "--signal=USR1")  # which is what --signal has Slurm do
 
 
@@ -121,11 +121,12 @@ def test_a_training_whose_time_is_up_and_that_is_preempted_ends_as_if_it_had_run
     log = ours / f"slurm-{job}.out"
     for epoch, ending in enumerate((TIME_IS_UP, ("scontrol", "requeue")), start=1):
         until_epoch(epoch, cluster, job, log)
-        time.sleep(read_history(ours / "results/models/lstm_dropout/history.csv")[-1].seconds / 4)
+        history = read_history(ours / "results/models/lstm_dropout/history.csv")
+        time.sleep(min(record.seconds for record in history) / 4)
         cluster.run(*ending, job)
         cluster.until(lambda times=epoch: log.read_text().count("going on after") == times, job)
     cluster.wait(job)
-    assert re.search(r"going on after step \d+ of epoch [23]\n", log.read_text())  # on a busy machine, not each time
+    assert re.search(r"going on after step \d+ of epoch [2-5]\n", log.read_text())  # on a busy machine, not each time
     train(undisturbed, "lstm_dropout")
     assert_same_training("lstm_dropout", ours, undisturbed)
 
