@@ -132,7 +132,7 @@ def test_an_output_that_is_full_is_one_line(ending: str) -> None:
 
 
 def test_an_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
-    assert message_of(KeyboardInterrupt(), capsys) == ("interrupted: the same command goes on from here", 130)
+    assert message_of(KeyboardInterrupt(), capsys) == ("interrupted: run the same command to continue", 130)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -132,7 +132,7 @@ def test_a_process_that_dies_ends_the_others_and_one_process_alone_can_go_on(tmp
         again = start(place, "gru_dropout")
         printed = again.communicate()[0]
         assert again.returncode == 0, printed
-        assert ("going on after epoch" in printed) == (place == folder)
+        assert ("continuing after epoch" in printed) == (place == folder)
     one, two = (read_history(place / "results/models/gru_dropout/history.csv") for place in (alone, folder))
     valid = [record.valid_perplexity for record in one]
     assert [record.valid_perplexity for record in two] == pytest.approx(valid, rel=1e-3)  # in bfloat16, maybe

@@ -196,7 +196,7 @@ def test_a_missing_key_is_named(key: str) -> None:
 
 @pytest.mark.parametrize("name", ["LSTM", "two words", "../up", "a.b", "a/b", "_x", ""])
 def test_a_model_name_that_no_folder_should_have_is_refused(name: str) -> None:
-    assert "small letters" in complaint(with_value("models", {name: {"cell": "gru"}}))
+    assert "lower-case letters" in complaint(with_value("models", {name: {"cell": "gru"}}))
 
 
 @pytest.mark.parametrize("document", [None, [], "text", 3])

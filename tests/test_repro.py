@@ -336,7 +336,7 @@ def test_one_that_is_ended_says_that_the_same_command_goes_on(clone: Repository,
     made = train_longer(clone, epochs=12)
     os.killpg(made.pid, ending)
     said = made.communicate()[0]
-    assert "interrupted: the same command goes on from here\n" in said
+    assert "interrupted: run the same command to continue\n" in said
     assert not [line for line in said.splitlines() if "exited with" in line or "ERROR" in line or "Traceback" in line]
     code, said = make(clone)
     assert code == 0

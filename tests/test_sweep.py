@@ -37,7 +37,7 @@ from pipeline.project.console import UserError
 from pipeline.settings.mistakes import NEXT_LINE
 from pipeline.settings.overlay import flattened
 from pipeline.settings.params import parse_params, parse_yaml
-from pipeline.settings.recipes import lay_over
+from pipeline.settings.recipes import apply_recipe
 from pipeline.settings.schema import CorpusSizes
 from pipeline.sweeps.report import write_files
 from pipeline.sweeps.space import MOST_COMBINATIONS, Range, combinations, draw, overrides
@@ -708,7 +708,7 @@ def test_a_sweep_goes_on_after_an_interrupt_and_ends_once(
         out = run_sweep("small.yaml")
     assert "1 of 4 trials have ended" in out
     assert out.count(f"trial 2/4: process {os.getpid()} is training this very model; waiting for it") == 1
-    if "trial 2/4: going on after epoch 1" not in out:
+    if "trial 2/4: continuing after epoch 1" not in out:
         assert "trial 2/4: pruned" in out
     assert_complete(folder, 4)
     assert len(runs_of(folder)[1]) == 4
@@ -723,7 +723,7 @@ def test_a_sweep_goes_on_after_an_interrupt_and_ends_once(
     assert f"mkdir recipes && cp {recipe} recipes/ && python -m pipeline.recipe small && dvc repro" in again
     assert_complete(folder, 4)
 
-    best = parse_params(parse_yaml(lay_over(Path("params.yaml").read_text(), Path(recipe)), Path(recipe)))
+    best = parse_params(parse_yaml(apply_recipe(Path("params.yaml").read_text(), Path(recipe)), Path(recipe)))
     (winner,) = re.findall(r"best: trial (\d+), validation perplexity ([\d.]+)", again)
     assert best.recipe == "small"
     run = runs_of(folder)[1][int(winner[0]) - 1]
@@ -824,7 +824,7 @@ def check_that_killing_a_worker_loses_no_trial(folder: Path, *arguments: str, **
 
     done = re.findall(r"trial (\d+)/\d+: complete", "".join(seen) + output)
     assert Counter(done) == {str(number): 1 for number in range(1, trials + 1)}
-    assert f"trial {number}/{trials}: going on after epoch" in output
+    assert f"trial {number}/{trials}: continuing after epoch" in output
     assert "planted" not in output
     assert_complete(folder, trials)
     _, runs = runs_of(folder)

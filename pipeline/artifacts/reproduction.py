@@ -18,7 +18,7 @@ from dvc.stage import Stage  # type: ignore[import-untyped]
 from dvc.stage.exceptions import StageCmdFailedError  # type: ignore[import-untyped]
 
 from pipeline.artifacts.dvc_waiting import causes, patiently
-from pipeline.artifacts.reference import bring
+from pipeline.artifacts.reference import restore_kept
 from pipeline.corpus.sources import any_answers
 from pipeline.project.console import UserError, say
 from pipeline.project.files import PARAMS, PROCESSED, RAW
@@ -44,7 +44,7 @@ def _reproduce(given: Namespace, jobs: int) -> None:
     options = command._common_kwargs | command._repro_kwargs
     with command.repo as repo:
         repo.scm_context.quiet = True  # no advice on what to do with git
-        bring(repo)
+        restore_kept(repo)
         _refill_cache(repo)
         _drop_empty_text()
         without_text = False

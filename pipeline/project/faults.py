@@ -1,6 +1,6 @@
-"""What keeps a training run from starting or continuing, in words: why, and how to mend it.
+"""What keeps a training run from starting or continuing, in words: why, and how to fix it.
 
-The language model itself (`pipeline/lm`) raises errors without words, so that rewording one makes nothing train again.
+The language model itself (`pipeline/lm`) raises errors without words, so that rewording a message retrains nothing.
 """
 
 from pipeline.lm import errors
@@ -10,7 +10,7 @@ _DIVERGED = "lower learning_rate or max_grad_norm"
 # By the error's class; {0}, {1} and so on are its arguments.
 _WORDS: dict[type[BaseException], str] = {
     errors.NoCudaError: "device is cuda, but PyTorch finds no CUDA here; set device: auto or cpu",
-    errors.TooFewGpusError: "there are more processes than GPUs, of which this machine has {0}: set device: cpu",
+    errors.TooFewGpusError: "there are more processes than this machine's GPUs, {0}: set device: cpu",
     errors.NoTF32Error: "precision is tf32, which NVIDIA's GPUs have from Ampere on: set precision: auto or float32",
     errors.NoBfloat16Error: "precision is bfloat16, but this processor lacks the instructions for it (on x86: "
     "AVX-512); set precision: auto or float32",
@@ -23,7 +23,7 @@ _WORDS: dict[type[BaseException], str] = {
 
 
 def explain(error: BaseException) -> str:
-    """One line: why, and how to mend it. Other errors have words of their own."""
+    """One line: why, and how to fix it. Other errors already have a text."""
     words = _WORDS.get(type(error))
     if words is None:
         return str(error)

@@ -58,7 +58,7 @@ def shown(value: Any) -> str:
     return _shown.repr(value)
 
 
-def refuse(lines: Sequence[str]) -> None:
+def raise_mistakes(lines: Sequence[str]) -> None:
     """Raise UserError with a line for each mistake, if there are any."""
     if lines:
         raise UserError(NEXT_LINE.join(islice(dict.fromkeys(lines), MOST_TOLD)))
@@ -80,7 +80,7 @@ class Complaints:
 
     def raise_all(self) -> None:
         """Raise UserError, a line for each mistake, if there are any."""
-        refuse(list(self._lines))
+        raise_mistakes(list(self._lines))
 
 
 def validate(schema: type[S], document: dict, path: Path, prefix: tuple[str, ...] = ()) -> S:
@@ -180,7 +180,7 @@ def described(error: ErrorDetails, schema: type[BaseModel], prefix: tuple[str, .
         case "too_many_generations":
             return f"{key}: teachers of teachers of teachers: {MOST_GENERATIONS} generations at most: leave some out"
     if location and location[-1] == "[key]":
-        letters = f"small letters, digits and underscores, {LONGEST_NAME} at most"
+        letters = f"lower-case letters, digits and underscores, {LONGEST_NAME} at most"
         return f"{'.'.join(location[:-1])}: a name here is of {letters}"
     return f"{key} = {shown(value)}: {message}"
 

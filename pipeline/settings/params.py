@@ -9,7 +9,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from pipeline.project.console import UserError
 from pipeline.project.files import PARAMS
-from pipeline.settings.mistakes import as_key, at, described, own, refuse, shown
+from pipeline.settings.mistakes import as_key, at, described, own, raise_mistakes, shown
 from pipeline.settings.overlay import overlay
 from pipeline.settings.schema import Params
 
@@ -46,7 +46,7 @@ def parse_params(document: Any, path: Path = PARAMS) -> Params:
         there = ", ".join(map(as_key, names))
         for name in [name for name, how in dynamic.items() if name not in names and isinstance(how, dict)]:
             lines.append(f"{path}: evaluate.dynamic.{as_key(name)}: no such model; there are {there}")
-    refuse(lines)
+    raise_mistakes(lines)
     assert params
     return params
 

@@ -44,7 +44,7 @@ def committed_params(root: Path = Path()) -> str | None:
     return git("show", f"HEAD:./{PARAMS}", folder=root)
 
 
-def lay_over(base: str, recipe: Path) -> str:
+def apply_recipe(base: str, recipe: Path) -> str:
     """The text of the params file that results from a recipe and a base, with the base's comments and order.
 
     Groups are merged key by key, and one that names another kind replaces the base's, just as a model's settings are
@@ -67,9 +67,9 @@ def lay_over(base: str, recipe: Path) -> str:
     return text.getvalue()
 
 
-def laid_over(path: Path, base: str) -> str:
+def resolved_params(path: Path, base: str) -> str:
     """The text of the params file at a path; if that is a recipe, it is laid over the base. Raises UserError."""
-    return lay_over(base, path) if path.absolute().parent == RECIPES.absolute() else read_text(path)
+    return apply_recipe(base, path) if path.absolute().parent == RECIPES.absolute() else read_text(path)
 
 
 def differences(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 from pipeline.project.console import UserError
 from pipeline.settings.mistakes import Complaints, shown, validate
 from pipeline.settings.params import parse_params, parse_yaml, read_yaml
-from pipeline.settings.recipes import laid_over, read_base
+from pipeline.settings.recipes import resolved_params, read_base
 from pipeline.settings.schema import LONGEST_NAME, NAME
 from pipeline.sweeps.space import Choice, Node, OneOf, Range, Scalar, Space, combinations, searched, size, walk
 from pipeline.sweeps.sweep import MOST_TRIALS, Grid, Source, Sweep, SweepFile
@@ -27,7 +27,7 @@ from pipeline.sweeps.sweep import MOST_TRIALS, Grid, Source, Sweep, SweepFile
 def load_sweep(path: Path) -> Sweep:
     """Read and check a sweep's file and the params file or recipe in it. Raises UserError, a line for each mistake."""
     if not re.fullmatch(NAME, path.stem) or len(path.stem) > LONGEST_NAME:  # it becomes a recipe's, in the end
-        letters = f"small letters, digits and underscores, {LONGEST_NAME} at most"
+        letters = f"lower-case letters, digits and underscores, {LONGEST_NAME} at most"
         raise UserError(f"{shown(path.name)}: a sweep goes by its file's name, which is of {letters}: rename the file")
     document = read_yaml(path)
     if not isinstance(document, dict):
@@ -61,7 +61,7 @@ def _read_source(document: Mapping[str, Any], path: Path) -> Source | None:
     if not isinstance(params, str) or not params or not isinstance(model, str):
         return None
     recipe_base = read_base()
-    complete = parse_yaml(laid_over(Path(params), recipe_base), Path(params))
+    complete = parse_yaml(resolved_params(Path(params), recipe_base), Path(params))
     models = parse_params(complete, Path(params)).models
     if model not in models:
         raise UserError(f"{path}: model = {shown(model)}: {params} has {', '.join(models)}")
