@@ -11,7 +11,7 @@ from pipeline.corpus import sample
 from pipeline.project.console import UserError, run, say
 from pipeline.project.files import PARAMS, PARAMS_BASE, RECIPES, SAMPLE, atomic_write
 from pipeline.settings.params import parse_params, parse_yaml, read_text
-from pipeline.settings.recipes import committed_params, apply_recipe, read_base, recipe_files
+from pipeline.settings.recipes import apply_recipe, committed_params, read_base, recipe_files
 
 
 def list_recipes() -> None:

@@ -17,7 +17,7 @@ def main() -> None:
     arguments = parser.parse_args()
     from dvc.repo import Repo  # type: ignore[import-untyped]
 
-    from pipeline.artifacts.reference import restore_kept, keep
+    from pipeline.artifacts.reference import keep, restore_kept
 
     with Repo(_wait_for_lock=True) as repo:
         if arguments.keep:

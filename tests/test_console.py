@@ -1,4 +1,4 @@
-"""Faults that the user can mend end in one line on stderr and an exit code."""
+"""Faults that the user can fix end in one line on stderr and an exit code."""
 
 import errno
 import fcntl
@@ -70,10 +70,10 @@ def test_whatever_the_system_refuses_is_one_line_with_the_file_and_a_remedy(
     ("error", "line"),
     [
         (OSError(errno.ENOSPC, "No space left"), "error: No space left: free some space, then run it again"),
-        (OSError(errno.EXDEV, "Cross-device link", "a", None, "b\n"), r"a -> 'b\n': mend that, then run it again"),
-        (OSError("a library's own words\nin two lines"), "error: a library's own words in two lines: mend that,"),
+        (OSError(errno.EXDEV, "Cross-device link", "a", None, "b\n"), r"a -> 'b\n': fix that, then run it again"),
+        (OSError("a library's own words\nin two lines"), "error: a library's own words in two lines: fix that,"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 9999), f"too long: '{'x' * 100}': give it a shorter"),
-        (UnicodeEncodeError("ascii", "\udcff", 0, 1, "surrogates"), "error: a text or a file's name that cannot be"),
+        (UnicodeEncodeError("ascii", "\udcff", 0, 1, "surrogates"), "error: a text or a file name that cannot be"),
         (MemoryError(), "error: out of memory: lower batch_size, bptt or hidden_size"),
         (
             RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory: you tried to allocate 400 bytes."),

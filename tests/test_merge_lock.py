@@ -99,9 +99,7 @@ def test_a_stage_run_to_two_ends_is_left_to_the_user(tmp_path: Path) -> None:
 
 
 def test_without_git_there_is_one_clear_line(tmp_path: Path) -> None:
-    assert resolve(tmp_path).stderr.startswith(
-        "error: not a git repository: run this in the clone"
-    )
+    assert resolve(tmp_path).stderr.startswith("error: not a git repository: run this in the clone")
 
 
 def test_without_a_conflict_there_is_one_clear_line(tmp_path: Path) -> None:

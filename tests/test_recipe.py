@@ -16,7 +16,7 @@ from pipeline.project.console import UserError
 from pipeline.recipe import use_recipe
 from pipeline.settings.overlay import overlay
 from pipeline.settings.params import load_params, parse_params, parse_yaml, read_yaml
-from pipeline.settings.recipes import differences, apply_recipe, read_base
+from pipeline.settings.recipes import apply_recipe, differences, read_base
 from tests.small import ROOT, default_params
 
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
@@ -275,7 +275,7 @@ def test_without_a_repository_the_first_params_yaml_is_kept(
 
 def test_a_products_base_that_is_nowhere_is_one_line(project: None) -> None:
     PARAMS.write_text(product := apply_recipe(default_params(), Path("recipes/best.yaml")))
-    with pytest.raises(UserError, match=r"params\.yaml is the recipe best already") as fault:
+    with pytest.raises(UserError, match=r"params\.yaml is already the recipe best") as fault:
         use_recipe("zaremba")
     assert "\n" not in str(fault.value)
     assert PARAMS.read_text() == product

@@ -166,7 +166,7 @@ def mistakes(**changes: Any) -> list[str]:
         ),
         (  # only together are they wrong
             {"settings": {"tied_weights": [False, True], "hidden_size": [48, 64]}},
-            "settings.tied_weights = True: embedding_size and hidden_size have to be equal",
+            "settings.tied_weights = True: embedding_size and hidden_size must be equal",
         ),
     ],
 )
@@ -209,7 +209,7 @@ def test_a_space_of_endless_combinations_is_checked_at_each_of_its_values(params
 
 
 def test_a_params_file_that_none_can_be_is_named(params: None) -> None:
-    with pytest.raises(UserError, match=r"'a\\x00b' is no file's name"):
+    with pytest.raises(UserError, match=r"'a\\x00b' is not a file name"):
         load_sweep(write_sweep(params="a\0b"))
     with pytest.raises(UserError, match=r"small\.yaml: params = '\\ud800'"):
         load_sweep(write_sweep(params="\ud800"))

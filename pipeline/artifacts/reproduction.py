@@ -25,7 +25,7 @@ from pipeline.project.files import PARAMS, PROCESSED, RAW
 from pipeline.settings.params import load_params
 
 TEXT_STAGES = ("download", "preprocess")
-GOES_ON = "once that is mended, the same command goes on"
+GOES_ON = "fix that, then run the same command again"
 INTERRUPTED = re.compile(r"exited with (130|-2|-15)$")
 
 
@@ -131,7 +131,7 @@ def _side_by_side(stages: list[str], jobs: int) -> None:
         for line in running.stdout:
             say(line.rstrip())
     if running.returncode:
-        raise UserError(f"not all models were trained, as it says above: {GOES_ON}")
+        raise UserError(f"not all models were trained, see above: {GOES_ON}")
 
 
 def _explained(error: DvcException) -> BaseException:
@@ -140,5 +140,5 @@ def _explained(error: DvcException) -> BaseException:
     if INTERRUPTED.search(words[-1]):
         return KeyboardInterrupt()
     if isinstance(causes(error)[-1], StageCmdFailedError):
-        return UserError(f"{words[0]}, as it says above: {GOES_ON}")
+        return UserError(f"{words[0]}, see above: {GOES_ON}")
     return UserError(f"DVC: {': '.join(words)}")

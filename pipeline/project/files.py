@@ -75,7 +75,7 @@ def clear_partial_files(folder: Path) -> None:
 
     A running writer, on this machine or on another one that shares the folder, holds a lock on its file, which the
     system releases however it ends. Its process number would not do: another process may get the same one.
-    Partial files without a number are not from `atomic_write` and are left alone: MLflow locks its database differently.
+    Partial files without a number are not from `atomic_write` and are left alone: MLflow locks its own differently.
     """
     for partial in folder.glob(".*.[0-9]*.partial"):
         with suppress(OSError):  # already gone, in use, not ours to delete, or a file system without locks

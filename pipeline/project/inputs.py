@@ -10,8 +10,8 @@ Inputs = Mapping[str, object]  # everything that a result depends on, under the 
 class FixedInputs:
     """A `with` block that raises UserError at its end if an input was edited since this was created.
 
-    Create it before anything is read. DVC takes the digests of a stage's dependencies when the stage has ended, not when
-    it starts (treeverse/dvc 11058): it would attribute the result to the edited ones. Raises whatever `inputs` raises.
+    Create it before anything is read. DVC takes the digests of a stage's dependencies when the stage ends, not when it
+    starts (treeverse/dvc 11058): it would attribute the result to the edited ones. Raises whatever `inputs` raises.
     """
 
     def __init__(self, stage: str, inputs: Callable[[], Inputs]) -> None:
