@@ -79,7 +79,7 @@ def test_whatever_the_system_refuses_is_one_line_with_the_file_and_a_remedy(
             RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory: you tried to allocate 400 bytes."),
             "400 b",
         ),
-        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0"), "when 20.00 MiB more were asked for"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0"), "when 20.00 MiB more were requested"),
     ],
 )
 def test_a_refusal_is_told_in_its_own_line(error: Exception, line: str, capsys: pytest.CaptureFixture[str]) -> None:

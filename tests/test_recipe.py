@@ -265,7 +265,7 @@ def test_without_a_repository_the_first_params_yaml_is_kept(
     for name in RECIPES:
         use_recipe(name)
         assert PARAMS.read_text() == apply_recipe(first, Path(f"recipes/{name}.yaml"))
-    assert "`cp params.base.yaml params.yaml` goes back" in capsys.readouterr().out
+    assert "`cp params.base.yaml params.yaml` undoes it" in capsys.readouterr().out
     assert Path("params.base.yaml").read_text() == first
     with PARAMS.open("a") as file:
         file.write("# mine\n")
