@@ -10,7 +10,7 @@ _DIVERGED = "lower learning_rate or max_grad_norm"
 # By the error's class; {0}, {1} and so on are its arguments.
 _WORDS: dict[type[BaseException], str] = {
     errors.NoCudaError: "device is cuda, but PyTorch finds no CUDA here; set device: auto or cpu",
-    errors.TooFewGpusError: "there are more processes than this machine's GPUs, {0}: set device: cpu",
+    errors.TooFewGpusError: "there are more processes than GPUs, of which this machine has {0}: set device: cpu",
     errors.NoTF32Error: "precision is tf32, which NVIDIA's GPUs have from Ampere on: set precision: auto or float32",
     errors.NoBfloat16Error: "precision is bfloat16, but this processor lacks the instructions for it (on x86: "
     "AVX-512); set precision: auto or float32",
