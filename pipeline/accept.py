@@ -17,7 +17,7 @@ from pipeline.artifacts.reference import renew_kept_runs
 from pipeline.project.console import UserError, run, say
 
 PROOF = "tests/test_golden.py"
-COVERED = "float32 on the CPU, the first 20 windows, evaluation static and dynamic, the four default models and others"
+COVERED = "float32 on the CPU, the first 20 windows, static and dynamic evaluation, the four default models and others"
 
 
 def main() -> None:
@@ -26,16 +26,16 @@ def main() -> None:
     ).parse_args()
     if not Path(PROOF).exists():
         raise UserError(f"{PROOF} not found: run from the root of a clone")
-    read_lock()  # a damaged one is told before the proof, which takes minutes
+    read_lock()  # report a damaged one before the proof, which takes minutes
     say(f"running {PROOF} ...")
     if subprocess.run([sys.executable, "-m", "pytest", "-q", PROOF], check=False).returncode:
         raise UserError(
-            f"{PROOF} fails: this change moves numbers, and `dvc repro` has to train again ({LOCK} is as it was)"
+            f"{PROOF} fails: this change moves numbers, and `dvc repro` has to train again ({LOCK} is unchanged)"
         )
     renewed = renew_code(("train", "evaluate"))
     renew_kept_runs()
     say(f"the golden trajectories hold ({COVERED})")
-    say(f"{LOCK}: accepted the code for {', '.join(renewed)}" if renewed else f"{LOCK} has this code already")
+    say(f"{LOCK}: accepted the code for {', '.join(renewed)}" if renewed else f"{LOCK} already has this code")
 
 
 if __name__ == "__main__":

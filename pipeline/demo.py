@@ -1,7 +1,7 @@
-"""Run the whole pipeline on a small corpus of invented words, in a workspace of its own: the folder `.demo`.
+"""Run the whole pipeline on a small corpus of invented words, in a separate workspace: the folder `.demo`.
 
-Your own data, results, MLflow store and DVC cache are left alone. The workspace is kept as a git repository of its own:
-README.md has a tour of it. The next demo resets its code and settings, reruns what differs and commits that.
+Your own data, results, MLflow store and DVC cache are not touched. The workspace is a git repository of its own and is
+kept: docs/tour.md shows you around. The next demo resets its code and settings, runs what has changed and commits it.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pipeline.artifacts.trials import study_path
 from pipeline.corpus import sample
 from pipeline.project.console import UserError, run, say
 from pipeline.project.files import PARAMS, PARAMS_BASE, REPORT, SAMPLE, atomic_write
-from pipeline.settings.recipes import lay_over, read_base
+from pipeline.settings.recipes import apply_recipe, read_base
 
 PROJECT = Path(__file__).resolve().parents[1]
 WORKSPACE = PROJECT / ".demo"
@@ -30,7 +30,7 @@ DVC_CONFIG = "[core]\n    no_scm = {no_scm}\n[cache]\n    dir = cache\n"
 def main() -> None:
     argparse.ArgumentParser(prog="python -m pipeline.demo", description=__doc__).parse_args()
     with_git = shutil.which("git") is not None
-    build_workspace(WORKSPACE, lay_over(read_base(PROJECT), RECIPE), with_git)
+    build_workspace(WORKSPACE, apply_recipe(read_base(PROJECT), RECIPE), with_git)
     exit_code = reproduce(WORKSPACE)
     if exit_code:
         sys.exit(exit_code)
@@ -55,8 +55,8 @@ def build_workspace(destination: Path, params: str, with_git: bool = False) -> N
     seeds = destination / study_path("seeds")  # the report depends on it
     seeds.parent.mkdir(parents=True, exist_ok=True)
     if not seeds.exists():
-        seeds.write_text("\n")  # no study; DVC warns of a file with nothing in it
-    (destination / PARAMS_BASE).unlink(missing_ok=True)  # left by a recipe that was laid over the earlier settings
+        seeds.write_text("\n")  # no study; DVC warns about an empty file
+    (destination / PARAMS_BASE).unlink(missing_ok=True)  # left by a recipe that was applied earlier
     with atomic_write(destination / ".dvc/config.local") as config:
         config.write(DVC_CONFIG.format(no_scm=str(not with_git).lower()))
     sample.write(destination / SAMPLE)
@@ -72,13 +72,13 @@ def reproduce(workspace: Path) -> int:
             return repro.wait()
         except KeyboardInterrupt:
             with suppress(subprocess.TimeoutExpired):
-                return repro.wait(SECONDS_TO_END)  # Ctrl-C reached it too, and it has said how to go on
+                return repro.wait(SECONDS_TO_END)  # Ctrl-C reached it too, and it has said how to continue
             repro.terminate()  # SIGTERM reached nobody else
             raise
 
 
 def commit(workspace: Path) -> None:
-    """Commit whatever has changed in a workspace's repository, also where git has not been told who commits."""
+    """Commit whatever has changed in a workspace's repository, even if git has no user name and e-mail."""
     if _git(workspace, "config", "user.email", check=False):
         _git(workspace, "config", "user.name", "demo")
         _git(workspace, "config", "user.email", "demo@localhost")
@@ -88,12 +88,12 @@ def commit(workspace: Path) -> None:
 
 
 def _git(folder: Path, *arguments: str, check: bool = True) -> int:
-    """Run git in a folder and return its exit code. Raises UserError where that is to be 0 and is not."""
+    """Run git in a folder and return its exit code. With `check`, raises UserError if it is not 0."""
     code = subprocess.run(
         ["git", *arguments], cwd=folder, env=workspace_environment(), stdout=subprocess.DEVNULL, check=False
     ).returncode
     if code and check:
-        raise UserError(f"`git {arguments[0]}` failed in {folder}, as it says above: mend that, then run it again")
+        raise UserError(f"`git {arguments[0]}` failed in {folder}, see above: fix that, then run this again")
     return code
 
 
@@ -112,7 +112,7 @@ def workspace_environment() -> dict[str, str]:
 
 
 def _where_to_look(workspace: Path, programs: Path) -> str:
-    """Where the result is, and commands that show more, as they can be typed in the current folder."""
+    """Where the result is, and commands that show more, ready to type in the current folder."""
     folder, programs = Path(os.path.relpath(workspace)), Path(os.path.relpath(programs))
     return "\n".join(
         [

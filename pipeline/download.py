@@ -1,10 +1,10 @@
 """Fetch the corpus into data/raw, from the first source in params.yaml that delivers all of it with the right SHA-256.
 
-A source is a folder or an archive (.tgz, .tar.gz or .zip), here (a relative path starts at the repository's root; `~`
-and file:// will do) or at an http(s) address. In an archive a file's name is the end of its path; a name without a
+A source is a folder or an archive (.tgz, .tar.gz or .zip), local (a relative path starts at the repository's root; `~`
+and file:// work too) or at an http(s) address. A file in an archive is found by the end of its path; a name without a
 folder is looked for in a folder named data. A source that fails in any way is skipped.
 
-Where params.yaml has null for a file's SHA-256, whatever comes is taken, and its SHA-256 is shown to be written there.
+If params.yaml has null for a file's SHA-256, any content is accepted, and its SHA-256 is printed to be written there.
 """
 
 import argparse
@@ -30,10 +30,10 @@ from pipeline.project.inputs import FixedInputs
 from pipeline.settings.params import load_params
 from pipeline.settings.schema import Download, Files, SourceFile
 
-DEADLINE_FACTOR = 20  # one address may take that many times `timeout_seconds`, which bounds each single wait
+DEADLINE_FACTOR = 20  # one address may take this many times `timeout_seconds`, which limits each single wait
 MAX_REASON = 300  # characters
 
-Outputs = dict[str, IO[bytes]]  # split -> where its text goes
+Outputs = dict[str, IO[bytes]]  # split -> the file for its text
 
 
 def fetch(settings: Download) -> tuple[str, dict[str, int]]:
@@ -47,14 +47,14 @@ def fetch(settings: Download) -> tuple[str, dict[str, int]]:
             with ExitStack() as stack:
                 outputs = {split: stack.enter_context(atomic_write(RAW / f"{split}.txt", "wb")) for split in SPLITS}
                 _deliver(source, settings, outputs)
-                for output in outputs.values():  # a full disk has to show before the first file appears
+                for output in outputs.values():  # so that a full disk fails before the first file appears
                     output.flush()
                     os.fsync(output.fileno())
                 sizes = {split: output.tell() for split, output in outputs.items()}
             return source, sizes
         except Exception as error:  # whatever is wrong with this source, the next may work
-            if isinstance(error, OSError) and _is_ours(Path(str(error.filename))):
-                raise  # another source would not be written any better
+            if isinstance(error, OSError) and _is_destination(Path(str(error.filename))):
+                raise  # another source could not be written either
             reasons.append(f"{source}: {_reason(error, settings.timeout_seconds)}")
             say(f"skipped {reasons[-1]}")
     raise UserError("\n  ".join(["no source delivers the corpus", *reasons, *_by_hand(settings)]))
@@ -73,13 +73,13 @@ def _deliver(source: str, settings: Download, outputs: Outputs) -> None:
 
 
 @contextmanager
-def _open(place: str, timeout_seconds: float) -> Iterator[BoundedStream]:
-    """The content of a file, here or at an address, as a stream that is bounded in size."""
-    if _is_address(place):
-        with _open_address(place, timeout_seconds) as body:
+def _open(location: str, timeout_seconds: float) -> Iterator[BoundedStream]:
+    """The content of a local file or at an address, as a stream of limited size."""
+    if _is_address(location):
+        with _open_address(location, timeout_seconds) as body:
             yield body
         return
-    path = project_root() / _path(place)
+    path = project_root() / _path(location)
     if not path.is_file():
         raise SourceError(f"no file {path}")
     with open(path, "rb") as file:
@@ -87,9 +87,9 @@ def _open(place: str, timeout_seconds: float) -> Iterator[BoundedStream]:
 
 
 def _copy(read: Callable[[int], bytes], file: SourceFile, output: IO[bytes]) -> None:
-    """Copy a stream to its end, read bit by bit.
+    """Copy a stream to its end, in chunks.
 
-    Raises SourceError when its SHA-256 is not the file's or, where that is not known, when it is plainly no text.
+    Raises SourceError if its SHA-256 is not the file's or, if that is not known, if it is obviously not text.
     """
     digest = hashlib.sha256()
     start = b""
@@ -105,7 +105,7 @@ def _copy(read: Callable[[int], bytes], file: SourceFile, output: IO[bytes]) -> 
 
 @contextmanager
 def _open_address(address: str, timeout_seconds: float) -> Iterator[BoundedStream]:
-    """The body at an http(s) address as a stream bounded in size and time, with a progress bar."""
+    """The body at an http(s) address as a stream of limited size and time, with a progress bar."""
     deadline = time.monotonic() + DEADLINE_FACTOR * timeout_seconds
     with closing(_request(address, timeout_seconds)) as response:
         name = PurePosixPath(address).name
@@ -130,7 +130,7 @@ def _open_address(address: str, timeout_seconds: float) -> Iterator[BoundedStrea
 def _request(address: str, timeout_seconds: float) -> requests.Response:
     """Request an address -> the response, its body not read yet.
 
-    In a thread, because a socket's timeout bounds neither name resolution nor a server that trickles its headers.
+    In a thread, because a socket's timeout limits neither name resolution nor a server that trickles its headers.
     """
     answer: Future[requests.Response] = Future()
 
@@ -156,22 +156,22 @@ def _is_address(source: str) -> bool:
     return source.lower().startswith(("http://", "https://"))
 
 
-def _is_ours(path: Path) -> bool:
+def _is_destination(path: Path) -> bool:
     """Whether a path is data/raw, inside it, or one of its parents."""
     return RAW in (path, *path.parents) or path in RAW.parents
 
 
-def _path(place: str) -> Path:
-    """The path of a place that is none on the web; `~` and file:// are understood. Raises SourceError."""
-    parts = urlsplit(place)
+def _path(location: str) -> Path:
+    """The path of a local source; `~` and file:// are understood. Raises SourceError."""
+    parts = urlsplit(location)
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         return Path(url2pathname(parts.path))
-    if "://" in place:
+    if "://" in location:
         raise SourceError("neither a folder nor an address with http, https or file")
     try:
-        return Path(place).expanduser()
+        return Path(location).expanduser()
     except RuntimeError:
-        raise SourceError("no such person here has a home folder") from None
+        raise SourceError("no such user here has a home folder") from None
 
 
 def _by_split(files: Files) -> list[tuple[str, SourceFile]]:
@@ -196,8 +196,8 @@ def _reason(error: BaseException, timeout_seconds: float) -> str:
 
 def _by_hand(settings: Download) -> list[str]:
     """What to do if no source works."""
-    here = [source for source in settings.sources if "://" not in source or source.startswith("file:")]
-    folder = next((source for source in here if not is_archive(source)), None)
+    local = [source for source in settings.sources if "://" not in source or source.startswith("file:")]
+    folder = next((source for source in local if not is_archive(source)), None)
     place = f"the folder {folder}" if folder else f"a folder, name it first in download.sources of {PARAMS}"
     lines = [
         f"{file.name} with SHA-256 {file.sha256}" if file.sha256 else file.name for _, file in _by_split(settings.files)

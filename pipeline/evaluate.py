@@ -1,4 +1,4 @@
-"""Evaluate one trained model on all three splits, with its best weights loaded into a freshly built model."""
+"""Evaluate one trained model on all three splits, with its best weights loaded into a newly built model."""
 
 import argparse
 import math
@@ -46,21 +46,21 @@ class Evaluated(NamedTuple):
 def evaluate_model(name: str) -> Metrics:
     """Evaluate a trained model -> its figures, which are also written to metrics.json and to MLflow."""
     set_up_process()
-    this = load(name)
-    metrics = measure(this)
-    if reason := mismatch(metrics, this.history):
+    evaluated = load(name)
+    metrics = measure(evaluated)
+    if reason := mismatch(metrics, evaluated.history):
         file = weights_path(name)
         raise UserError(f"{file} {reason}, {history_path(name)}: run `dvc repro --force train@{name}`")
     write_metrics(name, metrics)
-    if nonsense := worse_than_guessing(metrics.figures(), len(this.corpus.vocabulary)):
+    if nonsense := worse_than_guessing(metrics.figures(), len(evaluated.corpus.vocabulary)):
         warn(f"{name} is {nonsense}: lower models.{name}.learning_rate in {PARAMS}")
-    publish_metrics(this, metrics)
+    publish_metrics(evaluated, metrics)
     release(name)
     return metrics
 
 
 def load(name: str) -> Evaluated:
-    """A model with all that its evaluation takes. Raises UserError unless they belong together."""
+    """A model with everything its evaluation needs. Raises UserError unless they belong together."""
     text, params, file = read_text(PARAMS), load_params(), weights_path(name)
     trained = load_weights(file)
     if trained.settings != params.model(name):
@@ -71,24 +71,24 @@ def load(name: str) -> Evaluated:
     history = read_history(history_path(name))
     if not is_whole(history, trained.settings):
         epochs = f"{len(history)} of {trained.settings.epochs} epochs"
-        raise UserError(f"{history_path(name)} has {epochs}: let the training end first, by `dvc repro train@{name}`")
+        raise UserError(f"{history_path(name)} has {epochs}: finish the training first with `dvc repro train@{name}`")
     return Evaluated(name, text, params, trained, corpus, history)
 
 
-def measure(this: Evaluated) -> Metrics:
+def measure(evaluated: Evaluated) -> Metrics:
     """Perplexities of all three splits: static and, where params.yaml asks for it, dynamic and at a temperature.
 
-    Raises UserError for one that is not finite.
+    Raises UserError if one is not finite.
     """
-    name, trained, how = this.name, this.trained, this.params.evaluate
+    name, trained, how = evaluated.name, evaluated.trained, evaluated.params.evaluate
     device = choose_device(trained.settings.device)
     model = trained.model.to(device)
-    splits = batches_of(this.corpus.splits(), device)
+    splits = batches_of(evaluated.corpus.splits(), device)
     with progress(sum(map(len, splits.values())), f"evaluate {name}", "window") as bar:
         losses = {split: evaluate(model, batches, bar.update) for split, batches in splits.items()}
     figures = perplexities(losses, "", f"lower models.{name}.learning_rate in {PARAMS}")
     if settings := (how.dynamic or {}).get(name):
-        texts = {split: ids.to(device) for split, ids in this.corpus.splits().items()}
+        texts = {split: ids.to(device) for split, ids in evaluated.corpus.splits().items()}
         windows = dynamic_evaluation.num_windows(texts, settings)
         with progress(windows, f"evaluate {name} dynamically", "window") as bar:
             losses = dynamic_evaluation.dynamic_losses(model, texts, settings, bar.update)
@@ -98,12 +98,12 @@ def measure(this: Evaluated) -> Metrics:
         with progress(temperature.num_windows(splits), f"evaluate {name} at its temperature", "window") as bar:
             fitted, losses = temperature.tempered_losses(model, splits, bar.update)
         figures |= perplexities(losses, "_tempered", NO_TEMPERATURE)
-    best = best_epoch(this.history).epoch
+    best = best_epoch(evaluated.history).epoch
     return Metrics(best_epoch=best, parameters=num_parameters(model), gpu=trained.gpu, temperature=fitted, **figures)
 
 
 def perplexities(losses: Mapping[str, float], kind: str, remedy: str) -> dict[str, float]:
-    """The perplexity of each split, under its name in metrics.json. Raises UserError for one that is not finite."""
+    """The perplexity of each split, under its name in metrics.json. Raises UserError if one is not finite."""
     figures = {f"{split}_perplexity{kind}": perplexity(loss) for split, loss in losses.items()}
     for figure, value in figures.items():
         if not math.isfinite(value):
@@ -111,23 +111,23 @@ def perplexities(losses: Mapping[str, float], kind: str, remedy: str) -> dict[st
     return figures
 
 
-def publish_metrics(this: Evaluated, metrics: Metrics) -> None:
-    """Tell MLflow the figures of a model, and what it lacks of its teachers."""
-    name, trained = this.name, this.trained
+def publish_metrics(evaluated: Evaluated, metrics: Metrics) -> None:
+    """Write a model's figures to MLflow, and what is missing there of its teachers."""
+    name, trained = evaluated.name, evaluated.trained
     facts = RunFacts(
         name,
         trained.fingerprint,
         trained.settings,
-        this.corpus,
-        {"recipe": this.params.recipe},
+        evaluated.corpus,
+        {"recipe": evaluated.params.recipe},
         training_id=training_id(checkpoint_path(name, trained.fingerprint)),
-        params=this.params_text,
-        corpus_name=this.params.preprocess.corpus,
+        params=evaluated.params_text,
+        corpus_name=evaluated.params.preprocess.corpus,
     )
     for teacher in finished_teachers(facts):
         publish(*teacher)
     weights_file = weights_path(name)
-    if run_id := publish(facts, this.history, [history_path(name), weights_file], metrics.figures()):
+    if run_id := publish(facts, evaluated.history, [history_path(name), weights_file], metrics.figures()):
         register(facts, run_id, weights_file, metrics.valid_perplexity)
         describe_experiment()
 

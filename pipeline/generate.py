@@ -1,4 +1,4 @@
-"""Draw sentences from a trained model, a line each, without their <eos>.
+"""Draw sentences from a trained model, one per line, without their <eos>.
 
 The same model, options and seed give the same text on the same machine. <unk> stands for a rare word, as in the text
 that the model was trained on.
@@ -14,33 +14,33 @@ from pipeline.project.arguments import above
 from pipeline.project.console import UserError, progress, run, say, warn
 
 MOST = 10**9
-MOST_WORDS = 100_000  # in a line; those of a batch are in memory together
+MOST_WORDS = 100_000  # per line; a whole batch of lines is in memory
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pipeline.generate", description=__doc__)
     parser.add_argument("model", help="a trained model, such as lstm_dropout: a folder's name in results/models")
-    parser.add_argument("--prompt", default="", metavar="TEXT", help="words with which every line begins")
+    parser.add_argument("--prompt", default="", metavar="TEXT", help="words that every line starts with")
     parser.add_argument(
         "--temperature",
         type=above(0.0),
         default=1.0,
         metavar="T",
-        help="divides the logits: below 1 prefers the probable, above 1 the rare (default 1)",
+        help="divides the logits: below 1 favours probable words, above 1 rare ones (default 1)",
     )
     parser.add_argument(
         "--top-k", type=above(0, MOST), metavar="K", help="draw from the K most probable words (default all)"
     )
     parser.add_argument(
-        "--seed", type=above(-1, 2**64 - 1), default=1, metavar="N", help="another seed, another text (default 1)"
+        "--seed", type=above(-1, 2**64 - 1), default=1, metavar="N", help="another seed gives another text (default 1)"
     )
-    parser.add_argument("--lines", type=above(0, MOST), default=10, metavar="N", help="how many (default 10)")
+    parser.add_argument("--lines", type=above(0, MOST), default=10, metavar="N", help="number of lines (default 10)")
     parser.add_argument(
         "--max-words",
         type=above(0, MOST_WORDS),
         default=100,
         metavar="N",
-        help="end a line after so many new words (default 100)",
+        help="cut a line off after N new words (default 100)",
     )
     return parser.parse_args()
 

@@ -32,8 +32,8 @@ def merge(ancestor: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any]
     )
     if differing:
         raise UserError(
-            f"both sides changed {', '.join(differing)}: take a side by `git checkout --ours {LOCK}` or `--theirs`, "
-            "then `dvc repro` runs what it lacks"
+            f"both sides changed {', '.join(differing)}: keep one side's with `git checkout --ours {LOCK}` or "
+            "`--theirs`, then `dvc repro` runs what is missing"
         )
     changed = {name: stage for name, stage in theirs.items() if stage != ancestor.get(name)}
     deleted = ancestor.keys() - theirs.keys()
@@ -45,18 +45,18 @@ def read_side(side: int) -> dict[str, Any]:
     try:
         content = subprocess.run(["git", "show", f":{side}:./{LOCK}"], capture_output=True, check=False)
     except FileNotFoundError:
-        raise UserError("git not found: install it; without git there is nothing to merge") from None
+        raise UserError("git not found: install git, then run this again") from None
     if content.returncode:
         if side == ANCESTOR:
             return {}
         if b"not a git repository" in content.stderr:
-            raise UserError("there is no git here, and so nothing to merge: run it in the clone that has the conflict")
+            raise UserError("not a git repository: run this in the clone that has the conflict")
         raise UserError(f"git has no conflict in {LOCK}: nothing to merge")
     with suppress(UserError):
         document = parse_yaml(content.stdout, LOCK)
         if isinstance(document, dict) and isinstance(document.get("stages"), dict):
             return document
-    raise UserError(f"{LOCK} is damaged: take a side by `git checkout --ours {LOCK}` or `--theirs`")
+    raise UserError(f"{LOCK} is damaged: keep one side's with `git checkout --ours {LOCK}` or `--theirs`")
 
 
 def main() -> None:
@@ -68,9 +68,9 @@ def main() -> None:
         yaml.dump(ours | {"stages": stages}, file)
     if subprocess.run(["git", "add", LOCK], check=False).returncode:
         raise UserError(
-            f"{LOCK} has the stages of both sides, but git says the above: mend that, then `git add {LOCK}`"
+            f"{LOCK} has the stages of both sides, but `git add` failed, see above: fix that, then `git add {LOCK}`"
         )
-    say(f"{LOCK} has the stages of both sides: `git commit`, then `dvc pull` brings what they made")
+    say(f"{LOCK} has the stages of both sides: `git commit`, then `dvc pull` fetches their results")
 
 
 if __name__ == "__main__":

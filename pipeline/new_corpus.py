@@ -1,4 +1,4 @@
-"""Make a recipe of a text of your own: `data/NAME` gets its three splits, and `recipes/NAME.yaml` its settings.
+"""Turn your own text into a recipe: its three splits in `data/NAME` and its settings in `recipes/NAME.yaml`.
 
 Give one text in UTF-8, with one sentence per line and words separated by whitespace, or three texts for training,
 validation and test. A single text is split by lines: equal lines go into the same split, and empty ones are dropped.
@@ -27,14 +27,14 @@ from pipeline.settings.params import parse_yaml
 from pipeline.settings.recipes import read_base
 from pipeline.settings.schema import LONGEST_NAME, NAME, PENN_TREEBANK, Vocabulary
 
-TOKENS_TO_SEE = 1_000_000  # by a model in all of its epochs, where these are not too many or too few
+TOKENS_TO_SEE = 1_000_000  # by a model over all its epochs, within these limits:
 FEWEST_EPOCHS, MOST_EPOCHS = 4, 10
 SMALL, EPOCHS_IF_SMALL = 70_000, 20  # tokens, and the LSTM's epochs with fewer of them: docs/experiments.md
 FAST, SLOW = 15_000, 4_000  # tokens a second on two cores, with and without bfloat16 products: docs/performance.md
-MOST_OUTSIDE = 0.5  # of all words, before that is warned of
+MOST_OUTSIDE = 0.5  # of all words; above this there is a warning
 BOUNDS = {"max_size": 10_000, "min_count": 2}  # of the vocabulary, where the text has no <unk> of its own
 
-Words = dict[str, Any]  # what the user says of `preprocess.vocabulary`
+Words = dict[str, Any]  # what the user sets in `preprocess.vocabulary`
 
 RECIPE = """\
 # A text of my own, as `python -m pipeline.new_corpus` found it.
@@ -82,7 +82,7 @@ MODELS_OF_A_SMALL_TEXT = """\
 
 
 def new_corpus(texts: Sequence[Path], name: str, words: Words, shares: Sequence[float], seed: int) -> None:
-    """Write the splits and the recipe, or nothing and raise UserError."""
+    """Write the splits and the recipe. Raises UserError, and then writes nothing."""
     folder, recipe = RAW.with_name(name), RECIPES / f"{name}.yaml"
     counts = {split: Counter({EOS: 0}) for split in SPLITS}
     with ExitStack() as stack:
@@ -104,7 +104,7 @@ def new_corpus(texts: Sequence[Path], name: str, words: Words, shares: Sequence[
             f"{folder / split}.txt: {lines:,} lines, {tokens:,} tokens, {len(counts[split]) - 1:,} different words; "
             f"{share:.1%} of all words are outside the vocabulary"
         )
-    say(f"vocabulary: {len(vocabulary):,} words of the text for train")
+    say(f"vocabulary: {len(vocabulary):,} words of the training text")
     if (share := outside(counts["train"], unknown["train"])) > MOST_OUTSIDE:
         warn(f"{share:.0%} of all words to train on become {UNK}: lower --min-count or raise --max-size")
     tokens = counts["train"].total()
@@ -135,29 +135,29 @@ def check_usable(counts: Mapping[str, Counter[str]], unknown: Mapping[str, Set[s
     """Raises UserError if `preprocess` would refuse these texts."""
     if empty := [split for split in SPLITS if counts[split].total() < 2]:
         raise UserError(f"the text for {empty[0]} is empty: give one that has words")
-    if UNK not in vocabulary and (lacking := sorted(unknown["valid"] | unknown["test"])):
-        raise UserError(f"the text for train lacks {lacking[0]!r}, and {UNK} to stand for it: give --min-count 2")
+    if UNK not in vocabulary and (missing := sorted(unknown["valid"] | unknown["test"])):
+        raise UserError(f"the training text has neither {missing[0]!r} nor {UNK} to stand for it: give --min-count 2")
 
 
 def check_name(name: str, texts: Sequence[Path]) -> None:
-    """Raises UserError if no corpus may have that name, or if there is one of it; texts: of the new one."""
+    """Raises UserError if a corpus's name is invalid or taken. texts: the files of the new corpus"""
     if not re.fullmatch(NAME, name) or len(name) > LONGEST_NAME:
-        raise UserError(f"{name!r} cannot be a corpus's name: give --name, of small letters, digits and underscores")
+        raise UserError(f"{name!r} cannot name a corpus: give --name, with lower-case letters, digits and underscores")
     base = parse_yaml(read_base(), PARAMS)
     if name in (RAW.name, PROCESSED.name, SAMPLE.name, PENN_TREEBANK, base.get("recipe")):
-        raise UserError(f"the name {name} has another use: give another with --name")
+        raise UserError(f"the name {name} is reserved: give another with --name")
     recipe, folder = RECIPES / f"{name}.yaml", RAW.with_name(name)
     if recipe.exists() or list(folder.glob("[!.]*")):
-        there = " ".join(path.as_posix() for path in (recipe, folder) if path.exists())
+        existing = " ".join(path.as_posix() for path in (recipe, folder) if path.exists())
         in_the_way = any(real(path).is_relative_to(real(folder)) for path in texts)
-        remove = "" if in_the_way else f", or `rm -r {there}` first"
+        remove = "" if in_the_way else f", or `rm -r {existing}` first"
         raise UserError(f"the name {name} is taken: give another with --name{remove}")
 
 
 def _lines(
     texts: Sequence[Path], lower_case: bool, shares: Sequence[float], seed: int
 ) -> Iterator[tuple[str, list[str]]]:
-    """Each line's split and words, as they are written."""
+    """Each line's split and words, as they are to be written."""
     num_bytes = sum(path.stat().st_size for path in texts if path.exists())
     with progress(num_bytes * (2 if len(texts) == 1 else 1), "split", "B") as bar:
         remedy = "give a text, one sentence per line"
@@ -171,12 +171,12 @@ def _lines(
 
 
 def real(path: Path) -> Path:
-    """Where a path leads; as far as it does, where links lead in a circle."""
+    """The path without links, as far as they can be followed: they may form a loop."""
     return Path(os.path.realpath(path))
 
 
 def name_of(path: Path) -> str:
-    """A corpus's name, made of that of its file or folder; empty if that has no letter or digit of ASCII."""
+    """A corpus's name, made from that of its file or folder; empty if that has no ASCII letter or digit."""
     return re.sub(r"[^a-z0-9]+", "_", real(path).name.partition(".")[0].lower()).strip("_")
 
 
@@ -186,8 +186,8 @@ def main() -> None:
     )
     parser.add_argument("texts", nargs="+", type=Path, metavar="TEXT", help="one text, three, or a folder of either")
     parser.add_argument("--name", help="the corpus's name (default: that of the file or folder)")
-    parser.add_argument("--max-size", type=int, metavar="N", help="most words in the vocabulary (default 10000)")
-    parser.add_argument("--min-count", type=int, metavar="N", help="words that are rarer become <unk> (default 2)")
+    parser.add_argument("--max-size", type=int, metavar="N", help="largest size of the vocabulary (default 10000)")
+    parser.add_argument("--min-count", type=int, metavar="N", help="rarer words become <unk> (default 2)")
     parser.add_argument("--lower-case", action="store_true", help="turn all words into lower case")
     parser.add_argument(
         "--shares",

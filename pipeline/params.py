@@ -1,4 +1,4 @@
-"""Check params.yaml, alone or with settings as `dvc exp run -S` takes them, before anything runs. It is left as it is.
+"""Check params.yaml, alone or with settings for `dvc exp run -S`, before anything runs. The file is not changed.
 
 python -m pipeline.params train.learning_rate=0.5 +models.gru.epochs=20
 """
@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from pipeline.project.console import UserError, run, say, warn
 from pipeline.project.files import PARAMS
-from pipeline.settings.mistakes import refuse
+from pipeline.settings.mistakes import raise_mistakes
 from pipeline.settings.params import load_params, parse_yaml, read_text
 from pipeline.settings.schema import Params
 
@@ -27,14 +27,14 @@ def check(settings: Sequence[str] = ()) -> Params:
         try:
             params = load_params(copy)
         except UserError as error:
-            told = str(error).replace(str(copy), str(PARAMS))
-            refuse([told, *(line for key, line in lines.items() if f" {key}: no such setting" not in told)])
-    refuse(list(lines.values()))
+            text = str(error).replace(str(copy), str(PARAMS))
+            raise_mistakes([text, *(line for key, line in lines.items() if f" {key}: no such setting" not in text)])
+    raise_mistakes(list(lines.values()))
     return params
 
 
 def _apply(copy: Path, setting: str) -> str | None:
-    """Write a setting into the copy as DVC would, or a new one that lacks its +. What is wrong with it, if anything."""
+    """Write a setting into the copy as DVC would, even a new one without its + -> what is wrong, if anything."""
     from dvc.exceptions import InvalidArgumentError  # type: ignore[import-untyped]
     from dvc.utils.hydra import apply_overrides  # type: ignore[import-untyped]
     from omegaconf.errors import OmegaConfBaseException
@@ -49,7 +49,7 @@ def _apply(copy: Path, setting: str) -> str | None:
         apply_overrides(copy, [f"+{setting}"])
     except refused:
         return f"{setting}: {why}: write KEY=VALUE, +KEY=VALUE for a new key"
-    return f"{PARAMS}: {setting.partition('=')[0]} is not there yet: write +{setting}"
+    return f"{PARAMS}: {setting.partition('=')[0]} does not exist yet: write +{setting}"
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
 """Turn the text of data/raw into token ids in data/processed, using the vocabulary of the training split.
 
-`preprocess.vocabulary` in params.yaml may bound the vocabulary: whatever falls out becomes `<unk>`.
+`preprocess.vocabulary` in params.yaml may limit the vocabulary: all other words become `<unk>`.
 
 Words are separated by whitespace. The end of each line becomes the token `<eos>`, even that of an empty line (which is
 a single `<eos>`) and of a last line without a line break. Lines end in LF or CR LF; CR alone is refused. A byte-order
-mark is dropped. Validation and test words that the training split lacks become `<unk>`.
+mark is dropped. Validation and test words that are not in the training split become `<unk>`.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from pipeline.settings.schema import CorpusSizes, Preprocess
 
 DOWNLOAD = "run `dvc repro download`"
 CODE = Path(__file__).parent / "corpus"
-# Neither an edit in data/raw, which DVC undoes, nor one in the source alone, which it does not notice, would do.
+# Editing data/raw would not help, as DVC undoes that, nor would editing the source, which DVC does not notice.
 REMEDY = f"set preprocess.vocabulary of {PARAMS} to {{min_count: 2}}, which puts {UNK} in place of rare words"
 
 
@@ -40,7 +40,7 @@ def check_sizes(sizes: CorpusSizes, expected: CorpusSizes | None) -> None:
         if size != getattr(expected, name)
     ]
     if differences:
-        raise UserError(f"{RAW}: {', '.join(differences)}: correct preprocess.expected in {PARAMS}, or make it null")
+        raise UserError(f"{RAW}: {', '.join(differences)}: correct preprocess.expected in {PARAMS}, or set it to null")
 
 
 def inputs() -> Inputs:
@@ -58,7 +58,7 @@ def preprocess(settings: Preprocess) -> None:
     paths = {split: RAW / f"{split}.txt" for split in SPLITS}
     num_bytes = sum(path.stat().st_size for path in paths.values() if path.exists())
     words = settings.vocabulary
-    folder = PROCESSED.parent  # on the disk of the ids, for the default may be in memory
+    folder = PROCESSED.parent  # on the same disk as the ids, as the default may be in memory
     folder.mkdir(exist_ok=True)
     with progress(num_bytes, "preprocess", "B") as bar, ExitStack() as stack:
         texts = {}

@@ -1,6 +1,6 @@
-"""Lay a recipe over params.yaml, for `dvc repro` to run; without a name, list the recipes.
+"""Apply a recipe to params.yaml, for `dvc repro` to run; without a name, list the recipes.
 
-A recipe holds only what differs from params.yaml as committed, so one can follow another.
+A recipe holds only what differs from the committed params.yaml, so applying one replaces the one before.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pipeline.corpus import sample
 from pipeline.project.console import UserError, run, say
 from pipeline.project.files import PARAMS, PARAMS_BASE, RECIPES, SAMPLE, atomic_write
 from pipeline.settings.params import parse_params, parse_yaml, read_text
-from pipeline.settings.recipes import committed_params, lay_over, read_base, recipe_files
+from pipeline.settings.recipes import apply_recipe, committed_params, read_base, recipe_files
 
 
 def list_recipes() -> None:
@@ -26,7 +26,7 @@ def list_recipes() -> None:
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a recipe. Raises UserError, listing the existing ones, if there is no such recipe."""
+    """The file of a recipe. Raises UserError, listing those that exist, if there is no such recipe."""
     recipes = recipe_files()
     if name not in recipes:
         raise UserError(f"no recipe {name!r} in {RECIPES}: there are {', '.join(recipes) or 'none'}")
@@ -34,14 +34,14 @@ def find_recipe(name: str) -> Path:
 
 
 def use_recipe(name: str) -> None:
-    """Lay recipes/NAME.yaml over the repository's params.yaml, or leave that unchanged and raise UserError.
+    """Apply recipes/NAME.yaml to the repository's params.yaml. Raises UserError, and then leaves it unchanged.
 
     If the recipe uses the sample corpus, that is written first.
     """
     recipe = find_recipe(name)
     base, committed = read_base(), committed_params()
-    text = lay_over(base, recipe)
-    if not _is_kept_elsewhere(base, committed, recipe):
+    text = apply_recipe(base, recipe)
+    if not _can_be_restored(base, committed, recipe):
         raise UserError(f"{PARAMS} has edits that would be lost: {_remedy(committed)}")
     if SAMPLE.as_posix() in parse_params(parse_yaml(text, PARAMS)).download.sources:
         sample.write(SAMPLE)
@@ -49,23 +49,23 @@ def use_recipe(name: str) -> None:
         _write(PARAMS_BASE, base)
     _write(PARAMS, text)
     back = f"git checkout {PARAMS}" if committed is not None else f"cp {PARAMS_BASE} {PARAMS}"
-    say(f"{PARAMS} now has {recipe} laid over it: `dvc repro` runs it, `{back}` goes back")
+    say(f"{PARAMS} now has {recipe} applied: `dvc repro` runs it, `{back}` undoes it")
 
 
-def _is_kept_elsewhere(base: str, committed: str | None, recipe: Path) -> bool:
-    """Whether params.yaml is as committed, or the result of laying a recipe over the base, or missing."""
+def _can_be_restored(base: str, committed: str | None, recipe: Path) -> bool:
+    """Whether params.yaml is as committed, or the result of applying a recipe to the base, or missing."""
     if not PARAMS.exists():
         return True
     content = PARAMS.read_bytes()
     if content in (base.encode(), (committed or base).encode()):
         return True
-    return any(_makes(base, path, content) for path in (recipe, *recipe_files().values()))
+    return any(_results_in(content, base, path) for path in (recipe, *recipe_files().values()))
 
 
-def _makes(base: str, recipe: Path, content: bytes) -> bool:
+def _results_in(content: bytes, base: str, recipe: Path) -> bool:
     try:
-        return lay_over(base, recipe).encode() == content
-    except UserError:  # a recipe with a mistake, but not the one that was asked for
+        return apply_recipe(base, recipe).encode() == content
+    except UserError:  # a mistake in another recipe than the one asked for
         return False
 
 
@@ -85,14 +85,14 @@ def main() -> None:
         prog="python -m pipeline.recipe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("recipe", nargs="?", help="a recipe's name, such as best; leave it out to list them all")
-    parser.add_argument("--print", action="store_true", help="only show the complete params file that it results in")
+    parser.add_argument("--print", action="store_true", help="only print the resulting params.yaml")
     arguments = parser.parse_args()
     if arguments.recipe is None:
         if arguments.print:
             parser.error("--print needs the name of a recipe")
         list_recipes()
     elif arguments.print:
-        sys.stdout.write(lay_over(read_base(), find_recipe(arguments.recipe)))
+        sys.stdout.write(apply_recipe(read_base(), find_recipe(arguments.recipe)))
     else:
         use_recipe(arguments.recipe)
 

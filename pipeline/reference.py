@@ -1,20 +1,20 @@
-"""Bring the weights of the reference run from git, so that nobody has to train them.
+"""Restore the weights of the reference run from git, so that nobody has to train them.
 
-They are in results/reference, DVC's remote `reference`. A model gets those that dvc.lock names if params.yaml still has
-its settings, its history is theirs, and it neither has weights nor is being trained: your own are left alone. `make
-repro` and `make ui` begin with this; it takes no network.
+They are in results/reference, DVC's remote `reference`. A model gets the weights in dvc.lock if params.yaml still has
+its settings, its history is unchanged, and it neither has weights nor is being trained: your own are left alone. `make
+repro` and `make ui` start with this; it needs no network.
 """
 
 import argparse
 
-from pipeline.artifacts.reference import RUNS, bring, keep, lacking
+from pipeline.artifacts.reference import RUNS, keep, lacking, restore_kept
 from pipeline.project.console import UserError, run, say
 from pipeline.project.files import REFERENCE
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.reference", description=__doc__)
-    parser.add_argument("--keep", action="store_true", help="keep the trained models of params.yaml there as well")
+    parser.add_argument("--keep", action="store_true", help="store the trained models of params.yaml there")
     arguments = parser.parse_args()
     if not (arguments.keep or lacking() or RUNS.exists()):
         return
@@ -25,7 +25,7 @@ def main() -> None:
         with Repo(_wait_for_lock=True) as repo:
             if arguments.keep:
                 say(f"kept in {REFERENCE}: {', '.join(keep(repo))}")
-            bring(repo)
+            restore_kept(repo)
     except DvcException as error:
         raise UserError(f"DVC: {' '.join(str(error).split())}") from None
 

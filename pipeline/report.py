@@ -12,7 +12,7 @@ from pipeline.artifacts.metrics import (
     write_valid_perplexities,
 )
 from pipeline.artifacts.trials import KeptStudy, read_study, study_path
-from pipeline.project.console import here, run, say, warn
+from pipeline.project.console import command_hint, run, say, warn
 from pipeline.project.files import CORPUS_METRICS, MODELS, PARAMS, REPORT, atomic_write, sha256
 from pipeline.project.inputs import FixedInputs, Inputs
 from pipeline.reporting import curves
@@ -97,7 +97,7 @@ def _worse_than_guessing(results: Sequence[Result], words: int) -> list[str]:
 
 
 def _gpus(results: Sequence[Result]) -> list[str]:
-    """A sentence on each GPU that models were trained on; those without one were trained on a CPU."""
+    """A sentence on each GPU that models were trained on; all others were trained on a CPU."""
     models: dict[str, list[str]] = {}
     for result in results:
         if result.metrics.gpu:
@@ -117,7 +117,7 @@ def _beside_the_course_report(results: Sequence[Result], course_report: CourseRe
 
 
 def _comparable_groups(seeds: KeptStudy | None, corpus: CorpusSizes) -> list[Group]:
-    """None before the study is whole."""
+    """Empty until all trials of the study have ended."""
     if not seeds or not seeds.whole or seeds.corpus != corpus:
         return []
     return [group for group in grouped(seeds.ended) if is_of_the_size(group.settings)]
@@ -125,7 +125,7 @@ def _comparable_groups(seeds: KeptStudy | None, corpus: CorpusSizes) -> list[Gro
 
 def _measured(groups: Sequence[Group]) -> str:
     if not groups:
-        return "not measured here"
+        return "not measured command_hint"
     return f"measured on other runs, of {groups[0].settings.epochs} epochs (see the conclusions below)"
 
 
@@ -136,7 +136,7 @@ def _conclusion_item(conclusion: Conclusion) -> str:
 
 
 def _settings(results: Sequence[Result]) -> list[str]:
-    """The settings that all models share, listed once, and a table of those that differ; not what is off in all."""
+    """The settings that all models share, listed once, and a table of those that differ; without what is off in all."""
     models = {
         result.name: {key: as_text(value) for key, value in flattened(result.settings).items()} for result in results
     }
@@ -151,7 +151,7 @@ def _settings(results: Sequence[Result]) -> list[str]:
 
 
 def day(finished_at: str) -> str:
-    """The day of a time as a history has it: of 2026-11-26T17:19:21Z, `26 November 2026`."""
+    """The date of a history's timestamp: 2026-11-26T17:19:21Z is on `26 November 2026`."""
     return f"{datetime.fromisoformat(finished_at):%-d %B %Y}"
 
 
@@ -175,7 +175,7 @@ def main() -> None:
     for result in results:
         metrics = result.metrics
         say(f"{result.name:{width}}  valid {metrics.valid_perplexity:7.2f}  test {metrics.test_perplexity:7.2f}")
-    compare = here("ui", "python -m pipeline.ui")
+    compare = command_hint("ui", "python -m pipeline.ui")
     say(f"report: {REPORT / 'index.html'}; compare runs with {compare}, draw the curves with `dvc plots show`")
 
 

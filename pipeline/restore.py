@@ -1,9 +1,9 @@
 """Bring MLflow up to date with every finished training run in `results/models`.
 
-What DVC or git restored was run elsewhere or earlier; what ended while the tracking server was down never reached it.
-MLflow gets both from `history.csv` and `metrics.json`, from dvc.lock and git, and from weights and ids where they
-exist: a fresh clone will do. A run that has to be created gets the original times of its training and the tag
-`restored`. A model that is being trained at this moment is left alone.
+Runs that DVC or git restored took place elsewhere or earlier; runs that ended while the tracking server was down never
+reached it. MLflow gets both from `history.csv` and `metrics.json`, from dvc.lock and git, and from weights and ids if
+they exist: a fresh clone is enough. A run that has to be created gets the original times of its training and the tag
+`restored`. A model that is being trained right now is left alone.
 """
 
 import argparse
@@ -33,14 +33,14 @@ from pipeline.tracking.registry import register
 from pipeline.tracking.store import prepare_store
 
 Stages = dict[str, LockedStage]
-CorpusAtHand = Callable[[], tuple[Corpus, str] | None]  # `corpus_at_hand`, remembered
+CachedCorpus = Callable[[], tuple[Corpus, str] | None]  # `local_corpus`, cached
 
 
 def restore() -> list[str]:
-    """The models for which MLflow lacked something. Raises UserError if it cannot be written to."""
+    """Returns the models of which something was missing in MLflow. Raises UserError if it cannot be written to."""
     prepare_store()
     params, stages = load_params(), read_lock()
-    at_hand = cache(corpus_at_hand)  # loaded once, and only if a model has weights
+    cached_corpus = cache(local_corpus)  # loaded once, and only if a model has weights
     restored = []
     for history_file in sorted(MODELS.glob("*/history.csv")):
         name = history_file.parent.name
@@ -48,7 +48,7 @@ def restore() -> list[str]:
             say(f"{name} is being trained: left alone")
             continue
         try:
-            facts, history, files = find_training(name, stages, params, at_hand)
+            facts, history, files = find_training(name, stages, params, cached_corpus)
             figures = final_figures(name, history)
             teachers = list(finished_teachers(facts))
         except (UserError, OSError) as error:
@@ -70,7 +70,7 @@ def restore() -> list[str]:
 
 
 def find_training(
-    name: str, stages: Stages, params: Params, at_hand: CorpusAtHand
+    name: str, stages: Stages, params: Params, cached_corpus: CachedCorpus
 ) -> tuple[RunFacts, list[EpochRecord], list[Path]]:
     """What is known about a model's training run, its epochs, and the files that belong to it. Raises UserError.
 
@@ -96,20 +96,20 @@ def find_training(
         name,
         identity,
         settings,
-        corpus_of(identity, settings, ids, at_hand) if identity else None,
+        corpus_of(identity, settings, ids, cached_corpus) if identity else None,
         tags,
         AGAIN,
         training_id=training_id(checkpoint_path(name, identity)) if identity else None,
         params=text,
         corpus_name=(trained or params).preprocess.corpus,
         sizes=sizes,
-        trained_on=weights.data_sha256 if weights and not at_hand() else None,
+        trained_on=weights.data_sha256 if weights and not cached_corpus() else None,
     )
     return facts, history, files
 
 
 def recorded_of(name: str, stages: Stages) -> tuple[dict[str, str], CorpusSizes | None, str | None]:
-    """What dvc.lock has of a model's training: digests for tags, the corpus's sizes, and the digest of its ids."""
+    """What dvc.lock records of a model's training: digests for tags, the corpus's sizes, and the digest of its ids."""
     stage = stages[f"train@{name}"]
     tags, sizes = {}, None
     if ids := stage.md5(PROCESSED):
@@ -128,22 +128,22 @@ def params_of(name: str, settings: Settings, commit: str) -> str | None:
 
 
 def sizes_of(ids: str, stages: Stages) -> CorpusSizes | None:
-    """The sizes of the corpus whose ids have a digest, if those at hand are of that one."""
+    """The sizes of the corpus whose ids have this digest, if the local sizes are of that corpus."""
     stage = stages.get("preprocess", LockedStage())
     return read_corpus_sizes() if stage.md5(PROCESSED) == ids and stage.made(CORPUS_METRICS) else None
 
 
-def corpus_of(identity: str, settings: Settings, ids: str | None, at_hand: CorpusAtHand) -> Corpus | None:
-    """The corpus at hand, if the weights of that identity or, where DVC knows them, those ids are of it."""
-    if not (found := at_hand()):
+def corpus_of(identity: str, settings: Settings, ids: str | None, cached_corpus: CachedCorpus) -> Corpus | None:
+    """The local corpus, if these weights or, if DVC knows them, these ids belong to it."""
+    if not (found := cached_corpus()):
         return None
     corpus, digest = found
     same = ids == digest if ids else identity == fingerprint(settings, corpus.fingerprint)
     return corpus if same else None
 
 
-def corpus_at_hand() -> tuple[Corpus, str] | None:
-    """The corpus in data/processed with DVC's digest, if there is a whole one."""
+def local_corpus() -> tuple[Corpus, str] | None:
+    """The corpus in data/processed with its digest in DVC, if it is complete."""
     try:
         return load_corpus(), dvc_md5(PROCESSED)
     except UserError:

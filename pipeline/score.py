@@ -1,6 +1,6 @@
 """Perplexity of a text under a trained model: of each line and of the whole text.
 
-Each line is a sentence, with words separated by whitespace; the end of a line is a token too, and is predicted as one.
+Each line is a sentence, with words separated by whitespace; the end of a line is a token too, predicted like a word.
 Each line is scored on its own: its first word is predicted from <eos> alone, so a line's perplexity does not depend on
 the lines around it. (So the perplexity of a split of the corpus differs from that in `evaluate`, which carries the
 state from line to line.) A word outside the model's vocabulary is read and predicted as <unk>, and counted.
@@ -29,7 +29,7 @@ NAME_A_TEXT = "name a text, one sentence per line, or - for stdin"
 
 
 class Total:
-    """What the lines come to: losses are added up over all tokens and divided once."""
+    """The total over all lines: losses are summed over all tokens and divided once."""
 
     def __init__(self) -> None:
         self.lines = self.tokens = self.unknown_words = 0
@@ -50,8 +50,8 @@ class Total:
         return perplexity(self.loss / self.tokens)
 
 
-class Advance:
-    """Moves a bar of bytes on as what was read is scored, within a long line too."""
+class ByteProgress:
+    """Advances a progress bar of bytes as input is scored, even within a long line."""
 
     def __init__(self, bar: tqdm | Lines) -> None:
         self._bar = bar
@@ -61,20 +61,20 @@ class Advance:
         self._read += number
 
     def scored(self, share: float) -> None:
-        """share: of what was read since it was last 1."""
-        place = self._before + round((self._read - self._before) * share)
-        self._bar.update(place - self._bar.n)
+        """share: of the bytes read since it was last 1."""
+        position = self._before + round((self._read - self._before) * share)
+        self._bar.update(position - self._bar.n)
         if share == 1:
             self._before = self._read
 
 
 def surprisals(score: SentenceScore) -> list[dict[str, Any]]:
-    """Each word, and `<eos>`, with its surprisal in bits: -log2 of the probability that it was given."""
+    """Each word, and `<eos>`, with its surprisal in bits: -log2 of its probability."""
     unknown = set(score.sentence.unknown)
     bits = (score.losses.double() / math.log(2)).tolist()
     return [
-        {"word": word, "unknown": place in unknown, "surprisal_bits": surprisal}
-        for place, (word, surprisal) in enumerate(zip([*score.sentence.words, EOS], bits, strict=True))
+        {"word": word, "unknown": position in unknown, "surprisal_bits": surprisal}
+        for position, (word, surprisal) in enumerate(zip([*score.sentence.words, EOS], bits, strict=True))
     ]
 
 
@@ -90,7 +90,7 @@ def as_record(number: int, score: SentenceScore, words: bool) -> dict[str, Any]:
 
 
 def as_text(number: int, score: SentenceScore, words: bool) -> str:
-    """A line's score for a person: a row, with a row beneath it for each word if asked for."""
+    """A line's score for a person: a row, with a row below for each word if asked for."""
     rows = [f"{number:>7}  {score.num_tokens:>6}  {len(score.sentence.unknown):>7}  {score.perplexity:>10.2f}"]
     if words:
         for word in surprisals(score):
@@ -99,15 +99,15 @@ def as_text(number: int, score: SentenceScore, words: bool) -> str:
 
 
 def score(name: str, path: Path | None, *, words: bool, as_json: bool) -> None:
-    """Print the scores of a file's lines, or of stdin's where path is None, and of them all. Raises UserError."""
+    """Print the scores of a file's lines, or of stdin's if path is None, and of the whole text. Raises UserError."""
     trained = load_trained(name)
     total = Total()
     records = []
     header = f"{'line':>7}  {'tokens':>6}  {'unknown':>7}  {'perplexity':>10}" + ("     bits  word" if words else "")
     with progress(_size(path), f"score with {name}", "B") as bar:
-        advance = Advance(bar)
-        lines = read_lines(path, NAME_A_TEXT, advance.read)
-        for number, scored in enumerate(score_sentences(trained, lines, advance.scored), start=1):
+        byte_progress = ByteProgress(bar)
+        lines = read_lines(path, NAME_A_TEXT, byte_progress.read)
+        for number, scored in enumerate(score_sentences(trained, lines, byte_progress.scored), start=1):
             total.add(scored)
             if as_json:
                 records.append(as_record(number, scored, words))
@@ -118,7 +118,7 @@ def score(name: str, path: Path | None, *, words: bool, as_json: bool) -> None:
         raise UserError(f"{source} is empty: give a text, one sentence per line, or - for stdin")
     unknown = total.unknown_words / total.words
     if unknown > MANY_UNKNOWN:
-        warn(f"{unknown:.0%} of the words are not in {name}'s vocabulary: is it of another corpus?")
+        warn(f"{unknown:.0%} of the words are not in {name}'s vocabulary: is the model of another corpus?")
     if as_json:
         whole = {"tokens": total.tokens, "unknown_words": total.unknown_words, "perplexity": total.perplexity}
         document = {"model": name} | whole | {"lines": records}
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument(
         "file", nargs="?", default="-", help="a UTF-8 text, one sentence per line; - is stdin (default)"
     )
-    parser.add_argument("--words", action="store_true", help="each word's surprisal too, in bits")
+    parser.add_argument("--words", action="store_true", help="also show each word's surprisal, in bits")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
     arguments = parser.parse_args()
     path = None if arguments.file == "-" else Path(arguments.file)

@@ -37,16 +37,16 @@ from pipeline.tracking.facts import RunFacts, shown
 from pipeline.tracking.live import live_run
 from pipeline.tracking.sweeps import REMEDY, EndedRun, close_sweep, open_sweep
 
-SECONDS_BETWEEN_LOOKS = 2
+SECONDS_BETWEEN_CHECKS = 2
 
 
 def work(study: Study, corpus: Corpus, kept: KeptStudy) -> None:
-    """Run trials until none is left, neither waiting nor being run by another worker. Raises UserError."""
+    """Run trials until none is waiting or being run by another worker. Raises UserError."""
     if study.is_finished():
         return
     sweep, base = study.sweep, study.sweep.source.base
     set_up_process()
-    for settings in sweep.corners():  # find out now, and not in some trial, what the machine lacks
+    for settings in sweep.corners():  # fail now, and not in some trial, if one cannot run here
         check_runs_here(settings)
         check_fits(settings, len(corpus.train), len(corpus.vocabulary))
     device = choose_device(base.device)
@@ -63,12 +63,12 @@ def work(study: Study, corpus: Corpus, kept: KeptStudy) -> None:
                 kept, _ = keep(study, kept)
                 say(f"trial {trial.number}/{sweep.trials}: {state}; {summary(sweep, kept.ended)}")
             except TakenOverError:
-                say(f"trial {trial.number}: taken over by another worker, for this one had been silent for too long")
+                say(f"trial {trial.number}: taken over by another worker, as this one was silent for too long")
         else:
             if not waiting:
                 say("no trial is left to start: waiting for those that other workers run (Ctrl-C loses nothing)")
             waiting = True
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            time.sleep(SECONDS_BETWEEN_CHECKS)
 
 
 def run_trial(trial: Trial, study: Study, corpus: Corpus, parent: str | None) -> State:
@@ -76,10 +76,10 @@ def run_trial(trial: Trial, study: Study, corpus: Corpus, parent: str | None) ->
     sweep, title = study.sweep, f"trial {trial.number}/{study.sweep.trials}"
     settings, minutes = sweep.settings(trial.picked), load_params().checkpoint_minutes
     say(f"{title}: {in_words(sweep.tried(trial.picked))}")
-    # A worker that was presumed dead may only have been silent, as in a suspended machine, and still have the trial.
+    # A worker presumed dead may only have been suspended with its machine, and still have the trial.
     with resumable(f"{checkpoints_of(study)}-{trial.number}", settings, corpus, minutes, waiting=title) as training:
-        if place := training.place():
-            say(f"{title}: going on after {place}")
+        if position := training.position():
+            say(f"{title}: continuing after {position}")
         history, test = training.history, None
         tags = training.circumstances() | ({"mlflow.parentRunId": parent} if parent else {})
         with live_run(run_facts(study, trial, settings, corpus, tags), history) as tracked:
@@ -136,7 +136,7 @@ def final_figures(history: Sequence[EpochRecord], test: float | None) -> dict[st
 
 
 def keep(study: Study, kept: KeptStudy) -> tuple[KeptStudy, list[Path]]:
-    """Bring results/sweeps/NAME up to date; returns what it then has, and the files."""
+    """Bring results/sweeps/NAME up to date; returns what it then holds, and the files."""
     with study.alone():
         kept = kept.model_copy(update={"ended": study.ended()})
         return kept, write_files(study.sweep, kept)
@@ -164,19 +164,19 @@ def close(study: Study, corpus: Corpus, trials: Sequence[EndedTrial], files: Seq
 
 
 def checkpoints_of(study: Study) -> str:
-    """How the names of its trials' checkpoints begin."""
+    """The prefix of its trials' checkpoint names."""
     return f"sweep-{study.name}"
 
 
 def run_facts(
     study: Study, trial: Trial | EndedTrial, settings: Settings, corpus: Corpus, tags: Mapping[str, str]
 ) -> RunFacts:
-    """What MLflow is told about a trial; two trials with equal settings remain two runs."""
+    """What MLflow is told about a trial; two trials with equal settings stay two runs."""
     sweep, number = study.sweep, trial.number
     own_tags = {"recipe": sweep.name, "sweep": study.name, "trial": str(number)}
     if sweep.over_seeds:
         own_tags["group"] = sweep.group_name(trial.picked)
-    # Whichever worker has the trial uses this id: the study makes sure that only one has it at a time.
+    # Every worker that gets the trial uses this id: the study gives it to only one at a time.
     return RunFacts(
         f"{sweep.name}-{number:0{len(str(sweep.trials))}}",
         f"{fingerprint(settings, corpus.fingerprint)}-{study.name}-{number}",
@@ -216,8 +216,8 @@ def main() -> None:
         kept, files = keep(study, kept)
         show(sweep, kept)
         if not study.is_finished():
-            to_come = counted(sweep.trials - len(kept.ended), "trial")
-            say(f"{to_come} to come: python -m pipeline.sweep {arguments.file} goes on")
+            remaining = counted(sweep.trials - len(kept.ended), "trial")
+            say(f"{remaining} left: python -m pipeline.sweep {arguments.file} continues")
         elif corpus:
             close(study, corpus, kept.ended, files)
 

@@ -1,4 +1,4 @@
-"""Train one model of params.yaml. After an interruption, the same command continues where it ended.
+"""Train one model of params.yaml. After an interruption, the same command continues where it stopped.
 
 Several processes share the work if torchrun starts them or `processes` in params.yaml says so: the result is the same.
 """
@@ -44,11 +44,11 @@ from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.finished import publish
 from pipeline.tracking.live import LiveRun, live_run
 
-Keep = Callable[[ResumableTraining], list[Path]]  # writes the results so far, and says in which files
+Keep = Callable[[ResumableTraining], list[Path]]  # writes the results so far, and returns the files
 
 
 class Start(NamedTuple):
-    """What a training run was started with; model: the one that it is for, be it its own or that of a teacher."""
+    """What a training run was started with; model: the one to be trained in the end, also while a teacher is."""
 
     model: str
     params_text: str
@@ -84,19 +84,19 @@ def check(name: str, settings: Settings, corpus: Corpus) -> None:
 
 
 def train_teachers(name: str, settings: Settings, start: Start) -> list[Teacher]:
-    """The teachers of a model, which have read the text. What is kept of them serves other models with the same one."""
-    found = []
+    """A model's teachers, which have read the text. Their checkpoints serve other models with the same teachers."""
+    trained = []
     for title, wanted in named_teachers(name, settings):
         teachers = train_teachers(title, wanted, start)
         minutes = start.params.checkpoint_minutes
         with naming(title), resumable(TEACHER, wanted, start.corpus, minutes, teachers, waiting=title) as training:
             run_to_end(title, training, start, partial(keep_history, teacher_history_path(start.model, title)))
-            found.append(let_read(title, training, settings, start.corpus))
-    return found
+            trained.append(let_teacher_read(title, training, settings, start.corpus))
+    return trained
 
 
-def let_read(title: str, training: ResumableTraining, settings: Settings, corpus: Corpus) -> Teacher:
-    """A teacher with its best weights that has read the training text, as a model with these settings does."""
+def let_teacher_read(title: str, training: ResumableTraining, settings: Settings, corpus: Corpus) -> Teacher:
+    """A teacher with its best weights that has read the training text, laid out for a model with these settings."""
     training.model.load_state_dict(training.best_weights)
     text = train_layout(corpus.train.to(training.device), settings)
     reading = partial(read_once, training.checkpoint, training.model, training.settings.precision, text)
@@ -110,9 +110,9 @@ def let_read(title: str, training: ResumableTraining, settings: Settings, corpus
 
 
 def run_to_end(name: str, training: ResumableTraining, start: Start, keep: Keep) -> None:
-    """Train to the end, which the terminal and MLflow are told about.
+    """Train to the end, reporting to the terminal and to MLflow.
 
-    keep: what is done after every epoch; MLflow gets the files in the end
+    keep: called after every epoch; MLflow gets the files at the end
     """
     if rank() > 0:
         while not training.finished:
@@ -134,20 +134,20 @@ def run_to_end(name: str, training: ResumableTraining, start: Start, keep: Keep)
         corpus_name=params.preprocess.corpus,
     )
     if training.finished:
-        say(f"{name}: was finished after epoch {len(training.history)}")
+        say(f"{name}: already finished after epoch {len(training.history)}")
         publish(facts, training.history, keep(training))
         return
     if training.history:
         keep(training)
-    if place := training.place():
-        say(f"{name}: going on after {place}")
+    if position := training.position():
+        say(f"{name}: continuing after {position}")
     with live_run(facts, training.history) as tracked:
         files = run_epochs(name, training, start, keep, tracked)
         tracked.end("FINISHED", files=files)
 
 
 def run_epochs(name: str, training: ResumableTraining, start: Start, keep: Keep, tracked: LiveRun) -> list[Path]:
-    """Train epoch by epoch, each kept, shown and told to MLflow -> the files that were kept."""
+    """Train epoch by epoch; each is saved, printed and sent to MLflow -> the files that were written."""
     total, files = training.settings.epochs * len(training.train), []
     with progress(total, name, "step", training.steps_taken, lambda: so_far(training)) as bar, peer_failures():
         while not training.finished:
@@ -160,7 +160,7 @@ def run_epochs(name: str, training: ResumableTraining, start: Start, keep: Keep,
             start.inputs.warn_once()
         if len(training.history) < training.settings.epochs:
             epoch = best_epoch(training.history).epoch
-            say(f"{name}: ends here, for validation perplexity has not been better since epoch {epoch}")
+            say(f"{name}: stops here, as validation perplexity has not improved since epoch {epoch}")
     return files
 
 
@@ -189,7 +189,7 @@ def so_far(training: Training) -> str:
     """Epoch, step and training perplexity of the epoch in progress; the perplexities after the one before."""
     current, history = training.current, training.history
     steps = current.steps if current else 0
-    windows = current.results.shape[1] if current else len(training.train)  # random ones may be one more
+    windows = current.results.shape[1] if current else len(training.train)  # with random windows, there may be one more
     parts = [f"epoch {len(history) + 1}/{training.settings.epochs}", f"step {steps:,}/{windows:,}"]
     if current and steps and world_size() == 1:
         parts.append(f"train {perplexity(current.mean_loss()):.2f} so far")
@@ -223,7 +223,7 @@ def main() -> None:
     name = parser.parse_args().model
     with ending_with_dvc():
         if not launched() and (params := load_params()).processes > 1:
-            with naming(name):  # of what all of them would find out, let none be started
+            with naming(name):  # fail before starting processes that would all fail
                 check_shares(params.model(name).batch_size, params.processes)
             launch(params.processes, "pipeline.train", name)
             return

@@ -27,14 +27,14 @@ HOST = "127.0.0.1"
 
 
 def check_port(port: int) -> None:
-    """Raises UserError when a page cannot be opened there: MLflow says so in a traceback, under its own name for it."""
+    """Raises UserError if the port cannot be used, which MLflow would report in a traceback."""
     if not 1 <= port <= 65535:
         raise UserError(f"there is no port {port}: take one from 1024 to 65535, as in `make ui PORT=5001`")
     try:
         socket.create_server((HOST, port)).close()
     except OSError as error:
         what = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
-        raise UserError(f"port {port} {what}: take another one, as in `make ui PORT={_another(port)}`") from None
+        raise UserError(f"port {port} {what}: use another, as in `make ui PORT={_another(port)}`") from None
 
 
 def _another(port: int) -> int:
@@ -49,9 +49,9 @@ def _another(port: int) -> int:
 
 
 def page_environment(location: Location) -> dict[str, str]:
-    """What tells MLflow where the store is: any user of the machine can read the arguments, and a password there.
+    """What tells MLflow where the store is: any user of the machine could read a password in the arguments.
 
-    For one person one process is enough, and none for jobs.
+    One process is enough for one person, and jobs need none.
     """
     variables = {
         "MLFLOW_BACKEND_STORE_URI": location.address,
@@ -65,9 +65,9 @@ def page_environment(location: Location) -> dict[str, str]:
 
 
 def chart_pages(client: "MlflowClient", front: str) -> dict[str, str]:
-    """The pages with the curves of each experiment that has a run, by a name; the newest first."""
+    """The pages with the curves of each experiment that has a run, by name, the newest first."""
     experiments = client.search_experiments(order_by=["last_update_time DESC"])
-    used = [one for one in experiments if client.search_runs([one.experiment_id], max_results=1)]
+    used = [each for each in experiments if client.search_runs([each.experiment_id], max_results=1)]
     pages = [page for experiment in used or experiments for page in pages_of_curves(client, experiment).items()]
     return {name: front + page for name, page in pages}
 
@@ -75,7 +75,7 @@ def chart_pages(client: "MlflowClient", front: str) -> dict[str, str]:
 def serve(location: Location, port: int, pages: dict[str, str]) -> None:
     """Show the pages until the user ends it. Raises UserError when MLflow's server ends by itself.
 
-    What the server says is for those who run one: a line a request, and warnings. Only its last word is shown.
+    The server's output, a line per request and warnings, is hidden; only its last line is shown, as the error.
     """
     command = [sys.executable, "-m", "mlflow", "ui", "--app-name", APP, "--host", HOST, "--port", str(port)]
     with (
@@ -92,7 +92,7 @@ def serve(location: Location, port: int, pages: dict[str, str]) -> None:
                 show(pages, "Ctrl-C ends it")
             server.wait()
             log.seek(0)
-            last = (log.read().strip().splitlines() or ["it said nothing"])[-1]
+            last = (log.read().strip().splitlines() or ["no output"])[-1]
             raise UserError(f"MLflow's server ended: {explain(RuntimeError(last))}")
         except KeyboardInterrupt:
             pass
@@ -101,7 +101,7 @@ def serve(location: Location, port: int, pages: dict[str, str]) -> None:
 
 
 def _answers(port: int) -> bool:
-    """Asked directly, whatever proxy there is."""
+    """Whether the server answers, bypassing any proxy."""
     connection = HTTPConnection(HOST, port, timeout=5)
     try:
         connection.request("GET", "/health")
@@ -113,7 +113,7 @@ def _answers(port: int) -> bool:
 
 
 def show(pages: dict[str, str], remark: str) -> None:
-    """Name the pages and, where there is somebody at a desktop, open the first."""
+    """Print the pages' addresses and, on a desktop, open the first."""
     for name, page in pages.items():
         say(f"MLflow, {name}: {page}")
     say(remark)
@@ -129,12 +129,12 @@ def _has_desktop() -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.ui", description=__doc__)
-    parser.add_argument("--port", type=int, default=5000, help="where the page is to be; 5000 unless given")
+    parser.add_argument("--port", type=int, default=5000, help="the page's port (default 5000)")
     parser.add_argument("--store", default="", help="a SQLite file other than the project's own")
     arguments = parser.parse_args()
     if arguments.store:
         if not Path(arguments.store).absolute().parent.is_dir():
-            raise UserError(f"{arguments.store} not found: name a file in a folder that there is")
+            raise UserError(f"{arguments.store} not found: name a file in an existing folder")
         os.environ["MLFLOW_TRACKING_URI"] = file_address(Path(arguments.store))
     location = locate()
     on_a_server = location.address.startswith("http")

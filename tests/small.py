@@ -15,7 +15,7 @@ from pipeline.lm.settings import Settings
 from pipeline.lm.training import train_layout
 from pipeline.project.files import MODELS
 from pipeline.settings.params import parse_params, parse_yaml, read_yaml
-from pipeline.settings.recipes import lay_over
+from pipeline.settings.recipes import apply_recipe
 from pipeline.settings.schema import Params
 
 ROOT = Path(__file__).parent.parent
@@ -93,7 +93,7 @@ def default_params() -> str:
 
 def recipe_text(name: str) -> str:
     """The text of the params file that one of the project's recipes makes of that."""
-    return lay_over(default_params(), ROOT / f"recipes/{name}.yaml")
+    return apply_recipe(default_params(), ROOT / f"recipes/{name}.yaml")
 
 
 def recipe_params(name: str) -> Params:

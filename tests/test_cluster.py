@@ -124,9 +124,9 @@ def test_a_training_whose_time_is_up_and_that_is_preempted_ends_as_if_it_had_run
         history = read_history(ours / "results/models/lstm_dropout/history.csv")
         time.sleep(min(record.seconds for record in history) / 4)
         cluster.run(*ending, job)
-        cluster.until(lambda times=epoch: log.read_text().count("going on after") == times, job)
+        cluster.until(lambda times=epoch: log.read_text().count("continuing after") == times, job)
     cluster.wait(job)
-    assert re.search(r"going on after step \d+ of epoch [2-5]\n", log.read_text())  # on a busy machine, not each time
+    assert re.search(r"continuing after step \d+ of epoch [2-5]\n", log.read_text())  # on a busy machine, not each time
     train(undisturbed, "lstm_dropout")
     assert_same_training("lstm_dropout", ours, undisturbed)
 
@@ -142,7 +142,7 @@ def test_a_training_on_two_nodes_outlives_one_of_them(cluster: Cluster, tmp_path
     train(undisturbed, "gru_dropout")
     cluster.boot(NODES[1])
     cluster.wait(job)
-    assert "going on after " in log.read_text()
+    assert "continuing after " in log.read_text()
     assert_same_training("gru_dropout", ours, undisturbed)
 
 

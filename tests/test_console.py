@@ -1,4 +1,4 @@
-"""Faults that the user can mend end in one line on stderr and an exit code."""
+"""Faults that the user can fix end in one line on stderr and an exit code."""
 
 import errno
 import fcntl
@@ -70,16 +70,16 @@ def test_whatever_the_system_refuses_is_one_line_with_the_file_and_a_remedy(
     ("error", "line"),
     [
         (OSError(errno.ENOSPC, "No space left"), "error: No space left: free some space, then run it again"),
-        (OSError(errno.EXDEV, "Cross-device link", "a", None, "b\n"), r"a -> 'b\n': mend that, then run it again"),
-        (OSError("a library's own words\nin two lines"), "error: a library's own words in two lines: mend that,"),
+        (OSError(errno.EXDEV, "Cross-device link", "a", None, "b\n"), r"a -> 'b\n': fix that, then run it again"),
+        (OSError("a library's own words\nin two lines"), "error: a library's own words in two lines: fix that,"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 9999), f"too long: '{'x' * 100}': give it a shorter"),
-        (UnicodeEncodeError("ascii", "\udcff", 0, 1, "surrogates"), "error: a text or a file's name that cannot be"),
+        (UnicodeEncodeError("ascii", "\udcff", 0, 1, "surrogates"), "error: a text or a file name that cannot be"),
         (MemoryError(), "error: out of memory: lower batch_size, bptt or hidden_size"),
         (
             RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory: you tried to allocate 400 bytes."),
             "400 b",
         ),
-        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0"), "when 20.00 MiB more were asked for"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0"), "when 20.00 MiB more were requested"),
     ],
 )
 def test_a_refusal_is_told_in_its_own_line(error: Exception, line: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +132,7 @@ def test_an_output_that_is_full_is_one_line(ending: str) -> None:
 
 
 def test_an_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
-    assert message_of(KeyboardInterrupt(), capsys) == ("interrupted: the same command goes on from here", 130)
+    assert message_of(KeyboardInterrupt(), capsys) == ("interrupted: run the same command to continue", 130)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

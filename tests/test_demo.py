@@ -74,7 +74,7 @@ def test_a_workspace_with_git_is_a_repository_of_its_own_with_a_commit_for_each_
 def test_what_git_refuses_is_one_line(tmp_path):
     build_workspace(tmp_path, recipe_text("demo"), with_git=True)
     (tmp_path / ".git/index.lock").touch()  # left by a power cut
-    with pytest.raises(UserError, match=r"`git add` failed in .*: mend that, then run it again"):
+    with pytest.raises(UserError, match=r"`git add` failed in .*: fix that, then run this again"):
         commit(tmp_path)
 
 

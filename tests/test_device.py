@@ -33,7 +33,7 @@ def lacks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     monkeypatch.setattr(device, "trains_in_bfloat16", lambda: request.param != "instructions")
     if request.param == "instructions":
         return f"{LACKS}: auto or float32$"
-    monkeypatch.setattr(memory, "bytes_here", lambda _: 1000)
+    monkeypatch.setattr(memory, "available_bytes", lambda _: 1000)
     return r"training takes .* and there are 1 kB here: lower"
 
 

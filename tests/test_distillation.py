@@ -342,8 +342,8 @@ def test_teachers_are_trained_first_and_once(capsys: pytest.CaptureFixture) -> N
     assert first.index("lstm_teacher_2  epoch 1/1") < first.index("lstm  epoch 1/2")
     train("gru")
     second = capsys.readouterr().out
-    assert "gru_teacher_1: was finished after epoch 1" in second
-    assert "gru_teacher_2: was finished after epoch 1" in second
+    assert "gru_teacher_1: already finished after epoch 1" in second
+    assert "gru_teacher_2: already finished after epoch 1" in second
     assert len(read_history(history_path("gru"))) == 2
     assert {path.parent.name for path in Path("results").rglob("history.csv")} == {"lstm", "gru"}
     assert set(runs()) == {"lstm", "gru", "lstm_teacher_1", "lstm_teacher_2"}

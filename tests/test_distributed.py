@@ -124,7 +124,7 @@ def test_a_process_that_dies_ends_the_others_and_one_process_alone_can_go_on(tmp
     printed += training.communicate(timeout=PATIENCE.total_seconds())[0]
     assert training.returncode == 1
     assert printed.count("error: ") == 1
-    assert f"error: process {victim} of 2 was ended by SIGKILL: the same command goes on" in printed
+    assert f"error: process {victim} of 2 was ended by SIGKILL: run the same command to continue" in printed
     assert "Traceback" not in printed
 
     set_processes(folder, 1)
@@ -132,7 +132,7 @@ def test_a_process_that_dies_ends_the_others_and_one_process_alone_can_go_on(tmp
         again = start(place, "gru_dropout")
         printed = again.communicate()[0]
         assert again.returncode == 0, printed
-        assert ("going on after epoch" in printed) == (place == folder)
+        assert ("continuing after epoch" in printed) == (place == folder)
     one, two = (read_history(place / "results/models/gru_dropout/history.csv") for place in (alone, folder))
     valid = [record.valid_perplexity for record in one]
     assert [record.valid_perplexity for record in two] == pytest.approx(valid, rel=1e-3)  # in bfloat16, maybe
@@ -195,4 +195,4 @@ def test_the_shell_between_dvc_and_a_stage_is_not_taken_for_dvc(shell: str, monk
     parents = [SimpleNamespace(cmdline=lambda line=line: line) for line in ([*shell.split(), "python ..."], dvc)]
     monkeypatch.setenv("DVC_STAGE", "train@lstm")
     monkeypatch.setattr(processes.psutil, "Process", lambda: SimpleNamespace(parents=lambda: parents))
-    assert processes._starter().cmdline() == dvc
+    assert processes._dvc_process().cmdline() == dvc

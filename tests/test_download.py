@@ -378,7 +378,7 @@ OTHER_FAULTS = {
     "not an address": (lambda: "http://[/", "IPv6|parse|URL"),
     "no folder": (lambda: "nowhere", r"no file .*corpus\.train\.txt"),
     "another scheme": (lambda: "ftp://corpus.invalid/", "neither a folder nor an address with http, https or file"),
-    "nobody's home": (lambda: "~nobody-of-this-name/x", "no such person here has a home folder"),
+    "nobody's home": (lambda: "~nobody-of-this-name/x", "no such user here has a home folder"),
     "folder of folders": (folder_of_folders, "no file"),
     "folder with another text": (lambda: folder("other", test=b"other"), r"corpus\.test\.txt is not the expected file"),
     "folder with a saved web page": (lambda: folder("page", valid=b"\n<html>"), r"corpus\.valid\.txt is a web page"),

@@ -14,7 +14,7 @@ from pipeline import accept
 from pipeline.artifacts.dvc_lock import renew_code
 from pipeline.params import check
 from pipeline.project.console import UserError
-from pipeline.settings.recipes import lay_over, read_base
+from pipeline.settings.recipes import apply_recipe, read_base
 from tests.small import ROOT
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("recipe", [None, "best", "demo", "fast", "zaremba"])
 def test_what_dvc_sets_is_the_only_line_that_it_changes(recipe: str | None) -> None:
-    before = lay_over(read_base(ROOT), ROOT / f"recipes/{recipe}.yaml") if recipe else read_base(ROOT)
+    before = apply_recipe(read_base(ROOT), ROOT / f"recipes/{recipe}.yaml") if recipe else read_base(ROOT)
     Path("params.yaml").write_text(before)
     apply_overrides("params.yaml", ["train.seed=12345", "+train.momentum=0.5"])
     changes = difflib.ndiff(before.splitlines(), Path("params.yaml").read_text().splitlines())
@@ -55,7 +55,7 @@ def test_settings_are_checked_before_dvc_writes_them() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["models.lstm.epochs=1"], ["models.lstm.epochs is not there yet: write +models.lstm.epochs=1"]),
+        (["models.lstm.epochs=1"], ["models.lstm.epochs does not exist yet: write +models.lstm.epochs=1"]),
         (["train.lr=1", "train.learning_rate=x"], ["train.lr: no such setting; did you", "train.learning_rate = 'x'"]),
         (["train.epochs=0", "models.lstm.seed=1"], ["train.epochs = 0", "write +models.lstm.seed=1"]),
     ],

@@ -11,7 +11,7 @@ from pipeline.lm.record import EpochRecord
 from pipeline.lm.settings import Settings
 from pipeline.reporting.results import duration
 from pipeline.settings.params import parse_params, parse_yaml
-from pipeline.settings.recipes import lay_over, read_base
+from pipeline.settings.recipes import apply_recipe, read_base
 from tests.small import KEPT_SETTINGS, ROOT, recipe_params
 
 RUNS = sorted((ROOT / "docs/recipes").glob("*-*.json"))
@@ -66,7 +66,7 @@ def test_the_same_over_params_yaml_as_long_as_it_is_that_of_the_kept_runs(recipe
         pytest.skip("params.yaml has been changed since the runs were kept")
     if recipe != "default":
         file = ROOT / f"recipes/{recipe}.yaml"
-        params = parse_params(parse_yaml(lay_over(base, file), file))
+        params = parse_params(parse_yaml(apply_recipe(base, file), file))
     assert params.models == kept(recipe)
 
 

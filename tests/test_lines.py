@@ -9,7 +9,7 @@ import torch
 
 from pipeline.lm.progress import EpochInProgress
 from pipeline.lm.training import Training
-from pipeline.project.console import counted, here, progress
+from pipeline.project.console import command_hint, counted, progress
 from pipeline.train import so_far
 from tests.histories import history
 from tests.small import small_settings
@@ -76,6 +76,6 @@ def test_a_trainings_line_tells_epoch_step_and_perplexities() -> None:
 
 def test_one_of_a_thing_has_no_s(tmp_path) -> None:
     assert [counted(number, "epoch") for number in (0, 1, 1200)] == ["0 epochs", "1 epoch", "1,200 epochs"]
-    assert here("ui", "python -m pipeline.ui") == "`python -m pipeline.ui`"
+    assert command_hint("ui", "python -m pipeline.ui") == "`python -m pipeline.ui`"
     (tmp_path / "Makefile").touch()
-    assert here("ui", "python -m pipeline.ui") == "`make ui`"
+    assert command_hint("ui", "python -m pipeline.ui") == "`make ui`"

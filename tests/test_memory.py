@@ -61,7 +61,7 @@ def test_what_no_machine_has_is_refused_with_its_size(settings: dict[str, Any], 
 
 def test_a_window_too_large_for_a_small_machine_names_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     check_fits(small_settings(), TOKENS, VOCAB)
-    monkeypatch.setattr(memory, "bytes_here", lambda device: 10**6)
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 10**6)
     with pytest.raises(OutOfMemoryError, match=r"1\.75 MB for a window's .* 1 MB here: lower batch_size or bptt"):
         check_fits(small_settings(batch_size=100, bptt=8), TOKENS, VOCAB)
 
@@ -72,7 +72,7 @@ def test_a_batch_of_more_columns_than_tokens_is_refused() -> None:
 
 
 def test_this_machine_has_memory() -> None:
-    assert 2**26 < memory.bytes_here(torch.device("cpu")) < 2**50
+    assert 2**26 < memory.available_bytes(torch.device("cpu")) < 2**50
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_what_git_refuses_is_one_clear_line_below_its_own(tmp_path: Path) -> Non
     (tmp_path / ".git/index.lock").touch()  # as an editor's git has it for a moment
     result = resolve(tmp_path)
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].endswith("but git says the above: mend that, then `git add dvc.lock`")
+    assert result.stderr.splitlines()[-1].endswith("but `git add` failed, see above: fix that, then `git add dvc.lock`")
     assert "Traceback" not in result.stderr
 
 
@@ -93,15 +93,13 @@ def test_a_stage_run_to_two_ends_is_left_to_the_user(tmp_path: Path) -> None:
     conflicting = (tmp_path / "dvc.lock").read_text()
     result = resolve(tmp_path)
     assert result.returncode == 1
-    assert result.stderr.startswith("error: both sides changed train@gru: take a side by")
+    assert result.stderr.startswith("error: both sides changed train@gru: keep one side's with")
     assert len(result.stderr.splitlines()) == 1
     assert (tmp_path / "dvc.lock").read_text() == conflicting
 
 
 def test_without_git_there_is_one_clear_line(tmp_path: Path) -> None:
-    assert resolve(tmp_path).stderr.startswith(
-        "error: there is no git here, and so nothing to merge: run it in the clone"
-    )
+    assert resolve(tmp_path).stderr.startswith("error: not a git repository: run this in the clone")
 
 
 def test_without_a_conflict_there_is_one_clear_line(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pipeline.demo import workspace_environment
 from pipeline.project.console import UserError
 from pipeline.project.files import RAW, SPLITS
 from pipeline.settings.params import load_params
-from pipeline.settings.recipes import lay_over
+from pipeline.settings.recipes import apply_recipe
 from pipeline.settings.schema import Vocabulary
 from tests.small import ROOT, default_params
 
@@ -70,7 +70,7 @@ def test_one_text_becomes_a_recipe_that_is_downloaded_and_preprocessed(
     run(monkeypatch, new_corpus.main, "My Text.txt", "--lower-case")
     told = capsys.readouterr().out
     assert "next: `make repro RECIPE=my_text`" in told
-    Path("params.yaml").write_text(lay_over(default_params(), Path("recipes/my_text.yaml")))
+    Path("params.yaml").write_text(apply_recipe(default_params(), Path("recipes/my_text.yaml")))
     run(monkeypatch, download.main)
     run(monkeypatch, preprocess.main)
     corpus = load_corpus()
@@ -99,7 +99,7 @@ def test_what_suits_a_text_depends_on_its_length(
         file.writelines(f"the cat no. {number} sat on its mat {number % 50}\n" for number in range(lines))
     run(monkeypatch, new_corpus.main, "my.txt")
     assert f"an LSTM of {epochs['lstm']} epochs and a GRU of {epochs['gru']}" in capsys.readouterr().out
-    Path("params.yaml").write_text(lay_over(default_params(), Path("recipes/my.yaml")))
+    Path("params.yaml").write_text(apply_recipe(default_params(), Path("recipes/my.yaml")))
     params = load_params()
     models = {name: params.model(name) for name in params.models}
     assert {name: settings.epochs for name, settings in models.items()} == epochs
@@ -111,7 +111,7 @@ def test_what_suits_a_text_depends_on_its_length(
 def test_a_name_that_yaml_takes_for_something_else_is_a_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Path(f"{name}.txt").write_text(TEXT)
     run(monkeypatch, new_corpus.main, f"{name}.txt")
-    Path("params.yaml").write_text(lay_over(default_params(), Path(f"recipes/{name}.yaml")))
+    Path("params.yaml").write_text(apply_recipe(default_params(), Path(f"recipes/{name}.yaml")))
     assert (load_params().preprocess.corpus, load_params().recipe) == (name, name)
 
 
@@ -127,7 +127,7 @@ def test_three_texts_are_told_by_their_names_or_their_order(
     run(monkeypatch, new_corpus.main, *given)
     order = ("train", "dev", "test") if "dev" in names[0] else names
     assert [Path(f"data/texts/{split}.txt").read_text() for split in SPLITS] == [f"{word} <unk>\n\n" for word in order]
-    Path("params.yaml").write_text(lay_over(default_params(), Path("recipes/texts.yaml")))
+    Path("params.yaml").write_text(apply_recipe(default_params(), Path("recipes/texts.yaml")))
     assert load_params().preprocess.vocabulary == Vocabulary()  # the text has its own <unk>
 
 
@@ -157,11 +157,11 @@ def test_three_texts_are_told_by_their_names_or_their_order(
             ["train", "valid", "test", "--max-size", "1"],
             "max_size = 1",
         ),
-        ({"a": "x\ny\nz\n"}, ["a", "--name", "Mine"], "small letters"),
-        ({"é": "x\ny\nz\n"}, ["é"], "small letters"),
-        ({"raw": "x\ny\nz\n"}, ["raw"], "the name raw has another use"),
-        ({"ptb.txt": "x\ny\nz\n"}, ["ptb.txt"], "the name ptb has another use"),
-        ({"default": "x\ny\nz\n"}, ["default"], "the name default has another use"),
+        ({"a": "x\ny\nz\n"}, ["a", "--name", "Mine"], "lower-case letters"),
+        ({"é": "x\ny\nz\n"}, ["é"], "lower-case letters"),
+        ({"raw": "x\ny\nz\n"}, ["raw"], "the name raw is reserved"),
+        ({"ptb.txt": "x\ny\nz\n"}, ["ptb.txt"], "the name ptb is reserved"),
+        ({"default": "x\ny\nz\n"}, ["default"], "the name default is reserved"),
         ({"a": "x\ny\nz\n", "recipes/a.yaml": ""}, ["a"], "the name a is taken.*rm -r recipes/a.yaml`"),
         ({"a": "x\ny\nz\n", "data/a/test.txt": ""}, ["a"], "the name a is taken.*rm -r data/a`"),
         ({"data/a/b.txt": "x\ny\nz\n"}, ["data/a"], "the name a is taken: give another with --name$"),
@@ -238,7 +238,7 @@ def test_an_archive_in_the_shape_of_wikitext_2_goes_all_the_way_to_the_report(mo
     small = "train:\n  hidden_size: 8\n  embedding_size: 8\n  device: cpu"
     Path("recipes").mkdir()
     Path("recipes/wikitext2.yaml").write_text(recipe.replace("\ntrain:", f"\n{small}", 1))
-    Path("params.yaml").write_text(lay_over(default_params(), Path("recipes/wikitext2.yaml")))
+    Path("params.yaml").write_text(apply_recipe(default_params(), Path("recipes/wikitext2.yaml")))
     run(monkeypatch, download.main)
     run(monkeypatch, preprocess.main)
     run(monkeypatch, train.main, "lstm_dropout")

@@ -223,7 +223,7 @@ def test_an_interrupt_in_the_middle_of_a_step_waits_for_its_end_and_loses_none(
         for number, handler in before.items():
             signal.signal(number, handler)
     assert (result(), steps) == (undisturbed, whole)
-    assert "lstm: going on after step 20 of epoch 1\n" in capsys.readouterr().out
+    assert "lstm: continuing after step 20 of epoch 1\n" in capsys.readouterr().out
     again, _ = runs()
     client = store()
     assert [p.step for p in client.get_metric_history(again.info.run_id, "perplexity/valid")] == [1, 2]
@@ -268,7 +268,7 @@ def test_settings_edited_while_a_model_trains_are_not_taken_for_those_it_was_tra
     monkeypatch.setattr(ResumableTraining, "run_epoch", edited_meanwhile)
     with pytest.raises(UserError, match=r"^lstm: params\.yaml edited while this ran"):
         train("lstm")
-    assert capsys.readouterr().err.count("params.yaml edited: this goes on") == 1
+    assert capsys.readouterr().err.count("params.yaml edited: this run continues") == 1
     with pytest.raises(UserError, match=r"other settings than params\.yaml's: run `dvc repro train@lstm`"):
         evaluate_model("lstm")
     (run,) = runs()
@@ -437,7 +437,7 @@ def test_a_training_that_is_not_at_its_end_is_not_evaluated(monkeypatch: pytest.
         patch.setattr(ResumableTraining, "run_epoch", interrupted_in_the_second)
         with pytest.raises(KeyboardInterrupt):
             train("lstm")
-    with pytest.raises(UserError, match=r"history\.csv has 1 of 2 epochs: let the training end first"):
+    with pytest.raises(UserError, match=r"history\.csv has 1 of 2 epochs: finish the training first"):
         evaluate_model("lstm")
     train("lstm")
     evaluate_model("lstm")

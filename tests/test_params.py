@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from pipeline.project.console import UserError
-from pipeline.settings.mistakes import MOST_TOLD, NEXT_LINE
+from pipeline.settings.mistakes import MOST_SHOWN, NEXT_LINE
 from pipeline.settings.params import load_params, parse_params
 from pipeline.settings.schema import Params
 from tests.small import ROOT, default_params
@@ -125,7 +125,7 @@ def complaints(document: Any) -> list[str]:
         parse_params(document)
     lines = str(error.value).split(NEXT_LINE)
     assert all(line.startswith("params.yaml") and "\n" not in line for line in lines)
-    assert len(set(lines)) == len(lines) <= MOST_TOLD
+    assert len(set(lines)) == len(lines) <= MOST_SHOWN
     return lines
 
 
@@ -169,8 +169,8 @@ DYNAMIC = {"learning_rate": 0.1, "decay": 0.1, "epsilon": 0.1, "bptt": 5}
         ("evaluate.dynamic", {"lstm": DYNAMIC | {"decay": 1e300}}, "dynamic.lstm.decay = 1e+300: input should be less"),
         ("download.files.test.name", "a" * 201, "at most 200 characters"),
         ("download.sources", ["a" * 5000], "at most 4096 characters"),
-        ("download.files.test.name", "ptb.valid.txt", "three files: give each a name of its own"),
-        ("download.files.test.name", "data/ptb.valid.txt", "three files: give each a name of its own"),
+        ("download.files.test.name", "ptb.valid.txt", "different files: give each its own name"),
+        ("download.files.test.name", "data/ptb.valid.txt", "different files: give each its own name"),
     ],
 )
 def test_what_is_within_a_value_has_its_bounds_too(key: str, value: Any, message: str) -> None:
@@ -196,7 +196,7 @@ def test_a_missing_key_is_named(key: str) -> None:
 
 @pytest.mark.parametrize("name", ["LSTM", "two words", "../up", "a.b", "a/b", "_x", ""])
 def test_a_model_name_that_no_folder_should_have_is_refused(name: str) -> None:
-    assert "small letters" in complaint(with_value("models", {name: {"cell": "gru"}}))
+    assert "lower-case letters" in complaint(with_value("models", {name: {"cell": "gru"}}))
 
 
 @pytest.mark.parametrize("document", [None, [], "text", 3])
@@ -214,7 +214,7 @@ def test_a_document_that_is_no_mapping_is_refused(document: Any) -> None:
         ("a: 1\n---\nb: 2", "another document"),
         ("!!python/object/apply:os.system [id]", "not valid YAML"),
         (b"\xff\xfe\x00", "not text in UTF-8"),
-        ("[" * 3000, "groups within groups without end"),
+        ("[" * 3000, "groups nested too deeply"),
         ("", "expected the sections"),
     ],
 )
@@ -340,7 +340,7 @@ def test_all_mistakes_are_told_at_once_each_where_it_stands() -> None:
 
 def test_more_mistakes_than_anyone_reads_are_cut() -> None:
     document = with_value("models", {f"m{number}": {"epochs": 0} for number in range(100)})
-    assert len(complaints(document)) == MOST_TOLD
+    assert len(complaints(document)) == MOST_SHOWN
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def test_tied_weights_need_layers_of_one_size() -> None:
     document = with_value("train.tied_weights", True)
     assert parse_params(document).train.tied_weights
     document["models"]["gru"]["embedding_size"] = 100
-    assert "models.gru.tied_weights = True: embedding_size and hidden_size have to be equal" in complaint(document)
+    assert "models.gru.tied_weights = True: embedding_size and hidden_size must be equal" in complaint(document)
 
 
 def test_dynamic_evaluation_is_of_models_that_there_are() -> None:

@@ -56,11 +56,11 @@ def test_its_history_is_whole_for_mlflow_restore_and_report(capsys: pytest.Captu
     epochs = read_history(history_path("lstm"))
     assert len(epochs) < 50
     assert (
-        f"lstm: ends here, for validation perplexity has not been better since epoch {len(epochs) - 1}\n"
+        f"lstm: stops here, as validation perplexity has not improved since epoch {len(epochs) - 1}\n"
         in capsys.readouterr().out
     )
     train("lstm")
-    assert f"lstm: was finished after epoch {len(epochs)}" in capsys.readouterr().out
+    assert f"lstm: already finished after epoch {len(epochs)}" in capsys.readouterr().out
     client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
     (run,) = client.search_runs([client.get_experiment_by_name("recurrent-lm").experiment_id])
     assert run.info.status == "FINISHED"

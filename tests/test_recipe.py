@@ -16,7 +16,7 @@ from pipeline.project.console import UserError
 from pipeline.recipe import use_recipe
 from pipeline.settings.overlay import overlay
 from pipeline.settings.params import load_params, parse_params, parse_yaml, read_yaml
-from pipeline.settings.recipes import differences, lay_over, read_base
+from pipeline.settings.recipes import apply_recipe, differences, read_base
 from tests.small import ROOT, default_params
 
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
@@ -107,7 +107,7 @@ def recipe(text: str, name: str = "mine") -> Path:
 
 def laid(text: str, base: str = BASE) -> tuple[str, Any]:
     """The file that a recipe makes of the base, as text and as DVC reads it."""
-    made = lay_over(base, recipe(text))
+    made = apply_recipe(base, recipe(text))
     document = parse_as_dvc(made, "params.yaml")
     assert document == parse_yaml(made, PARAMS)
     return made, document
@@ -167,7 +167,7 @@ def test_models_that_are_replaced_are_no_longer_evaluated_dynamically() -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_lays_its_settings_as_a_model_does_and_says_nothing_that_does_not_differ(name: str) -> None:
     base, changes = parse_yaml(default_params(), PARAMS), read_yaml(ROOT / f"recipes/{name}.yaml")
-    made = parse_yaml(lay_over(default_params(), ROOT / f"recipes/{name}.yaml"), PARAMS)
+    made = parse_yaml(apply_recipe(default_params(), ROOT / f"recipes/{name}.yaml"), PARAMS)
     assert made["recipe"] == name
     assert made["train"] == overlay(base["train"], changes["train"])
     assert made["models"] == changes["models"]
@@ -180,7 +180,7 @@ def test_a_recipe_lays_its_settings_as_a_model_does_and_says_nothing_that_does_n
 def test_the_comments_of_params_yaml_itself_stay(name: str) -> None:
     base = read_base(ROOT)
     try:
-        made = lay_over(base, ROOT / f"recipes/{name}.yaml")
+        made = apply_recipe(base, ROOT / f"recipes/{name}.yaml")
     except UserError as error:  # which tells whoever has edited it, not the developers of recipes
         pytest.skip(str(error))
     base, made = (re.sub(r"(?ms)^models:.*?^(?=\S)", "", text) for text in (base, made))
@@ -192,7 +192,7 @@ def test_the_comments_of_params_yaml_itself_stay(name: str) -> None:
 def test_the_best_trials_that_are_kept_are_recipes() -> None:
     paths = list((ROOT / "results/sweeps").glob("*/*.yaml"))
     for path in paths:
-        made = parse_params(parse_yaml(lay_over(default_params(), path), path))
+        made = parse_params(parse_yaml(apply_recipe(default_params(), path), path))
         assert made.recipe == path.stem
         assert list(made.models) == ["best"]
 
@@ -227,7 +227,7 @@ def test_a_mistake_is_one_line_and_params_yaml_stays_as_it_was(text: str, messag
 def test_one_recipe_may_follow_another_and_nothing_of_it_is_left(repository: None) -> None:
     for name in (*RECIPES, RECIPES[0]):
         use_recipe(name)
-        assert PARAMS.read_text() == lay_over(default_params(), Path(f"recipes/{name}.yaml"))
+        assert PARAMS.read_text() == apply_recipe(default_params(), Path(f"recipes/{name}.yaml"))
         assert load_params().recipe == name
 
 
@@ -235,7 +235,7 @@ def test_nor_is_anything_left_of_one_that_has_been_committed(repository: None) -
     use_recipe("best")
     commit()
     use_recipe("zaremba")
-    assert PARAMS.read_text() == lay_over(default_params(), Path("recipes/zaremba.yaml"))
+    assert PARAMS.read_text() == apply_recipe(default_params(), Path("recipes/zaremba.yaml"))
 
 
 def test_edits_that_are_committed_are_what_recipes_are_laid_over(repository: None) -> None:
@@ -246,8 +246,8 @@ def test_edits_that_are_committed_are_what_recipes_are_laid_over(repository: Non
 
 
 def test_edits_that_are_nowhere_else_are_not_lost(repository: None) -> None:
-    for edited in (default_params() + "# mine\n", lay_over(default_params(), Path("recipes/best.yaml")) + "# mine\n"):
-        PARAMS.write_text(edited)
+    for text in (default_params(), apply_recipe(default_params(), Path("recipes/best.yaml"))):
+        PARAMS.write_text(edited := f"{text}# mine\n")
         with pytest.raises(UserError, match=r"edits that would be lost: `git commit params\.yaml`"):
             use_recipe("demo")
         assert PARAMS.read_text() == edited
@@ -264,8 +264,8 @@ def test_without_a_repository_the_first_params_yaml_is_kept(
     PARAMS.write_text(first := default_params() + "# mine\n")
     for name in RECIPES:
         use_recipe(name)
-        assert PARAMS.read_text() == lay_over(first, Path(f"recipes/{name}.yaml"))
-    assert "`cp params.base.yaml params.yaml` goes back" in capsys.readouterr().out
+        assert PARAMS.read_text() == apply_recipe(first, Path(f"recipes/{name}.yaml"))
+    assert "`cp params.base.yaml params.yaml` undoes it" in capsys.readouterr().out
     assert Path("params.base.yaml").read_text() == first
     with PARAMS.open("a") as file:
         file.write("# mine\n")
@@ -274,8 +274,8 @@ def test_without_a_repository_the_first_params_yaml_is_kept(
 
 
 def test_a_products_base_that_is_nowhere_is_one_line(project: None) -> None:
-    PARAMS.write_text(product := lay_over(default_params(), Path("recipes/best.yaml")))
-    with pytest.raises(UserError, match=r"params\.yaml is the recipe best already") as fault:
+    PARAMS.write_text(product := apply_recipe(default_params(), Path("recipes/best.yaml")))
+    with pytest.raises(UserError, match=r"params\.yaml is already the recipe best") as fault:
         use_recipe("zaremba")
     assert "\n" not in str(fault.value)
     assert PARAMS.read_text() == product
@@ -307,7 +307,7 @@ def test_the_whole_is_shown_and_nothing_written(
     repository: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     run(monkeypatch, "best", "--print")
-    assert capsys.readouterr().out == lay_over(default_params(), Path("recipes/best.yaml"))
+    assert capsys.readouterr().out == apply_recipe(default_params(), Path("recipes/best.yaml"))
     assert PARAMS.read_text() == default_params()
 
 

@@ -148,7 +148,7 @@ def test_what_needs_the_corpus_ends_in_the_downloads_error_before_anything_start
     code, said = make(clone, *arguments)
     assert (code, clone.stages_run(said)) == (2, {"download"})
     assert "error: no source delivers the corpus\n  data/sample: " in said
-    assert "error: failed to reproduce 'download', as it says above: once that is mended, the same command" in said
+    assert "error: failed to reproduce 'download', see above: fix that, then run the same command" in said
     clone.git("checkout", "-q", "params.yaml")
     code, said = make(clone)  # what the download left does not count as an edit
     assert (code, clone.stages_run(said)) == (0, set())
@@ -345,7 +345,7 @@ def test_one_that_is_ended_says_that_the_same_command_goes_on(clone: Repository,
     made = train_longer(clone, epochs=12)
     os.killpg(made.pid, ending)
     said = made.communicate()[0]
-    assert "interrupted: the same command goes on from here\n" in said
+    assert "interrupted: run the same command to continue\n" in said
     assert not [line for line in said.splitlines() if "exited with" in line or "ERROR" in line or "Traceback" in line]
     code, said = make(clone)
     assert code == 0

@@ -213,5 +213,5 @@ def test_a_training_that_is_asked_to_end_goes_on_at_the_step_where_it_was(proces
         process.terminate()
     with start_training(disturbed, "gru_dropout") as process:
         printed = process.communicate()[0]
-    assert re.search(rb"going on after step \d+ of epoch [23]", printed)
+    assert re.search(rb"continuing after step \d+ of epoch [23]", printed)
     assert result(disturbed, "gru_dropout") == result(undisturbed, "gru_dropout")

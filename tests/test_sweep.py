@@ -37,7 +37,7 @@ from pipeline.project.console import UserError
 from pipeline.settings.mistakes import NEXT_LINE
 from pipeline.settings.overlay import flattened
 from pipeline.settings.params import parse_params, parse_yaml
-from pipeline.settings.recipes import lay_over
+from pipeline.settings.recipes import apply_recipe
 from pipeline.settings.schema import CorpusSizes
 from pipeline.sweeps.report import write_files
 from pipeline.sweeps.space import MOST_COMBINATIONS, Range, combinations, draw, overrides
@@ -166,7 +166,7 @@ def mistakes(**changes: Any) -> list[str]:
         ),
         (  # only together are they wrong
             {"settings": {"tied_weights": [False, True], "hidden_size": [48, 64]}},
-            "settings.tied_weights = True: embedding_size and hidden_size have to be equal",
+            "settings.tied_weights = True: embedding_size and hidden_size must be equal",
         ),
     ],
 )
@@ -209,7 +209,7 @@ def test_a_space_of_endless_combinations_is_checked_at_each_of_its_values(params
 
 
 def test_a_params_file_that_none_can_be_is_named(params: None) -> None:
-    with pytest.raises(UserError, match=r"'a\\x00b' is no file's name"):
+    with pytest.raises(UserError, match=r"'a\\x00b' is not a file name"):
         load_sweep(write_sweep(params="a\0b"))
     with pytest.raises(UserError, match=r"small\.yaml: params = '\\ud800'"):
         load_sweep(write_sweep(params="\ud800"))
@@ -708,7 +708,7 @@ def test_a_sweep_goes_on_after_an_interrupt_and_ends_once(
         out = run_sweep("small.yaml")
     assert "1 of 4 trials have ended" in out
     assert out.count(f"trial 2/4: process {os.getpid()} is training this very model; waiting for it") == 1
-    if "trial 2/4: going on after epoch 1" not in out:
+    if "trial 2/4: continuing after epoch 1" not in out:
         assert "trial 2/4: pruned" in out
     assert_complete(folder, 4)
     assert len(runs_of(folder)[1]) == 4
@@ -723,7 +723,7 @@ def test_a_sweep_goes_on_after_an_interrupt_and_ends_once(
     assert f"mkdir recipes && cp {recipe} recipes/ && python -m pipeline.recipe small && dvc repro" in again
     assert_complete(folder, 4)
 
-    best = parse_params(parse_yaml(lay_over(Path("params.yaml").read_text(), Path(recipe)), Path(recipe)))
+    best = parse_params(parse_yaml(apply_recipe(Path("params.yaml").read_text(), Path(recipe)), Path(recipe)))
     (winner,) = re.findall(r"best: trial (\d+), validation perplexity ([\d.]+)", again)
     assert best.recipe == "small"
     run = runs_of(folder)[1][int(winner[0]) - 1]
@@ -824,7 +824,7 @@ def check_that_killing_a_worker_loses_no_trial(folder: Path, *arguments: str, **
 
     done = re.findall(r"trial (\d+)/\d+: complete", "".join(seen) + output)
     assert Counter(done) == {str(number): 1 for number in range(1, trials + 1)}
-    assert f"trial {number}/{trials}: going on after epoch" in output
+    assert f"trial {number}/{trials}: continuing after epoch" in output
     assert "planted" not in output
     assert_complete(folder, trials)
     _, runs = runs_of(folder)

@@ -17,7 +17,7 @@ from pipeline.project.console import say
 
 T = TypeVar("T")
 
-SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_BETWEEN_CHECKS = 1.0
 
 
 def patiently(repo: Repo, action: Callable[[], T]) -> T:
@@ -34,10 +34,10 @@ def patiently(repo: Repo, action: Callable[[], T]) -> T:
         if new := {pid for pid in blockers if _is_at_work(pid)} - told:
             say(f"waiting for process {', '.join(map(str, sorted(new)))}, which runs a stage of this pipeline")
             told |= new
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(SECONDS_BETWEEN_CHECKS)
         while _holders(repo) & blockers:
             forget_the_dead(repo)
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            time.sleep(SECONDS_BETWEEN_CHECKS)
 
 
 def causes(error: BaseException) -> list[BaseException]:

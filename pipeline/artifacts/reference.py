@@ -64,7 +64,7 @@ def _is_kept(file: Path) -> bool:
     return file.exists() or bool(git("ls-files", "--", str(file)))
 
 
-def bring(repo: "Repo") -> None:
+def restore_kept(repo: "Repo") -> None:
     """Fill DVC's cache with what is kept, and give the models that lack weights those of the reference run.
 
     Raises UserError, when all else is done, for files that are not whole: DVC would delete them, so it never gets to

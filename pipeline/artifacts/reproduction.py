@@ -18,14 +18,14 @@ from dvc.stage import Stage  # type: ignore[import-untyped]
 from dvc.stage.exceptions import StageCmdFailedError  # type: ignore[import-untyped]
 
 from pipeline.artifacts.dvc_waiting import causes, patiently
-from pipeline.artifacts.reference import bring
+from pipeline.artifacts.reference import restore_kept
 from pipeline.corpus.sources import any_answers
 from pipeline.project.console import UserError, say
 from pipeline.project.files import PARAMS, PROCESSED, RAW
 from pipeline.settings.params import load_params
 
 TEXT_STAGES = ("download", "preprocess")
-GOES_ON = "once that is mended, the same command goes on"
+CONTINUE = "fix that, then run the same command again"
 INTERRUPTED = re.compile(r"exited with (130|-2|-15)$")
 
 
@@ -44,7 +44,7 @@ def _reproduce(given: Namespace, jobs: int) -> None:
     options = command._common_kwargs | command._repro_kwargs
     with command.repo as repo:
         repo.scm_context.quiet = True  # no advice on what to do with git
-        bring(repo)
+        restore_kept(repo)
         _refill_cache(repo)
         _drop_empty_text()
         without_text = False
@@ -131,7 +131,7 @@ def _side_by_side(stages: list[str], jobs: int) -> None:
         for line in running.stdout:
             say(line.rstrip())
     if running.returncode:
-        raise UserError(f"not all models were trained, as it says above: {GOES_ON}")
+        raise UserError(f"not all models were trained, see above: {CONTINUE}")
 
 
 def _explained(error: DvcException) -> BaseException:
@@ -140,5 +140,5 @@ def _explained(error: DvcException) -> BaseException:
     if INTERRUPTED.search(words[-1]):
         return KeyboardInterrupt()
     if isinstance(causes(error)[-1], StageCmdFailedError):
-        return UserError(f"{words[0]}, as it says above: {GOES_ON}")
+        return UserError(f"{words[0]}, see above: {CONTINUE}")
     return UserError(f"DVC: {': '.join(words)}")

@@ -82,7 +82,7 @@ class ResumableTraining(Training):
         now = time.monotonic()
         self._next_checkpoint = now + max(self._seconds_between_checkpoints, (now - start) / MOST_TIME)
 
-    def place(self) -> str:
+    def position(self) -> str:
         """How far it has come; empty before the first step."""
         if self.current:
             return f"step {self.current.steps:,} of epoch {len(self.history) + 1}"

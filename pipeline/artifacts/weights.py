@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from pipeline.lm.settings import Settings, Strict
-from pipeline.project.console import UserError, lacks_memory
+from pipeline.project.console import UserError, ran_out_of_memory
 from pipeline.project.files import MODELS, atomic_write
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a description is read without it
@@ -103,7 +103,7 @@ def load_weights(path: Path) -> TrainedModel:
         model = build_model(description.settings, len(description.vocabulary))
         model.load_state_dict(weights)
     except (SafetensorError, RuntimeError) as error:
-        if lacks_memory(error):
+        if ran_out_of_memory(error):
             raise
         raise _damaged(path, error) from None
     return TrainedModel(

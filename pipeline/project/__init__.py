@@ -1,1 +1,1 @@
-"""The project's foundations: its files, what it prints, the machine, and the processes it starts."""
+"""The project's foundations: its files, what it prints, the machine, and the processes that it starts."""

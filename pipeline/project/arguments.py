@@ -9,7 +9,7 @@ Number = TypeVar("Number", int, float)
 
 
 def above(bound: Number, most: float = math.inf) -> Callable[[str], Number]:
-    """An argument's type: a finite number of the bound's type, above the bound, and `most` at most."""
+    """An argument's type: a finite number of the bound's type, above the bound and at most `most`."""
 
     def parse(text: str) -> Number:
         if len(text) > 100:

@@ -1,6 +1,6 @@
-"""What keeps a training run from starting or continuing, in words: why, and how to mend it.
+"""What keeps a training run from starting or continuing, in words: why, and how to fix it.
 
-The language model itself (`pipeline/lm`) raises errors without words, so that rewording one makes nothing train again.
+The language model itself (`pipeline/lm`) raises errors without words, so that rewording a message retrains nothing.
 """
 
 from pipeline.lm import errors
@@ -23,7 +23,7 @@ _WORDS: dict[type[BaseException], str] = {
 
 
 def explain(error: BaseException) -> str:
-    """One line: why, and how to mend it. Other errors have words of their own."""
+    """One line: why, and how to fix it. Other errors already have a text."""
     words = _WORDS.get(type(error))
     if words is None:
         return str(error)

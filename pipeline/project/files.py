@@ -37,7 +37,7 @@ def project_root() -> Path:
 
 
 def kept_folders() -> list[Path]:
-    """The folders that the project's commands write to, as far as they are there."""
+    """The folders that the project's commands write to, if they exist."""
     folders = [Path(), RAW, PROCESSED, CORPUS_METRICS.parent, REPORT, project_root() / CHECKPOINTS]
     with suppress(OSError):
         folders += [*MODELS.glob("*"), *SWEEPS.glob("*")]
@@ -48,22 +48,22 @@ def kept_folders() -> list[Path]:
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
     """Open a file for writing that appears under its name only when complete, or not at all.
 
-    Raises OSError, which names the folder if there is no room in it.
+    Raises OSError, which names the folder if its disk is full.
 
-    Until then it is a partial file beside it, locked for as long as it is being written: see `clear_partial_files`.
+    Until then it is a partial file in the same folder, locked while it is being written: see `clear_partial_files`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     clear_partial_files(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     encoding = None if "b" in mode else "utf-8"
     try:
-        with open(_own(partial), mode, encoding=encoding, newline=None if "b" in mode else "\n") as file:
+        with open(_open_locked(partial), mode, encoding=encoding, newline=None if "b" in mode else "\n") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            os.replace(partial, path)  # still locked: nobody may clear it away
+            os.replace(partial, path)  # still locked, so that nobody deletes it
     except OSError as error:
-        if error.errno in NO_ROOM and error.filename is None:  # a write does not know where
+        if error.errno in NO_ROOM and error.filename is None:  # a failed write names no file
             error.filename = str(path.parent)
         raise
     finally:
@@ -71,14 +71,14 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
 
 
 def clear_partial_files(folder: Path) -> None:
-    """Delete what writers that were killed have left in a folder.
+    """Delete the partial files that killed writers have left in a folder.
 
-    A living writer, on this machine or on another one that shares the folder, holds a lock on its file, which the
-    system takes from it when it ends, however it does. Its number would say less: others get it later, or elsewhere.
-    Partial files without a number are not of `atomic_write`, and are left alone: MLflow locks its database otherwise.
+    A running writer, on this machine or on another one that shares the folder, holds a lock on its file, which the
+    system releases however it ends. Its process number would not do: another process may get the same one.
+    Partial files without a number are not from `atomic_write` and are left alone: MLflow locks its own differently.
     """
     for partial in folder.glob(".*.[0-9]*.partial"):
-        with suppress(OSError):  # gone meanwhile, or not ours to delete, or a file system without locks
+        with suppress(OSError):  # already gone, in use, not ours to delete, or a file system without locks
             descriptor = os.open(partial, os.O_RDWR | os.O_NOFOLLOW)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -87,7 +87,7 @@ def clear_partial_files(folder: Path) -> None:
                 os.close(descriptor)
 
 
-def _own(partial: Path) -> int:
+def _open_locked(partial: Path) -> int:
     """Open an empty file, locked by this process. Raises OSError."""
     while True:
         descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
@@ -99,7 +99,7 @@ def _own(partial: Path) -> int:
                     os.ftruncate(descriptor, 0)
                 return descriptor
         except FileNotFoundError:
-            pass  # cleared away between its opening and its lock
+            pass  # deleted between opening and locking
         os.close(descriptor)
 
 

@@ -1,13 +1,13 @@
-"""What git knows of the project, which can do without."""
+"""What git knows about the project; nothing here requires git."""
 
 import subprocess
 from pathlib import Path
 
-SECONDS_TO_ANSWER = 10  # in a folder on a network that is gone, git waits for ever
+SECONDS_TO_ANSWER = 10  # git waits for ever in a network folder that is gone
 
 
 def git(*arguments: str, folder: Path = Path()) -> str | None:
-    """What git says in a folder; None if it fails, takes too long or is not installed."""
+    """The output of git in a folder; None if it fails, takes too long or is not installed."""
     try:
         result = subprocess.run(
             ["git", *arguments], cwd=folder, capture_output=True, check=False, timeout=SECONDS_TO_ANSWER

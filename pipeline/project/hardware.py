@@ -1,4 +1,4 @@
-"""What a training run is told to have chosen, in words: device, number of threads, precision."""
+"""What a training run has chosen, in words: device, number of threads, precision."""
 
 import torch
 

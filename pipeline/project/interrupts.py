@@ -1,4 +1,4 @@
-"""Interrupts that wait until nothing would be lost."""
+"""Interrupts that wait until nothing can be lost."""
 
 import signal
 import threading
@@ -18,8 +18,8 @@ class HeldInterrupts:
         self.pending: signal.Signals | None = None
 
     def __enter__(self) -> Self:
-        here = threading.current_thread() is threading.main_thread()  # the only one to receive signals
-        held = [number for number in INTERRUPTS if here and signal.getsignal(number) != signal.SIG_IGN]
+        is_main = threading.current_thread() is threading.main_thread()  # the only one that receives signals
+        held = [number for number in INTERRUPTS if is_main and signal.getsignal(number) != signal.SIG_IGN]
         self._handlers = {number: signal.signal(number, self._hold) for number in held}
         return self
 

@@ -1,4 +1,4 @@
-"""Progress where no bar can be drawn, in a log or a pipe: a line after the first seconds, then one a minute."""
+"""Progress where no bar can be drawn, in a log or a pipe: a line after some seconds, then one per minute."""
 
 import sys
 import time
@@ -7,13 +7,13 @@ from datetime import timedelta
 from typing import Self
 
 FIRST_SECONDS, SECONDS = 15.0, 60.0
-WARM_UP_SECONDS = FIRST_SECONDS / 2  # slower than the rest, so left out of the estimate
+WARM_UP_SECONDS = FIRST_SECONDS / 2  # slower than the rest, so not part of the estimate
 
 
 class Lines:
-    """Says on stderr how far something is and about how long it will still take. Used as a tqdm bar is.
+    """Prints on stderr how far something is and roughly how much time is left. Used like a tqdm bar.
 
-    total: None when nobody knows
+    total: None if unknown
     n: how much is done, `initial` of it earlier
     """
 

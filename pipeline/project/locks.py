@@ -1,4 +1,4 @@
-"""Locks between processes, which the system takes from a process when that ends."""
+"""Locks between processes, which the system releases when their process ends."""
 
 import errno
 from pathlib import Path
@@ -12,9 +12,9 @@ WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class Lock(FileLock):
-    """A file that one process at a time holds; a file alone, without the system's lock, holds nothing.
+    """A lock that one process holds at a time. The file alone, without the system's lock on it, means nothing.
 
-    timeout: seconds, after which `acquire` raises filelock's Timeout; negative: it waits
+    timeout: seconds until `acquire` raises filelock's Timeout; negative: it waits for ever
     """
 
     def __init__(self, path: Path, timeout: float = -1) -> None:

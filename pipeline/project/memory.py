@@ -1,6 +1,6 @@
-"""The least memory that a training run takes, checked before anything is built.
+"""The least memory that a training run needs, checked before anything is built.
 
-A machine that overcommits memory would start a run that cannot fit, and kill it later.
+A machine that overcommits memory would start a run that does not fit, and kill it later.
 """
 
 import os
@@ -15,7 +15,7 @@ from pipeline.lm.model import LanguageModel, num_parameters
 from pipeline.lm.settings import AdamW, Settings
 
 FLOAT_BYTES = 4
-LIMITS_OF_A_CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 class OutOfMemoryError(TrainingError):
@@ -31,11 +31,11 @@ def check_fits(settings: Settings, train_tokens: int, vocabulary_size: int) -> N
         raise TrainingError(f"batch_size is {settings.batch_size:,}, and train has {train_tokens:,} tokens: lower it")
     weights = bytes_of_weights(settings, vocabulary_size)
     window = bytes_of_window(settings, train_tokens, vocabulary_size)
-    here = bytes_here(choose_device(settings.device))
-    if weights + window > here:
+    available = available_bytes(choose_device(settings.device))
+    if weights + window > available:
         raise OutOfMemoryError(
             f"training takes {as_size(weights + window)} of memory or more, {as_size(weights)} for the weights and"
-            f" {as_size(window)} for a window's activations, and there are {as_size(here)} here: lower"
+            f" {as_size(window)} for a window's activations, and there are {as_size(available)} here: lower"
             f" {'hidden_size, embedding_size or num_layers' if weights > window else 'batch_size or bptt'}"
         )
 
@@ -54,18 +54,18 @@ def bytes_of_weights(settings: Settings, vocabulary_size: int) -> int:
 
 
 def bytes_of_window(settings: Settings, train_tokens: int, vocabulary_size: int) -> int:
-    """A window's activations in training, which holds the logits of all its tokens at once."""
+    """A window's activations in training, with the logits of all its tokens."""
     steps = min(settings.bptt, -(-train_tokens // settings.batch_size))
     numbers = settings.embedding_size + settings.num_layers * settings.hidden_size + vocabulary_size
     return steps * settings.batch_size * numbers * FLOAT_BYTES
 
 
-def bytes_here(device: torch.device) -> int:
+def available_bytes(device: torch.device) -> int:
     """The memory of a device; for the CPU, no more than the container allows."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for file in map(Path, LIMITS_OF_A_CONTAINER):
+    for file in map(Path, CONTAINER_LIMITS):
         with suppress(OSError, ValueError):  # missing, or `max`
             limits.append(int(file.read_text()))
     return min(limits)

@@ -1,7 +1,7 @@
 """The processes that share a training run: how they start, meet, and end together.
 
 They are started by torchrun: `torchrun --nproc-per-node 2 -m pipeline.train MODEL`, or, on one machine, `processes: 2`
-in params.yaml. The first of them writes the files, reports to MLflow and prints, on behalf of all.
+in params.yaml. The first of them writes the files, reports to MLflow and prints, for all of them.
 """
 
 import logging
@@ -22,10 +22,10 @@ from pipeline.project.console import UserError
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(minutes=2)  # how long to wait for a process that gives no sign of life
-SECONDS_BETWEEN_LOOKS = 1.0
+PATIENCE = timedelta(minutes=2)  # how long to wait for a silent process
+SECONDS_BETWEEN_CHECKS = 1.0
 THIS_MACHINE = "127.0.0.1"
-GOES_ON = "the same command goes on from the last checkpoint"
+CONTINUE = "run the same command to continue from the last checkpoint"
 
 
 def launched() -> bool:
@@ -36,7 +36,7 @@ def launched() -> bool:
 def launch(processes: int, module: str, *arguments: str) -> None:
     """Run a module in a number of processes on this machine, each with its share of the cores.
 
-    Raises UserError if one is killed, and SystemExit if one fails, which then has already said why.
+    Raises UserError if one is killed, and SystemExit if one fails, which has then said why.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -45,7 +45,7 @@ def launch(processes: int, module: str, *arguments: str) -> None:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     config = LaunchConfig(
-        # By its address: the host's name is not to be had from any server in many a container, nor on many a laptop.
+        # The address, as many containers and laptops cannot resolve their own host name.
         local_addr=THIS_MACHINE,
         min_nodes=1,
         max_nodes=1,
@@ -63,35 +63,35 @@ def launch(processes: int, module: str, *arguments: str) -> None:
         culprit, failure = error.get_first_failure()
         if failure.exitcode < 0:
             raise UserError(
-                f"process {culprit} of {processes} was ended by {failure.signal_name()}: {GOES_ON}"
+                f"process {culprit} of {processes} was ended by {failure.signal_name()}: {CONTINUE}"
             ) from None
         sys.exit(failure.exitcode)
 
 
 @contextmanager
 def ending_with_dvc() -> Iterator[None]:
-    """End as if by SIGTERM when the DVC that runs this stage is killed: nothing would record the result.
+    """End as on SIGTERM when the DVC that runs this stage is killed, as nothing would record the result.
 
-    DVC leaves its stages running when it receives SIGTERM or SIGKILL itself.
+    DVC leaves its stages running when it gets SIGTERM or SIGKILL itself.
     """
-    starter = _starter()
+    parent = _dvc_process()
     over = threading.Event()
 
-    def watch(starter: psutil.Process) -> None:
-        while not over.wait(SECONDS_BETWEEN_LOOKS):
-            if not _is_alive(starter):
+    def watch(parent: psutil.Process) -> None:
+        while not over.wait(SECONDS_BETWEEN_CHECKS):
+            if not _is_alive(parent):
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
-    if starter:
-        threading.Thread(target=watch, args=[starter], name="ending with dvc", daemon=True).start()
+    if parent:
+        threading.Thread(target=watch, args=[parent], name="ending with dvc", daemon=True).start()
     try:
         yield
     finally:
         over.set()
 
 
-def _starter() -> psutil.Process | None:
+def _dvc_process() -> psutil.Process | None:
     """The process that started this stage for DVC, skipping the shell in between; None if DVC did not start it."""
     if "DVC_STAGE" not in os.environ:
         return None
@@ -136,7 +136,7 @@ def peer_failures() -> Iterator[None]:
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
-        raise UserError(f"another process of this training has ended: {GOES_ON}") from None
+        raise UserError(f"another process of this training has ended: {CONTINUE}") from None
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""`params.yaml` and recipes: what may stand there, what it means, and every mistake told at once."""
+"""`params.yaml` and recipes: what they may contain, what it means, and all mistakes reported at once."""

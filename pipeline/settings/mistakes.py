@@ -16,9 +16,9 @@ from pipeline.project.console import UserError
 from pipeline.settings.schema import LONGEST_NAME
 
 NEXT_LINE = "\nerror: "  # of a UserError about several mistakes
-MOST_TOLD = 20  # mistakes at once
+MOST_SHOWN = 20  # mistakes at once
 GROUPS_OF_KINDS = ("optimizer", "schedule", "sampler")
-USUAL_NAMES = {  # elsewhere, and ours
+USUAL_NAMES = {  # in other projects, and ours
     "lr": "learning_rate",
     "adam": "adamw",
     "momentum": "optimizer.momentum",
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class _Shown(reprlib.Repr):
-    """Cuts what is long or deep, and what Python refuses to write out."""
+    """Shortens long and nested values, and integers that Python refuses to print."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,33 +54,33 @@ _shown = _Shown()
 
 
 def shown(value: Any) -> str:
-    """A value as Python writes it, in a line of bounded length."""
+    """A value as Python writes it, in a line of limited length."""
     return _shown.repr(value)
 
 
-def refuse(lines: Sequence[str]) -> None:
+def raise_mistakes(lines: Sequence[str]) -> None:
     """Raise UserError with a line for each mistake, if there are any."""
     if lines:
-        raise UserError(NEXT_LINE.join(islice(dict.fromkeys(lines), MOST_TOLD)))
+        raise UserError(NEXT_LINE.join(islice(dict.fromkeys(lines), MOST_SHOWN)))
 
 
-class Complaints:
-    """Collects the mistakes that several checks find, each once."""
+class Mistakes:
+    """Collects the mistakes found by several checks, each once."""
 
     def __init__(self) -> None:
         self._lines: dict[str, None] = {}
 
-    def of(self, check: Callable[[], T]) -> T | None:
-        """The check's result; if it raises UserError, the mistake is noted and the result is None."""
+    def check(self, function: Callable[[], T]) -> T | None:
+        """The function's result; if it raises UserError, that is noted and the result is None."""
         try:
-            return check()
+            return function()
         except UserError as error:
             self._lines |= dict.fromkeys(str(error).split(NEXT_LINE))
             return None
 
     def raise_all(self) -> None:
         """Raise UserError, a line for each mistake, if there are any."""
-        refuse(list(self._lines))
+        raise_mistakes(list(self._lines))
 
 
 def validate(schema: type[S], document: dict, path: Path, prefix: tuple[str, ...] = ()) -> S:
@@ -91,20 +91,20 @@ def validate(schema: type[S], document: dict, path: Path, prefix: tuple[str, ...
     try:
         return schema.model_validate(document)
     except ValidationError as error:
-        lines = [f"{path}: {described(one, schema, prefix)}" for one in _causes_first(error.errors())]
-        raise UserError(NEXT_LINE.join(islice(lines, MOST_TOLD))) from None
+        lines = [f"{path}: {described(each, schema, prefix)}" for each in _causes_first(error.errors())]
+        raise UserError(NEXT_LINE.join(islice(lines, MOST_SHOWN))) from None
 
 
 def _causes_first(errors: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Mistyped keys before all else, without what is missing beside them, perhaps because of them."""
+    """Mistyped keys first, without missing keys in the same group, which may be the ones mistyped."""
     mistyped = [error for error in errors if error["type"] == "extra_forbidden"]
     groups = {error["loc"][:-1] for error in mistyped}
     others = [error for error in errors if error["type"] != "extra_forbidden"]
-    return mistyped + [one for one in others if one["type"] != "missing" or one["loc"][:-1] not in groups]
+    return mistyped + [each for each in others if each["type"] != "missing" or each["loc"][:-1] not in groups]
 
 
-def own(errors: list[ErrorDetails], document: dict) -> list[ErrorDetails]:
-    """The mistakes in a params file where they stand, and not again in each model and teacher that inherits them."""
+def without_inherited(errors: list[ErrorDetails], document: dict) -> list[ErrorDetails]:
+    """The mistakes in a params file where they were made, not again in each model and teacher that inherits them."""
     found = {(error["type"], _keys(error)) for error in errors}
     no_train = not isinstance(document.get("train"), dict)
 
@@ -112,23 +112,23 @@ def own(errors: list[ErrorDetails], document: dict) -> list[ErrorDetails]:
         keys = _keys(error)
         if keys[0] == "models" and len(keys) > 2 and no_train:
             return True
-        return not _stands(document, keys) and any((error["type"], place) in found for place in _sources(keys))
+        return not _is_in(document, keys) and any((error["type"], source) in found for source in _sources(keys))
 
     return [error for error in _causes_first(errors) if not inherited(error)]
 
 
 def _sources(keys: tuple[int | str, ...]) -> Iterator[tuple[int | str, ...]]:
-    """Where else a setting of a model, or of one of its teachers, may come from."""
+    """Where else a setting of a model, or of one of its teachers, may have been set."""
     while "teachers" in keys:
-        place = keys.index("teachers")
-        keys = (*keys[: place - 1], *keys[place + 2 :])
+        index = keys.index("teachers")
+        keys = (*keys[: index - 1], *keys[index + 2 :])
         yield keys
     if keys[0] == "models":
         yield ("train", *keys[2:])
 
 
 def at(document: Any, keys: Sequence[int | str]) -> Any:
-    """The value at a place in a document; None if there is none."""
+    """The value in a document at these keys; None if there is none."""
     for key in keys:
         if isinstance(document, dict):
             document = document.get(key)
@@ -139,13 +139,13 @@ def at(document: Any, keys: Sequence[int | str]) -> Any:
     return document
 
 
-def _stands(document: Any, keys: Sequence[int | str]) -> bool:
+def _is_in(document: Any, keys: Sequence[int | str]) -> bool:
     group = at(document, keys[:-1])
     return isinstance(group, dict) and keys[-1] in group
 
 
 def _keys(error: ErrorDetails) -> tuple[int | str, ...]:
-    """The place of a mistake, without the kinds of groups, which are not keys."""
+    """The keys that lead to a mistake, without the kinds of groups, which are not keys."""
     keys = [*error["loc"], *error.get("ctx", {}).get("at", ())]
     for group in GROUPS_OF_KINDS:
         if group in keys[:-1]:
@@ -176,17 +176,17 @@ def described(error: ErrorDetails, schema: type[BaseModel], prefix: tuple[str, .
         case "value_error":
             message = str(context["error"])
         case "tied_sizes_differ":
-            message = "embedding_size and hidden_size have to be equal for that"
+            message = "embedding_size and hidden_size must be equal for that"
         case "too_many_generations":
             return f"{key}: teachers of teachers of teachers: {MOST_GENERATIONS} generations at most: leave some out"
     if location and location[-1] == "[key]":
-        letters = f"small letters, digits and underscores, {LONGEST_NAME} at most"
-        return f"{'.'.join(location[:-1])}: a name here is of {letters}"
+        letters = f"lower-case letters, digits and underscores, {LONGEST_NAME} at most"
+        return f"{'.'.join(location[:-1])}: a name here may have {letters}"
     return f"{key} = {shown(value)}: {message}"
 
 
 def as_key(part: int | str) -> str:
-    """A key as it stands in the file, if that is a short line of text."""
+    """A key as in the file, if that is a short line of text."""
     key = str(part) if isinstance(part, str) or abs(part) < 10**9 else shown(part)
     return key if key.isprintable() and len(key) <= LONGEST_NAME else shown(key)
 
@@ -203,7 +203,7 @@ def _likely(value: Any, expected: str) -> str:
 
 
 def _close(name: str, known: Sequence[str]) -> str | None:
-    """The one of the known names that was meant, by what it is called elsewhere or by its letters."""
+    """The known name that was probably meant: by its name in other projects, or by its spelling."""
     usual = USUAL_NAMES.get(name.lower(), "")
     if usual.partition(".")[0] in known:
         return usual

@@ -1,4 +1,4 @@
-"""A model's settings as they are written and shown: laid over others, and flat, by dotted name."""
+"""A model's settings as they are written and shown: merged into others, and flat, by dotted name."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from pipeline.lm.settings import Settings
 
 
 def overlay(shared: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay a model's settings over the shared ones, group by group; its teachers' settings are laid over its own."""
+    """Merge a model's settings into the shared ones, group by group, and its teachers' settings into its own."""
     merged = dict(shared)
     for key, value in overrides.items():
         group = shared.get(key)
@@ -22,12 +22,12 @@ def overlay(shared: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str
 
 
 def merges(group: Mapping[str, Any], value: object) -> bool:
-    """Whether a value is laid over a group key by key, being a group of the same kind; another `name` replaces it."""
+    """Whether a value is merged into a group key by key: a group of the same kind; another `name` replaces it."""
     return isinstance(value, dict) and value.get("name") in (None, group.get("name"))
 
 
 def flattened(settings: Settings, *, essential: bool = False) -> dict[str, object]:
-    """Settings by dotted name, such as `optimizer.momentum`: every one, or those that are not at their defaults.
+    """Settings by dotted name, such as `optimizer.momentum`: all, or those that differ from their defaults.
 
     Of each teacher, such as `distillation.teachers.1.cell`, only what differs from the model itself.
     """
@@ -35,10 +35,10 @@ def flattened(settings: Settings, *, essential: bool = False) -> dict[str, objec
     found = _flatten(settings.essentials()) if essential else dict(own)
     if settings.distillation:
         found["distillation.teachers"] = len(settings.teachers)
-    for place, teacher in enumerate(settings.teachers):
+    for index, teacher in enumerate(settings.teachers):
         theirs = {name: value for name, value in flattened(teacher).items() if name != "distillation"}
         differing = {name: value for name, value in theirs.items() if name not in own or value != own[name]}
-        found |= {f"distillation.teachers.{place}.{name}": value for name, value in differing.items()}
+        found |= {f"distillation.teachers.{index}.{name}": value for name, value in differing.items()}
     return found
 
 

@@ -9,7 +9,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from pipeline.project.console import UserError
 from pipeline.project.files import PARAMS
-from pipeline.settings.mistakes import as_key, at, described, own, refuse, shown
+from pipeline.settings.mistakes import as_key, at, described, raise_mistakes, shown, without_inherited
 from pipeline.settings.overlay import overlay
 from pipeline.settings.schema import Params
 
@@ -22,9 +22,9 @@ def load_params(path: Path = PARAMS) -> Params:
 
 
 def parse_params(document: Any, path: Path = PARAMS) -> Params:
-    """Validate a parsed params file, each model's overrides laid over the shared `train` settings.
+    """Validate a parsed params file, each model's overrides merged into the shared `train` settings.
 
-    Raises UserError, with a line for each mistake, where it stands in the file.
+    Raises UserError, with a line for each mistake that says where it is in the file.
     """
     if not isinstance(document, dict):
         raise UserError(f"{path}: expected the sections {', '.join(Params.model_fields)}")
@@ -40,13 +40,16 @@ def parse_params(document: Any, path: Path = PARAMS) -> Params:
     try:
         params, lines = Params.model_validate(complete), []
     except ValidationError as error:
-        params, lines = None, [f"{path}: {described(one, Params)}" for one in own(error.errors(), document)]
-    names, dynamic = (at(document, place) for place in (("models",), ("evaluate", "dynamic")))
+        params, lines = (
+            None,
+            [f"{path}: {described(each, Params)}" for each in without_inherited(error.errors(), document)],
+        )
+    names, dynamic = (at(document, keys) for keys in (("models",), ("evaluate", "dynamic")))
     if isinstance(names, dict) and isinstance(dynamic, dict):
-        there = ", ".join(map(as_key, names))
+        known = ", ".join(map(as_key, names))
         for name in [name for name, how in dynamic.items() if name not in names and isinstance(how, dict)]:
-            lines.append(f"{path}: evaluate.dynamic.{as_key(name)}: no such model; there are {there}")
-    refuse(lines)
+            lines.append(f"{path}: evaluate.dynamic.{as_key(name)}: no such model; there are {known}")
+    raise_mistakes(lines)
     assert params
     return params
 
@@ -65,13 +68,13 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError:
         raise UserError(f"{path} is not text in UTF-8: restore it with git") from None
     except ValueError:  # a null character, or half a surrogate pair
-        raise UserError(f"{shown(str(path))} is no file's name: correct it") from None
+        raise UserError(f"{shown(str(path))} is not a file name: correct it") from None
 
 
 def parse_yaml(text: str | bytes, path: Path) -> Any:
     """Parse as DVC does (YAML 1.2: `1e-3` is a number, a key given twice is an error).
 
-    Raises UserError, one line, for whatever is no document of plain values.
+    Raises UserError, one line, for anything but a document of plain values.
     """
     try:
         document = YAML(typ="safe", pure=True).load(text)
@@ -83,12 +86,12 @@ def parse_yaml(text: str | bytes, path: Path) -> Any:
     except YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
-        raise UserError(f"{path}: not valid YAML: groups within groups without end: take some away") from None
-    except Exception as error:  # Python's own parsers make the values, and each has faults of its own
+        raise UserError(f"{path}: not valid YAML: groups nested too deeply: remove some") from None
+    except Exception as error:  # the values are made by Python's own parsers, each with its own errors
         problem = shown(" ".join(str(error).split()))
-        raise UserError(f"{path}: not valid YAML: a value is not of its kind: {problem}") from None
+        raise UserError(f"{path}: not valid YAML: a value is malformed: {problem}") from None
     values = [document]
-    for value in values:  # which grow meanwhile, an alias as often as it is named and, in a circle, without end
+    for value in values:  # grows meanwhile, by each use of an alias; in a loop, without end
         values += [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
         if len(values) > MOST_VALUES:
             raise UserError(f"{path}: more than {MOST_VALUES:,} values, by aliases of aliases: write them out")

@@ -1,4 +1,4 @@
-"""Recipes: files that hold only what differs from params.yaml, and how one is laid over it."""
+"""Recipes: files that hold only what differs from params.yaml, and how one is applied to it."""
 
 import io
 from collections.abc import Iterator, Mapping
@@ -23,19 +23,19 @@ def recipe_files(root: Path = Path()) -> dict[str, Path]:
 
 
 def read_base(root: Path = Path()) -> str:
-    """The text of the params.yaml that recipes are laid over: never itself a recipe's result, so they do not pile up.
+    """The text of the params.yaml that recipes are applied to: never a recipe's result itself, so they do not pile up.
 
     It is the file as committed at HEAD or, if that is a recipe's result, the newest earlier version that is not.
-    Without git it is the copy that the first recipe left, or else the file itself. Raises UserError if there is nothing
-    but results of recipes.
+    Without git it is the copy that the first recipe left, or else the file itself. Raises UserError if there are
+    only results of recipes.
     """
     names = recipe_files(root)
     for text in _versions(root):
         if (name := _recipe_of(text)) not in names:
             return text
     raise UserError(
-        f"{PARAMS} is the recipe {name} already, and what that was laid over is not here: bring back the first"
-        f" {PARAMS}, or give this one another name at `recipe:` to lay recipes over it"
+        f"{PARAMS} is already the recipe {name}, and the file before it is not here: restore the first {PARAMS}, or"
+        " change `recipe:` in this one to apply recipes to it"
     )
 
 
@@ -44,11 +44,11 @@ def committed_params(root: Path = Path()) -> str | None:
     return git("show", f"HEAD:./{PARAMS}", folder=root)
 
 
-def lay_over(base: str, recipe: Path) -> str:
+def apply_recipe(base: str, recipe: Path) -> str:
     """The text of the params file that results from a recipe and a base, with the base's comments and order.
 
     Groups are merged key by key, and one that names another kind replaces the base's, just as a model's settings are
-    laid over the shared ones; but a recipe's `models` replace all of the base's. The result is validated as one file.
+    merged into the shared ones; but a recipe's `models` replace all of the base's. The result is validated as one file.
     Raises UserError, with a line for each mistake.
     """
     parse_params(parse_yaml(base, PARAMS), PARAMS)
@@ -67,13 +67,13 @@ def lay_over(base: str, recipe: Path) -> str:
     return text.getvalue()
 
 
-def laid_over(path: Path, base: str) -> str:
-    """The text of the params file at a path; if that is a recipe, it is laid over the base. Raises UserError."""
-    return lay_over(base, path) if path.absolute().parent == RECIPES.absolute() else read_text(path)
+def resolved_params(path: Path, base: str) -> str:
+    """The text of the params file at a path; if that is a recipe, it is applied to the base. Raises UserError."""
+    return apply_recipe(base, path) if path.absolute().parent == RECIPES.absolute() else read_text(path)
 
 
 def differences(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """What has to be laid over the base to arrive at what is wanted."""
+    """What has to be merged into the base to get what is wanted."""
     found: dict[str, Any] = {}
     for key, value in wanted.items():
         group = base.get(key)
@@ -93,7 +93,7 @@ def round_trip() -> YAML:
 def in_layout(value: Any, depth: int = 0) -> Any:
     """A value for `round_trip`, small groups on one line. depth: 0 for a whole file, 1 for a section, and so on.
 
-    A list is as DVC writes it: each group in it on lines of its own.
+    In a list, as DVC writes it, each group has lines of its own.
     """
     if not isinstance(value, dict):
         return value
@@ -137,7 +137,7 @@ def _comment_after(value: Any) -> str:
 
 
 def _forget_other_models(evaluate: CommentedMap, models: Mapping[str, Any]) -> None:
-    """Drop the evaluation settings of models that the recipe has replaced."""
+    """Drop the evaluation settings of models that are no longer there."""
     dynamic = evaluate["dynamic"]
     for name in [name for name in dynamic or {} if name not in models]:
         del dynamic[name]

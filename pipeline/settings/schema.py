@@ -11,8 +11,8 @@ from pipeline.project.console import UserError
 from pipeline.project.files import PARAMS
 
 PENN_TREEBANK = "ptb"
-SHA256_OF_PENN_TREEBANK = "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf"  # its text for train
-LONGEST_NAME = 100  # leaves room for what is put around it, in the 255 bytes that a file's name may have
+SHA256_OF_PENN_TREEBANK = "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf"  # of its training text
+LONGEST_NAME = 100  # leaves room for prefixes and suffixes in the 255 bytes of a file name
 NAME = r"^[a-z0-9][a-z0-9_]*$"
 
 ModelName = Annotated[str, StringConstraints(pattern=NAME, max_length=LONGEST_NAME)]
@@ -25,10 +25,10 @@ HIGHEST_OF_ADAMW = 0.1
 Perplexity = Annotated[float, Field(gt=0, le=1e9)]
 
 
-def _of_a_usual_rate(settings: Settings, at: tuple[int | str, ...] = ()) -> Settings:
-    """Refuse the rate of SGD left to AdamW, which moves every weight by about the rate itself at each step.
+def _check_rate(settings: Settings, at: tuple[int | str, ...] = ()) -> Settings:
+    """Refuse a learning rate meant for SGD with AdamW, which moves every weight by about that rate at each step.
 
-    at: where these settings are in those of a model, whose teachers are looked at as well
+    at: the keys of these settings within those of a model, whose teachers are checked as well
     """
     if settings.optimizer.name == "adamw" and settings.learning_rate > HIGHEST_OF_ADAMW:
         raise PydanticCustomError(
@@ -37,11 +37,11 @@ def _of_a_usual_rate(settings: Settings, at: tuple[int | str, ...] = ()) -> Sett
             {"at": (*at, "learning_rate"), "value": settings.learning_rate},
         )
     for number, teacher in enumerate(settings.teachers):
-        _of_a_usual_rate(teacher, (*at, "distillation", "teachers", number))
+        _check_rate(teacher, (*at, "distillation", "teachers", number))
     return settings
 
 
-ModelSettings = Annotated[Settings, AfterValidator(_of_a_usual_rate)]
+ModelSettings = Annotated[Settings, AfterValidator(_check_rate)]
 
 
 class SourceFile(Strict):
@@ -50,7 +50,7 @@ class SourceFile(Strict):
     name: FilePath
     """Its path within each source."""
     sha256: Sha256 | None
-    """The SHA-256 that it must have; null where it is not known: the download shows it."""
+    """The SHA-256 that it must have; null if it is not known: the download prints it."""
 
 
 class Files(Strict):
@@ -61,9 +61,9 @@ class Files(Strict):
     test: SourceFile
 
     @model_validator(mode="after")
-    def _are_three(self) -> Self:
+    def _are_different(self) -> Self:
         if len({file.name.removeprefix("data/") for file in (self.train, self.valid, self.test)}) < 3:
-            raise ValueError("train, valid and test are three files: give each a name of its own")
+            raise ValueError("train, valid and test are different files: give each its own name")
         return self
 
 
@@ -92,7 +92,7 @@ class Vocabulary(Strict):
     """Which words of the training split have an id, and whether all text is turned into lower case."""
 
     max_size: Annotated[int, Field(ge=3, lt=2**32)] | None = None
-    """At most so many words, the most frequent ones, `<unk>` and `<eos>` among them; null: all."""
+    """The largest number of words, `<unk>` and `<eos>` included: the most frequent ones are kept; null: all."""
     min_count: Words = 1
     """How often a word has to occur to be known; rarer ones become `<unk>`."""
     lower_case: bool = False
@@ -121,7 +121,7 @@ class Evaluate(Strict):
     """What is evaluated besides the three perplexities of each model."""
 
     dynamic: dict[ModelName, DynamicEvaluation] | None
-    """The models that are also evaluated while they go on learning from the text (Krause et al. 2018); null: none."""
+    """The models that are also evaluated while they keep learning from the text (Krause et al. 2018); null: none."""
     temperature: bool = False
     """All models are also evaluated at the softmax temperature that suits the validation text (Guo et al. 2017)."""
 
@@ -133,7 +133,7 @@ class Report(Strict):
     course_report: dict[ModelName, Perplexities] | None = Field(
         validation_alias=AliasChoices("course_report", "published")
     )
-    """Perplexities by model to stand beside ours; null: none."""
+    """Perplexities by model, to show beside ours; null: none."""
 
 
 class Params(Strict):
@@ -142,7 +142,7 @@ class Params(Strict):
     recipe: ModelName
     """The name that MLflow shows with each run."""
     processes: Annotated[int, Field(ge=1, le=1024)]
-    """Processes that share each batch, on this machine; does not change the result."""
+    """Processes on this machine that share each batch; does not change the result."""
     checkpoint_minutes: Annotated[float, Field(gt=0, le=1_000_000)] = 10.0
     """Minutes between checkpoints in the middle of an epoch; does not change the result."""
     download: Download
@@ -153,13 +153,13 @@ class Params(Strict):
     report: Report
 
     def misnamed(self) -> str:
-        """A warning where Penn Treebank goes by another corpus's name; else empty."""
+        """A warning if Penn Treebank has another corpus's name; else empty."""
         name = self.preprocess.corpus
         if self.download.files.train.sha256 != SHA256_OF_PENN_TREEBANK or re.search("ptb|penn", name):
             return ""
         return (
-            f"preprocess.corpus is {name}, but download.files has Penn Treebank's SHA-256: results would stand under "
-            f"{name}'s name: correct one of them in {PARAMS}"
+            f"preprocess.corpus is {name}, but download.files has Penn Treebank's SHA-256: results would be shown "
+            f"under {name}'s name: correct one of them in {PARAMS}"
         )
 
     def model(self, name: str) -> Settings:

@@ -10,7 +10,7 @@ from pipeline.project.files import PARAMS, RECIPES, SWEEPS, atomic_write, projec
 from pipeline.reporting.parallel_coordinates import parallel_coordinates
 from pipeline.reporting.seed_points import seed_points
 from pipeline.settings.params import parse_params, parse_yaml
-from pipeline.settings.recipes import differences, in_layout, lay_over, round_trip
+from pipeline.settings.recipes import apply_recipe, differences, in_layout, round_trip
 from pipeline.sweeps import tables
 from pipeline.sweeps.space import Range, searched
 from pipeline.sweeps.sweep import Sweep, short
@@ -125,7 +125,7 @@ def _write_recipe(sweep: Sweep, trial: EndedTrial, trials: int) -> Path:
             f" perplexity {trial.valid_perplexity:.2f} after {counted(len(trial.history), 'epoch')}.\n\n"
         )
         round_trip().dump(in_layout(document), file)
-    lay_over(sweep.source.recipe_base, path)
+    apply_recipe(sweep.source.recipe_base, path)
     return path
 
 

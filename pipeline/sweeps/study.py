@@ -112,7 +112,7 @@ class Study:
             reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
             if password := self._url.password:
                 reason = reason.replace(str(password), "***")
-            raise UserError(f"the sweep's database: {reason}: that mended, the same command goes on") from None
+            raise UserError(f"the sweep's database: {reason}: fix that, then run the same command again") from None
 
     def claim(self) -> Trial | None:
         """The first waiting trial, for this worker alone; None while others run all that are left, or at the end."""

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.project.console import UserError
-from pipeline.settings.mistakes import Complaints, shown, validate
+from pipeline.settings.mistakes import Mistakes, shown, validate
 from pipeline.settings.params import parse_params, parse_yaml, read_yaml
-from pipeline.settings.recipes import laid_over, read_base
+from pipeline.settings.recipes import read_base, resolved_params
 from pipeline.settings.schema import LONGEST_NAME, NAME
 from pipeline.sweeps.space import Choice, Node, OneOf, Range, Scalar, Space, combinations, searched, size, walk
 from pipeline.sweeps.sweep import MOST_TRIALS, Grid, Source, Sweep, SweepFile
@@ -27,20 +27,20 @@ from pipeline.sweeps.sweep import MOST_TRIALS, Grid, Source, Sweep, SweepFile
 def load_sweep(path: Path) -> Sweep:
     """Read and check a sweep's file and the params file or recipe in it. Raises UserError, a line for each mistake."""
     if not re.fullmatch(NAME, path.stem) or len(path.stem) > LONGEST_NAME:  # it becomes a recipe's, in the end
-        letters = f"small letters, digits and underscores, {LONGEST_NAME} at most"
+        letters = f"lower-case letters, digits and underscores, {LONGEST_NAME} at most"
         raise UserError(f"{shown(path.name)}: a sweep goes by its file's name, which is of {letters}: rename the file")
     document = read_yaml(path)
     if not isinstance(document, dict):
         raise UserError(f"{path}: expected {', '.join(SweepFile.model_fields)}")
-    complaints = Complaints()
-    file = complaints.of(lambda: validate(SweepFile, document, path))
-    space = complaints.of(lambda: _read_space(document, path))
-    source = complaints.of(lambda: _read_source(document, path))
-    trials = complaints.of(lambda: _count_trials(file, space, path)) if file and space else None
+    mistakes = Mistakes()
+    file = mistakes.check(lambda: validate(SweepFile, document, path))
+    space = mistakes.check(lambda: _read_space(document, path))
+    source = mistakes.check(lambda: _read_source(document, path))
+    trials = mistakes.check(lambda: _count_trials(file, space, path)) if file and space else None
     if space and source:
         for picked in combinations(space):
-            complaints.of(partial(source.overlaid, space, picked, path))
-    complaints.raise_all()
+            mistakes.check(partial(source.overlaid, space, picked, path))
+    mistakes.raise_all()
     assert file and space and source and trials  # noqa: PT018 (or there was a mistake)
     return Sweep(path, file, source, space, trials)
 
@@ -61,7 +61,7 @@ def _read_source(document: Mapping[str, Any], path: Path) -> Source | None:
     if not isinstance(params, str) or not params or not isinstance(model, str):
         return None
     recipe_base = read_base()
-    complete = parse_yaml(laid_over(Path(params), recipe_base), Path(params))
+    complete = parse_yaml(resolved_params(Path(params), recipe_base), Path(params))
     models = parse_params(complete, Path(params)).models
     if model not in models:
         raise UserError(f"{path}: model = {shown(model)}: {params} has {', '.join(models)}")
@@ -90,10 +90,10 @@ def _count_trials(file: SweepFile, space: Space, path: Path) -> int:
 def _parse_space(document: Mapping[str, Any], path: Path, location: tuple[str, ...]) -> Space:
     """Raises UserError, a line for each mistake."""
     space: dict[str, Node] = {}
-    complaints = Complaints()
+    mistakes = Mistakes()
     for key, value in document.items():
-        space |= complaints.of(partial(_parse_node, str(key), value, path, (*location, str(key)))) or {}
-    complaints.raise_all()
+        space |= mistakes.check(partial(_parse_node, str(key), value, path, (*location, str(key)))) or {}
+    mistakes.raise_all()
     return space
 
 
@@ -128,8 +128,8 @@ def _parse_one_of(document: dict, path: Path, location: tuple[str, ...]) -> OneO
         raise UserError(f"{where}: nothing stands beside one_of, but {', '.join(set(document) - {'one_of'})} does")
     if not isinstance(bundles, dict) or len(bundles) < 2 or not all(isinstance(b, dict) for b in bundles.values()):
         raise UserError(f"{where}.one_of: expected two or more names, each with its settings: {{name: {{...}}, ...}}")
-    complaints, parsed = Complaints(), {}
+    mistakes, parsed = Mistakes(), {}
     for name, bundle in bundles.items():
-        parsed[str(name)] = complaints.of(partial(_parse_space, bundle, path, (*location, str(name)))) or {}
-    complaints.raise_all()
+        parsed[str(name)] = mistakes.check(partial(_parse_space, bundle, path, (*location, str(name)))) or {}
+    mistakes.raise_all()
     return OneOf(parsed)
