@@ -4,7 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
@@ -15,15 +14,14 @@ from tests.workspaces import workspace
 SAID = "worse than guessing among 81 words"
 
 
-@pytest.mark.parametrize("rate", [20.0, 1.0])
-def test_terminal_report_and_mlflow_tell_nonsense_from_a_model(rate: float, tmp_path: Path) -> None:
+def test_terminal_report_and_mlflow_call_a_model_nonsense_if_it_is(tmp_path: Path) -> None:
+    """That they do not where it is none: `test_pipeline`."""
     folder = workspace(tmp_path / "project", epochs=1)
     yaml = YAML(typ="safe", pure=True)
     params = yaml.load((folder / "params.yaml").read_text())
-    params["models"] = {"lstm": {"cell": "lstm", "learning_rate": rate}}
+    params["models"] = {"lstm": {"cell": "lstm", "learning_rate": 20.0}}
     with (folder / "params.yaml").open("w") as file:
         yaml.dump(params, file)
-    nonsense = rate > 1
     for command in (["train", "lstm"], ["evaluate", "lstm"], ["report"]):
         done = subprocess.run(
             [sys.executable, "-m", f"pipeline.{command[0]}", *command[1:]],
@@ -34,11 +32,11 @@ def test_terminal_report_and_mlflow_tell_nonsense_from_a_model(rate: float, tmp_
             check=True,
         )
         if command != ["report"]:
-            assert (SAID in done.stdout + done.stderr) == nonsense
-    assert (SAID in (folder / "results/report/report.md").read_text()) == nonsense
+            assert SAID in done.stdout + done.stderr
+    assert SAID in (folder / "results/report/report.md").read_text()
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     (run,) = client.search_runs([client.get_experiment_by_name("recurrent-lm").experiment_id])
-    assert run.data.tags.get("warning") == (SAID if nonsense else None)
+    assert run.data.tags["warning"] == SAID
 
 
 def test_a_blind_guess_is_no_worse_than_guessing() -> None:

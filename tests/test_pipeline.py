@@ -117,7 +117,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     repository = Repository(tmp_path_factory.mktemp("repository"))
     repository.edit_params(shorten)
     repository.commit("two models")
-    assert "\nWARNING:" not in repository.dvc("repro")  # DVC's own, not MLflow's of the machine
+    said = repository.dvc("repro")
+    assert "\nWARNING:" not in said  # DVC's own, not MLflow's of the machine
+    assert "worse than guessing" not in said + (repository.path / "results/report/report.md").read_text()
     repository.dvc("push", "--remote", "reference", *WEIGHTS)
     repository.commit("results")
     return repository
@@ -172,6 +174,7 @@ def test_mlflow_has_a_finished_run_of_every_model_with_every_epoch(repository: R
         assert run.info.status == "FINISHED"
         assert run.data.metrics["best_test_perplexity"] == repository.metrics(model)["test_perplexity"]
         assert run.data.tags["dvc_stage"] == f"train@{model}"
+        assert "warning" not in run.data.tags
         files = {file.path for file in client.list_artifacts(run.info.run_id)}
         results = {"history.csv", "model.safetensors", "curve.png", "metrics.json"}
         assert files == results | {"params.yaml", "packages.txt"}
