@@ -3,14 +3,15 @@
 import configparser
 
 import pytest
+from dvc.repo import Repo
 
-from pipeline.artifacts.dvc_lock import LOCK, Lock, dvc_md5
-from pipeline.artifacts.reference import kept, kept_runs
+from pipeline.artifacts.dvc_lock import LOCK, Lock, LockedStage, dvc_md5
+from pipeline.artifacts.reference import CODE, kept, kept_runs
 from pipeline.artifacts.weights import weights_path
 from pipeline.project.files import REFERENCE
 from pipeline.settings.params import parse_yaml
 from pipeline.tracking.origin import commit_that_brought, text_at
-from tests.small import ROOT
+from tests.small import ROOT, recipe_params
 
 
 def digests_of_weights(lock: str) -> set[str]:
@@ -32,6 +33,20 @@ def test_git_keeps_the_weights_that_dvc_lock_names_and_kept_trainings_and_no_mor
     assert len(files) == 4 + len(of_recipes)
     assert files == {kept(digest) for digest in digests_of_weights(lock) | of_recipes}
     assert files == {kept(dvc_md5(path)) for path in files}
+
+
+def test_kept_trainings_have_the_settings_of_the_recipe_and_todays_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise DVC would not find them, and train."""
+    monkeypatch.chdir(ROOT)
+    with Repo() as repo:
+        code = next(dep for stage in repo.index.stages for dep in stage.deps if dep.def_path == str(CODE))
+        code.save()
+    kept_models = {}
+    for _, entry in kept_runs():
+        run, model = LockedStage.model_validate(entry), entry["cmd"].split()[-1]
+        assert run.md5(CODE) == code.hash_info.value, "run `python -m pipeline.accept`"
+        kept_models[model] = run.settings(model)
+    assert kept_models == recipe_params("best").models
 
 
 def test_what_a_person_pushes_does_not_get_there() -> None:
