@@ -81,7 +81,7 @@ def run_trial(trial: Trial, study: Study, corpus: Corpus, parent: str | None) ->
         if position := training.position():
             say(f"{title}: continuing after {position}")
         history, test = training.history, None
-        tags = training.circumstances() | ({"mlflow.parentRunId": parent} if parent else {})
+        tags = training.environment() | ({"mlflow.parentRunId": parent} if parent else {})
         with live_run(run_facts(study, trial, settings, corpus, tags), history) as tracked:
             try:
                 state, failure = train(trial, training, tracked.publish, title)

@@ -707,7 +707,7 @@ def test_a_sweep_goes_on_after_an_interrupt_and_ends_once(
     with held_until_awaited(interrupted_trial, monkeypatch):  # by a worker that was presumed dead and was only silent
         out = run_sweep("small.yaml")
     assert "1 of 4 trials have ended" in out
-    assert out.count(f"trial 2/4: process {os.getpid()} is training this very model; waiting for it") == 1
+    assert out.count(f"trial 2/4: process {os.getpid()} is already training this model; waiting for it") == 1
     if "trial 2/4: continuing after epoch 1" not in out:
         assert "trial 2/4: pruned" in out
     assert_complete(folder, 4)

@@ -13,7 +13,7 @@ from pipeline.settings.schema import Download
 PATIENCE = 3.0  # seconds
 
 
-def any_answers(settings: Download) -> bool:
+def any_source_answers(settings: Download) -> bool:
     """Whether any source has something under the right name, here or at its address."""
     answers: list[Future[bool]] = [Future() for _ in settings.sources]
     for source, answer in zip(settings.sources, answers, strict=True):
