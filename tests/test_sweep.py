@@ -41,7 +41,7 @@ from pipeline.settings.recipes import apply_recipe
 from pipeline.settings.schema import CorpusSizes
 from pipeline.sweeps.report import write_files
 from pipeline.sweeps.space import MOST_COMBINATIONS, Range, combinations, draw, overrides
-from pipeline.sweeps.study import Study, identity
+from pipeline.sweeps.study import Study, identify
 from pipeline.sweeps.sweep import Sampler, Sweep
 from pipeline.sweeps.sweep_file import load_sweep
 from pipeline.sweeps.tables import importance
@@ -132,25 +132,25 @@ def mistakes(**changes: Any) -> list[str]:
         ({"budget": 3}, "budget: no such setting; known here: params, model, trials"),
         ({"sampler": {"name": "bayes"}}, "sampler.name = 'bayes': input should be one of 'tpe', 'random', 'grid'"),
         ({"sampler": {"name": "grid", "seed": 1}}, "sampler.seed: no such setting; known here: name"),
-        ({"sampler": GRID}, "settings.learning_rate: a grid is of choices: give a [list] instead of a range"),
-        ({"sampler": GRID, "settings": {"seed": [1, 2]}}, "trials = 4: this grid has 2 combinations: leave it out"),
+        ({"sampler": GRID}, "settings.learning_rate: a grid takes no ranges: give a [list]"),
+        ({"sampler": GRID, "settings": {"seed": [1, 2]}}, "trials = 4: this grid has 2 combinations: leave"),
         (
             {"sampler": GRID, "settings": {f"optimizer.{n}": [*range(9)] for n in "abcdefghijkl"}},
-            "a grid of 282429536481 combinations: 100,000 at most",
+            "a grid of 282429536481 combinations: at most 100,000 are possible",
         ),
         (
             {"sampler": GRID, "settings": {"update": {"one_of": {"a": {"bptt": [5, 6]}, "b": {"bptt": RANGE}}}}},
-            "settings.bptt: a grid is of choices: give a [list] instead of a range",
+            "settings.bptt: a grid takes no ranges: give a [list]",
         ),
-        ({"settings": {"optimizer.kind": UPDATE}}, "settings.optimizer.kind: name a one_of without a dot"),
-        ({"settings": {"optimizer": {"kind": UPDATE}}}, "settings.optimizer: name a one_of without a dot"),
+        ({"settings": {"optimizer.kind": UPDATE}}, "settings.optimizer.kind: a one_of needs a name without a dot"),
+        ({"settings": {"optimizer": {"kind": UPDATE}}}, "settings.optimizer: a one_of needs a name without a dot"),
         ({"trials": None}, "trials is missing"),
         ({"settings": {"epochs": 3}}, "settings: nothing to search"),
         ({"settings": {"droput": [0.1, 0.2]}}, "settings.droput: no such setting; did you mean dropout?"),
         ({"settings": {"cell": ["lstm", "rnn"]}}, "settings.cell = 'rnn': input should be 'lstm', 'gru'"),
-        ({"settings": {"cell": ["lstm"]}}, "settings.cell = ['lstm']: a choice is between two or more different"),
-        ({"settings": {"cell": ["lstm", "lstm"]}}, "a choice is between two or more different values"),
-        ({"settings": {"schedule": [{"name": "decay"}, {}]}}, "settings.schedule: a list is of plain values"),
+        ({"settings": {"cell": ["lstm"]}}, "settings.cell = ['lstm']: a choice needs two or more different"),
+        ({"settings": {"cell": ["lstm", "lstm"]}}, "a choice needs two or more different values"),
+        ({"settings": {"schedule": [{"name": "decay"}, {}]}}, "settings.schedule: a list may only have plain values"),
         ({"settings": {"dropout": {"low": 0.0, "high": 1.5}}}, "settings.dropout = 1.5: input should be less than 1"),
         ({"settings": {"dropout": {"low": 0.5, "high": 0.1}}}, "settings.dropout.high = 0.1: has to be greater than"),
         ({"settings": {"dropout": {"low": 0.0, "high": 0.5, "log": True}}}, "settings.dropout.log = True: low has to"),
@@ -158,7 +158,7 @@ def mistakes(**changes: Any) -> list[str]:
         ({"settings": {"update": {"one_of": {"sgd": {}}}}}, "settings.update.one_of: expected two or more names"),
         (
             {"settings": {"update": UPDATE | {"high": 3}}},
-            "settings.update: nothing stands beside one_of, but high does",
+            "settings.update: one_of has to be the only key: remove high",
         ),
         (
             {"settings": {"optimizer": {"name": "adamw", "momentum": [0.1, 0.2]}}},
@@ -217,7 +217,7 @@ def test_a_params_file_that_none_can_be_is_named(params: None) -> None:
 
 @pytest.mark.parametrize("name", ["My sweep", "a" * 101, "Ä", "x.y"])
 def test_a_sweeps_name_is_one_for_a_recipe(name: str, params: None) -> None:
-    with pytest.raises(UserError, match="a sweep goes by its file's name"):
+    with pytest.raises(UserError, match="the file's name is the sweep's, and may have at most 100 lower-case"):
         load_sweep(write_sweep(name=name))
 
 
@@ -473,8 +473,8 @@ def test_a_study_goes_on_elsewhere_from_what_was_kept(study: Study, sweep: Sweep
 
     other = Study(sweep, "small", "sqlite:///other.db")
     with claim(other) as running:  # its second trial waits: the one that ended takes its place
-        assert other.take_in(read.ended) == 2
-        assert other.take_in(read.ended) == 0
+        assert other.add(read.ended) == 2
+        assert other.add(read.ended) == 0
         assert [trial.number for trial in other.ended()] == [2, 3]
         assert other.ended() == read.ended[1:]
         assert running.picked
@@ -488,13 +488,13 @@ def test_a_study_goes_on_elsewhere_from_what_was_kept(study: Study, sweep: Sweep
 
 def test_what_was_kept_of_another_study_is_left_alone(study: Study, sweep: Sweep) -> None:
     mine = kept(sweep, [])
-    assert identity(sweep, mine, None) == mine
+    assert identify(sweep, mine, None) == mine
     edited = load_sweep(write_sweep(settings=SETTINGS | {"epochs": 3}))
-    assert identity(edited, mine, None).name == edited.study_name("corpus")  # no trial has ended: nothing would be lost
+    assert identify(edited, mine, None).name == edited.study_name("corpus")  # no trial has ended: nothing would be lost
     finish(claim(study), [100.0])
     mine = kept(sweep, study.ended())
-    with pytest.raises(UserError, match=r"trials\.jsonl is of another study than small\.yaml, small-") as fault:
-        identity(edited, mine, None)
+    with pytest.raises(UserError, match=r"trials\.jsonl belongs to another study than small\.yaml, small-") as fault:
+        identify(edited, mine, None)
     assert "\n" not in str(fault.value)
 
 
@@ -518,7 +518,7 @@ def test_what_this_sweep_could_not_have_picked_is_one_line(
         pytest.raises(UserError, match=r"small/trials\.jsonl, trial 1: .*: restore the file with git"),
         warnings.catch_warnings(action="error", category=UserWarning),  # which would be a line of its own
     ):
-        other.take_in([trial.model_copy(update={"picked": altered(trial.picked)})])
+        other.add([trial.model_copy(update={"picked": altered(trial.picked)})])
 
 
 def test_a_grid_goes_on_when_seeds_are_added_at_the_end_of_their_list(params: None) -> None:
@@ -529,14 +529,14 @@ def test_a_grid_goes_on_when_seeds_are_added_at_the_end_of_their_list(params: No
     before = kept(shorter, finished(Study(shorter, "small")))
 
     longer = of(1, 2, 3)
-    facts = identity(longer, before, None)
+    facts = identify(longer, before, None)
     assert (facts.name != before.name, facts.trials) == (True, 6)
     more = Study(longer, facts.name)
-    assert more.take_in(before.ended) == 4
+    assert more.add(before.ended) == 4
     assert [claim(more).number, claim(more).number] == [5, 6]
     for other in (of(2, 1, 3), of(1, 3), of(1, 3, 2)):
         with pytest.raises(UserError, match="another study"):
-            identity(other, before, None)
+            identify(other, before, None)
 
 
 def test_a_committed_study_gives_its_committed_files_to_the_byte(
@@ -547,7 +547,7 @@ def test_a_committed_study_gives_its_committed_files_to_the_byte(
         monkeypatch.chdir(ROOT)
         sweep, committed = load_sweep(Path(f"sweeps/{name}.yaml")), read_study(study)
         assert committed
-        facts = identity(sweep, committed, None)
+        facts = identify(sweep, committed, None)
         monkeypatch.chdir(tmp_path)
         files = write_files(sweep, facts.model_copy(update={"ended": committed.ended}))
         assert {path.name: path.read_bytes() for path in files} == before
@@ -596,9 +596,9 @@ def test_the_best_weights_are_tested() -> None:
         ("postgresql://me:planted-93f1@127.0.0.1:1/x", "the sweep's database: "),
         ("postgresql://me:planted-93f1@localhost:abc/x", "--storage: not a database's URL: expected"),
         ("postgresql+psycpg://me:planted-93f1@localhost/x", "the sweep's database: Can't load plugin"),
-        ("sqlite:///mlflow.db", "--storage: mlflow.db is MLflow's database: give sweeps one of their own"),
-        ("sqlite:///shop.db", "--storage: shop.db is another program's database: give sweeps one of their own"),
-        ("sqlite:///newer.db", "--storage: newer.db is of another version of Optuna: give this sweep a new one"),
+        ("sqlite:///mlflow.db", "--storage: mlflow.db is MLflow's database: use a separate one for sweeps"),
+        ("sqlite:///shop.db", "--storage: shop.db is another program's database: use a separate one for sweeps"),
+        ("sqlite:///newer.db", "--storage: newer.db was written by another version of Optuna: use a new one"),
     ],
 )
 def test_a_database_that_cannot_be_had_is_one_line_without_the_password(
@@ -625,7 +625,7 @@ def test_a_database_with_tables_of_others_is_as_good_as_any(sweep: Sweep) -> Non
 
 def test_a_missing_driver_is_one_line(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(UserError, match=r"has no driver here: pip install -r requirements-stores\.txt"):
+    with pytest.raises(UserError, match=r"has no driver installed: pip install -r requirements-stores\.txt"):
         Study(sweep, "small", "postgresql://me@127.0.0.1:1/x")
 
 

@@ -51,7 +51,7 @@ def _is_string(statement: ast.stmt) -> bool:
 
 
 def _f_string(pieces: list[ast.expr]) -> str:
-    """Text + value + ... + text: some Python versions split texts, add empty ones or turn a single one into a constant."""
+    """Text + value + ... + text: some Python versions split texts, add empty ones, or make a single one a constant."""
     forms, text = [], ""
     for piece in pieces:
         if isinstance(piece, ast.Constant):
