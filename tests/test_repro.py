@@ -189,10 +189,10 @@ def test_a_source_that_stays_silent_costs_seconds(monkeypatch: pytest.MonkeyPatc
     given = {"timeout_seconds": 30, "files": files}
     silent = f"http://127.0.0.1:{server.server_address[1]}/"
     started = time.monotonic()
-    assert not sources.any_source_answers(Download.model_validate(given | {"sources": [silent, "missing", "a.tgz"]}))
-    assert time.monotonic() - started < 2 * sources.PATIENCE
+    assert not sources.any_source_responds(Download.model_validate(given | {"sources": [silent, "missing", "a.tgz"]}))
+    assert time.monotonic() - started < 2 * sources.TIMEOUT
     Path("train.txt").touch()
-    assert sources.any_source_answers(Download.model_validate(given | {"sources": [silent, "."]}))
+    assert sources.any_source_responds(Download.model_validate(given | {"sources": [silent, "."]}))
 
 
 def test_a_cache_that_is_gone_is_filled_from_what_is_here_and_from_the_reference(clone: Repository) -> None:

@@ -19,7 +19,7 @@ from dvc.stage.exceptions import StageCmdFailedError  # type: ignore[import-unty
 
 from pipeline.artifacts.dvc_waiting import causes, retry_while_locked
 from pipeline.artifacts.reference import restore_kept
-from pipeline.corpus.sources import any_source_answers
+from pipeline.corpus.sources import any_source_responds
 from pipeline.project.console import UserError, say
 from pipeline.project.files import PARAMS, PROCESSED, RAW
 from pipeline.settings.params import load_params
@@ -92,7 +92,7 @@ def _needs_text(stage: Stage) -> bool:
 
 def _fetch_text(repo: Repo) -> bool:
     """Get the text if a source delivers it; returns whether one did."""
-    if not any_source_answers(load_params().download):
+    if not any_source_responds(load_params().download):
         return False
     try:
         retry_while_locked(repo, lambda: repo.reproduce("preprocess"))
