@@ -118,7 +118,7 @@ def _beside_the_course_report(results: Sequence[Result], course_report: CourseRe
 
 def _comparable_groups(seeds: KeptStudy | None, corpus: CorpusSizes) -> list[Group]:
     """Empty until all trials of the study have ended."""
-    if not seeds or not seeds.whole or seeds.corpus != corpus:
+    if not seeds or not seeds.complete or seeds.corpus != corpus:
         return []
     return [group for group in grouped(seeds.ended) if is_of_the_size(group.settings)]
 

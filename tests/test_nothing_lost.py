@@ -135,7 +135,7 @@ def test_another_word_or_setting_in_the_place_of_that_of_the_weights_is_noticed(
     content = path.read_bytes()
     assert content.count(before) == 1
     path.write_bytes(content.replace(before, after))
-    with pytest.raises(UserError, match="its SHA-256 is another"):
+    with pytest.raises(UserError, match="its SHA-256 does not match"):
         load_weights(path)
 
 
@@ -415,9 +415,9 @@ def test_two_trainings_of_the_same_settings_at_the_same_time_are_two_runs(monkey
 def test_every_training_draws_an_id_and_keeps_it() -> None:
     here, there = (Path(clone) / "lstm-f1a9.pt" for clone in ("here", "there"))  # of the same settings
     assert training_id(here) is None
-    drawn = training_id(here, make=True)
-    assert training_id(there, make=True) != drawn
-    assert training_id(here, make=True) == training_id(here) == drawn
+    drawn = training_id(here, create=True)
+    assert training_id(there, create=True) != drawn
+    assert training_id(here, create=True) == training_id(here) == drawn
     here.with_suffix(".id").write_bytes(b"\xff\n")
     with pytest.raises(UserError, match=r"lstm-f1a9\.id is damaged: delete it"):
         training_id(here)
@@ -475,7 +475,7 @@ def test_a_training_waits_for_one_of_the_same_model_that_has_not_ended_yet(
     path = checkpoint_path("lstm", fingerprint(load_params().model("lstm"), load_corpus().fingerprint))
     with held_until_awaited(path, monkeypatch):
         train("lstm")
-    assert f"lstm: process {os.getpid()} is training this very model; waiting for it" in capsys.readouterr().out
+    assert f"lstm: process {os.getpid()} is already training this model; waiting for it" in capsys.readouterr().out
     assert len(read_history(history_path("lstm"))) == 2
 
 

@@ -5,7 +5,7 @@ import configparser
 import pytest
 
 from pipeline.artifacts.dvc_lock import LOCK, Lock, dvc_md5
-from pipeline.artifacts.reference import kept, kept_runs
+from pipeline.artifacts.reference import kept_path, kept_runs
 from pipeline.artifacts.weights import weights_path
 from pipeline.project.files import REFERENCE
 from pipeline.settings.params import parse_yaml
@@ -30,8 +30,8 @@ def test_git_keeps_the_weights_that_dvc_lock_names_and_kept_trainings_and_no_mor
     lock = text_at(commit, LOCK) if commit else LOCK.read_text()
     of_recipes = {out["md5"] for _, run in kept_runs() for out in run["outs"]}
     assert len(files) == 4 + len(of_recipes)
-    assert files == {kept(digest) for digest in digests_of_weights(lock) | of_recipes}
-    assert files == {kept(dvc_md5(path)) for path in files}
+    assert files == {kept_path(digest) for digest in digests_of_weights(lock) | of_recipes}
+    assert files == {kept_path(dvc_md5(path)) for path in files}
 
 
 def test_what_a_person_pushes_does_not_get_there() -> None:

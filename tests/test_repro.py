@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from pipeline.artifacts.checkpoint import exclusive
-from pipeline.artifacts.reference import kept
+from pipeline.artifacts.reference import kept_path
 from pipeline.corpus import sources
 from pipeline.demo import workspace_environment
 from pipeline.project.files import SPLITS
@@ -189,10 +189,10 @@ def test_a_source_that_stays_silent_costs_seconds(monkeypatch: pytest.MonkeyPatc
     given = {"timeout_seconds": 30, "files": files}
     silent = f"http://127.0.0.1:{server.server_address[1]}/"
     started = time.monotonic()
-    assert not sources.any_answers(Download.model_validate(given | {"sources": [silent, "missing", "a.tgz"]}))
-    assert time.monotonic() - started < 2 * sources.PATIENCE
+    assert not sources.any_source_responds(Download.model_validate(given | {"sources": [silent, "missing", "a.tgz"]}))
+    assert time.monotonic() - started < 2 * sources.TIMEOUT
     Path("train.txt").touch()
-    assert sources.any_answers(Download.model_validate(given | {"sources": [silent, "."]}))
+    assert sources.any_source_responds(Download.model_validate(given | {"sources": [silent, "."]}))
 
 
 def test_a_cache_that_is_gone_is_filled_from_what_is_here_and_from_the_reference(clone: Repository) -> None:
@@ -217,10 +217,10 @@ def test_a_file_of_the_reference_that_is_not_whole_is_named_every_time_and_nothi
     clone: Repository, harm: Any
 ) -> None:
     text_of(clone)
-    file = kept(clone.md5("train@gru", WEIGHTS[1]))
+    file = kept_path(clone.md5("train@gru", WEIGHTS[1]))
     harm(clone.path / file)
     before = clone.git("status", "--porcelain")
-    line = f"error: damaged or missing: {file}: `git checkout results/reference` brings it back\n"
+    line = f"error: damaged or missing: {file}: run `git checkout results/reference`\n"
     for _ in range(2):
         code, said = make(clone)
         assert (code, clone.stages_run(said)) == (2, set())
@@ -268,11 +268,11 @@ def test_a_training_that_is_kept_is_not_done_again_and_there_is_a_way_back(clone
 
     shorten_gru(other)
     shutil.rmtree(other.path / ".dvc/cache")
-    file = kept(hashlib.md5(made[0].encode()).hexdigest())
+    file = kept_path(hashlib.md5(made[0].encode()).hexdigest())
     damage(other.path / file)
     code, said = make(other)
     assert (code, other.stages_run(said)) == (2, set())
-    assert f"error: damaged or missing: {file}: `git checkout" in said
+    assert f"error: damaged or missing: {file}: run `git checkout" in said
 
 
 def test_what_dvc_refuses_is_one_line_where_weights_are_to_come(clone: Repository) -> None:
