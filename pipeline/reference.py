@@ -14,7 +14,7 @@ from pipeline.project.files import REFERENCE
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.reference", description=__doc__)
-    parser.add_argument("--keep", action="store_true", help="store the trained models of params.yaml there")
+    parser.add_argument("--keep", action="store_true", help="store the results of the models in params.yaml there")
     arguments = parser.parse_args()
     if not (arguments.keep or missing_weights() or RUNS.exists()):
         return

@@ -1,8 +1,8 @@
 """Trained models that are in git, so that nobody has to train them: the reference run, and the runs of recipes.
 
-They are in results/reference, DVC's remote `reference`: files named by their digests and, for each run of a recipe, an
-entry of DVC's run cache. Instead of training with the same settings, data and code again, `dvc repro` takes weights and
-history from there.
+They are in results/reference, DVC's remote `reference`: files named by their digests and, for each training and each
+evaluation of a recipe, an entry of DVC's run cache. Instead of doing the same with the same settings, data and code
+again, `dvc repro` takes weights, history and metrics from there.
 """
 
 import json
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # DVC takes a second to import
     from dvc.repo import Repo  # type: ignore[import-untyped]
 
 REMOTE = "reference"  # in .dvc/config, at REFERENCE
-CODE = Path("pipeline/lm")
+KEPT_STAGES = ("train@", "evaluate@")
 RUNS = REFERENCE / "runs"  # where DVC expects the run cache of a remote
 
 
@@ -98,32 +98,40 @@ def kept_runs() -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def keep(repo: "Repo") -> list[str]:
-    """Store the training run of each model in params.yaml, as recorded in dvc.lock; returns their stages."""
+    """Store the training and the evaluation of each model in params.yaml that dvc.lock has; returns their stages."""
     from dvc.repo import lock_repo
     from dvc.stage.serialize import to_single_stage_lockfile  # type: ignore[import-untyped]
     from dvc_data.hashfile.hash_info import HashInfo
 
-    trained = [stage for stage in repo.index.stages if stage.name.startswith("train@")]
+    stages = [stage for stage in repo.index.stages if stage.name.startswith(KEPT_STAGES)]
+    recorded = [stage for stage in stages if all(out.hash_info for out in stage.outs)]
     with lock_repo(repo):
-        for stage in trained:
-            repo.stage_cache.save(stage)  # also puts the history into the cache
+        for stage in recorded:
+            repo.stage_cache.save(stage)  # also puts history and metrics into the cache
             entry = json.loads(json.dumps(to_single_stage_lockfile(stage)))
             repo.cloud.push([HashInfo("md5", out["md5"]) for out in entry["outs"]], remote=REMOTE)
             _write_run(entry)
-    return [stage.addressing for stage in trained]
+    return [stage.addressing for stage in recorded]
 
 
 def renew_kept_runs() -> None:
-    """Write the digest of the current code into the stored training runs."""
+    """Write the digests of the current code into the stored trainings and evaluations."""
     from dvc.repo import Repo
 
     with Repo() as repo:
-        code = next(dep for stage in repo.index.stages for dep in stage.deps if dep.def_path == str(CODE))
-        code.save()
-    current = {"path": str(CODE), "hash": "md5", "md5": code.hash_info.value}
+        code = code_of(repo)
     for file, entry in list(kept_runs()):
         file.unlink()
-        _write_run(entry | {"deps": [current if dep["path"] == str(CODE) else dep for dep in entry["deps"]]})
+        _write_run(entry | {"deps": [code.get(dep["path"], dep) for dep in entry["deps"]]})
+
+
+def code_of(repo: "Repo") -> dict[str, dict[str, str]]:
+    """The current code that trainings and evaluations depend on, by path, as dvc.lock has it."""
+    stages = [stage for stage in repo.index.stages if stage.name.startswith(KEPT_STAGES)]
+    code = {dep.def_path: dep for stage in stages for dep in stage.deps if Path(dep.def_path).parts[0] == "pipeline"}
+    for dep in code.values():
+        dep.save()
+    return {path: {"path": path, "hash": "md5", "md5": dep.hash_info.value} for path, dep in code.items()}
 
 
 def _write_run(entry: dict[str, Any]) -> None:
