@@ -11,7 +11,7 @@ from pipeline.artifacts.metrics import (
     worse_than_guessing,
     write_valid_perplexities,
 )
-from pipeline.artifacts.trials import KeptStudy, read_study, study_path
+from pipeline.artifacts.trials import SEEDS, KeptStudy, read_study
 from pipeline.project.console import command_hint, run, say, warn
 from pipeline.project.files import CORPUS_METRICS, MODELS, PARAMS, REPORT, atomic_write, sha256
 from pipeline.project.inputs import FixedInputs, Inputs
@@ -25,8 +25,6 @@ from pipeline.settings.overlay import as_text, flattened
 from pipeline.settings.params import load_params
 from pipeline.settings.schema import CorpusSizes
 from pipeline.tracking.notes import describe_experiment
-
-SEEDS = study_path("seeds")
 
 
 def write_report() -> list[Result]:
