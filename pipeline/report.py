@@ -123,7 +123,7 @@ def _comparable_groups(seeds: KeptStudy | None, corpus: CorpusSizes) -> list[Gro
 
 def _measured(groups: Sequence[Group]) -> str:
     if not groups:
-        return "not measured command_hint"
+        return "not measured here"
     return f"measured on other runs, of {groups[0].settings.epochs} epochs (see the conclusions below)"
 
 
@@ -134,7 +134,7 @@ def _conclusion_item(conclusion: Conclusion) -> str:
 
 
 def _settings(results: Sequence[Result]) -> list[str]:
-    """The settings that all models share, listed once, and a table of those that differ; without what is off in all."""
+    """The settings that all models share, listed once, and a table of the others; without those that are off in all."""
     models = {
         result.name: {key: as_text(value) for key, value in flattened(result.settings).items()} for result in results
     }
