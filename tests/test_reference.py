@@ -9,7 +9,7 @@ from pipeline.artifacts.reference import kept_path, kept_runs
 from pipeline.artifacts.weights import weights_path
 from pipeline.project.files import REFERENCE
 from pipeline.settings.params import parse_yaml
-from pipeline.tracking.origin import commit_that_brought, text_at
+from pipeline.tracking.origin import last_commit_of, text_at
 from tests.small import ROOT
 
 
@@ -26,7 +26,7 @@ def test_git_keeps_the_weights_that_dvc_lock_names_and_kept_trainings_and_no_mor
     """Above all no corpus: its licence does not allow it. dvc.lock: of the commit that brought the weights."""
     monkeypatch.chdir(ROOT)
     files = {path for path in (REFERENCE / "files").rglob("*") if path.is_file()}
-    commit = commit_that_brought(REFERENCE / "files")
+    commit = last_commit_of(REFERENCE / "files")
     lock = text_at(commit, LOCK) if commit else LOCK.read_text()
     of_recipes = {out["md5"] for _, run in kept_runs() for out in run["outs"]}
     assert len(files) == 4 + len(of_recipes)

@@ -754,7 +754,7 @@ def test_the_report_writes_what_mlflow_missed(
     with monkeypatch.context() as down:
         down.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
         out = run_sweep("small.yaml")
-    assert "`python -m pipeline.sweep ... --report` writes what it lacks" in out
+    assert "`python -m pipeline.sweep ... --report` writes what is missing" in out
     assert re.search(r"cell lstm +test +2 ", out)
     run_sweep("small.yaml", "--report")
     assert_complete(folder, 4)
