@@ -294,7 +294,7 @@ def test_a_server_that_drips_holds_neither_evaluation_nor_restoration_nor_a_swee
     dripping: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(store, "DEADLINE_SECONDS", 1.5)
-    monkeypatch.setattr(store, "SECONDS_TO_WAIT_IN_SILENCE", 0.2)
+    monkeypatch.setattr(store, "SILENT_SECONDS", 0.2)
     beginning = time.monotonic()
     assert publish(FACTS, epochs(2), [], {"test_perplexity": 140.5}) is None
     assert capsys.readouterr().out == (
@@ -320,7 +320,7 @@ def test_a_server_that_drips_holds_neither_evaluation_nor_restoration_nor_a_swee
 def test_a_command_ends_although_work_goes_on_beyond_its_deadline() -> None:
     program = (
         "import time; from concurrent.futures import ThreadPoolExecutor; from pipeline.tracking import store;"
-        "store.DEADLINE_SECONDS = 0.5; store.SECONDS_TO_WAIT_IN_SILENCE = 0; pool = ThreadPoolExecutor();"
+        "store.DEADLINE_SECONDS = 0.5; store.SILENT_SECONDS = 0; pool = ThreadPoolExecutor();"
         "store.within(lambda: pool.submit(time.sleep, 10_000).result())"
     )
     command = [sys.executable, "-c", program]

@@ -1,4 +1,4 @@
-"""The weights that git keeps: those of the reference run, and nothing else."""
+"""The weights in git: those of the reference run and of recipes, and nothing else."""
 
 import configparser
 
@@ -20,10 +20,10 @@ def digests_of_weights(lock: str) -> set[str]:
     return {digest for model, stage in trained.items() if (digest := stage.md5(weights_path(model)))}
 
 
-def test_git_keeps_the_weights_that_dvc_lock_names_and_kept_trainings_and_no_more(
+def test_git_has_the_weights_in_dvc_lock_and_those_of_kept_runs_and_no_other_files(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Above all no corpus: its licence does not allow it. dvc.lock: of the commit that brought the weights."""
+    """Above all no corpus, whose licence does not allow it. dvc.lock is that of the commit that added the weights."""
     monkeypatch.chdir(ROOT)
     files = {path for path in (REFERENCE / "files").rglob("*") if path.is_file()}
     commit = last_commit_of(REFERENCE / "files")
@@ -34,8 +34,8 @@ def test_git_keeps_the_weights_that_dvc_lock_names_and_kept_trainings_and_no_mor
     assert files == {kept_path(dvc_md5(path)) for path in files}
 
 
-def test_what_a_person_pushes_does_not_get_there() -> None:
-    """DVC pushes into a remote that it was told, or that is the default."""
+def test_a_plain_dvc_push_does_not_use_this_remote() -> None:
+    """DVC pushes to the default remote or to one that is named explicitly."""
     config = configparser.ConfigParser()
     config.read(ROOT / ".dvc/config")
     assert (ROOT / ".dvc" / config["'remote \"reference\"'"]["url"]).resolve() == ROOT / REFERENCE

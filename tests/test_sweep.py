@@ -491,7 +491,7 @@ def test_the_file_of_another_study_is_not_overwritten(study: Study, sweep: Sweep
     assert identify(edited, mine, None).name == edited.study_name("corpus")  # no trial has ended: nothing would be lost
     finish(claim(study), [100.0])
     mine = kept(sweep, study.ended())
-    with pytest.raises(UserError, match=r"trials\.jsonl belongs to another study than small\.yaml, small-") as fault:
+    with pytest.raises(UserError, match=r"trials\.jsonl is of the study small-.*, which small\.yaml does not") as fault:
         identify(edited, mine, None)
     assert "\n" not in str(fault.value)
 
@@ -533,7 +533,7 @@ def test_a_grid_continues_if_seeds_are_added_at_the_end_of_the_list(params: None
     assert more.add(before.ended) == 4
     assert [claim(more).number, claim(more).number] == [5, 6]
     for other in (with_seeds(2, 1, 3), with_seeds(1, 3), with_seeds(1, 3, 2)):
-        with pytest.raises(UserError, match="another study"):
+        with pytest.raises(UserError, match="does not continue"):
             identify(other, before, None)
 
 

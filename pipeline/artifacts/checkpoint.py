@@ -114,15 +114,11 @@ def delete_checkpoints(prefix: str) -> None:
         path.unlink(missing_ok=True)
 
 
-class InUseError(UserError):
-    """Another process of this machine holds a checkpoint."""
-
-
 @contextmanager
 def exclusive(path: Path, *, waiting: str = "") -> Iterator[None]:
     """Lock a checkpoint for this process.
 
-    waiting: if another process holds it, wait and print a message that starts with this; if empty, raise InUseError
+    waiting: if another process holds it, wait and print a message that starts with this; if empty, raise UserError
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = path.with_suffix(".holder")
@@ -133,7 +129,7 @@ def exclusive(path: Path, *, waiting: str = "") -> Iterator[None]:
         other = f"process {holder.read_text()}" if holder.exists() else "another process"
         busy = f"{other} is already training this model"
         if not waiting:
-            raise InUseError(f"{busy}: wait for it, or stop it") from None
+            raise UserError(f"{busy}: wait for it, or stop it") from None
         say(f"{waiting}: {busy}; waiting for it")
         lock.acquire()
     try:

@@ -13,7 +13,7 @@ from pipeline.settings.mistakes import shown
 
 EOS = "<eos>"  # the end of a line
 UNK = "<unk>"  # stands for every word outside the vocabulary
-BLOCK = 2**18  # bytes read at a time, up to the next line end
+BLOCK = 2**18  # bytes read at a time, plus the rest of the last line
 LONGEST_LINE = 2**27  # bytes: anything longer is not a sentence, and might never end
 
 

@@ -149,8 +149,8 @@ def combinations(space: Space, most: int = MOST_COMBINATIONS, prefix: str = "") 
 
 def size(space: Space) -> int:
     """The number of combinations, computed without listing them."""
-    searched = (node for node in space.values() if isinstance(node, Searched))
-    return math.prod(sum(size(_bundle(node, value)) for value in node.values) for node in searched)
+    nodes = (node for node in space.values() if isinstance(node, Searched))
+    return math.prod(sum(size(_bundle(node, value)) for value in node.values) for node in nodes)
 
 
 def _bundle(node: Searched, value: Any) -> Space:

@@ -48,8 +48,8 @@ def identify(sweep: Sweep, kept: KeptStudy | None, corpus: Corpus | None) -> Kep
     if kept and kept.ended and kept.name not in (name, *sweep.earlier_names(data)):
         path = study_path(sweep.name)
         raise UserError(
-            f"{path} belongs to another study than {sweep.path}, {kept.name}: restore its settings or its corpus, or"
-            f" move {path.parent} away to start a new one"
+            f"{path} is of the study {kept.name}, which {sweep.path} does not continue: restore its settings or its"
+            f" corpus, or move {path.parent} away to start a new study"
         )
     return KeptStudy(name=name, data_sha256=data, corpus=sizes, trials=sweep.trials)
 
@@ -128,7 +128,7 @@ class Study:
             study = self._load(number)
             study.get_trials(deepcopy=False)  # Optuna's cache has to know a trial that it did not create
             trial_id = waiting[number]._trial_id
-            # In this order: if a trial without any heartbeat was RUNNING, Optuna would never consider it stale.
+            # In this order, because Optuna never considers a RUNNING trial without any heartbeat stale.
             self.storage.record_heartbeat(trial_id)
             self.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
             return Trial(optuna.Trial(study, trial_id), self.sweep.space, self.storage, self.lock)
@@ -160,7 +160,7 @@ class Study:
         return len(missing)
 
     def _load(self, number: int = 0) -> optuna.Study:
-        """The study as it is now, for the trial of that number."""
+        """The study in its current state, with the sampler for the trial of this number."""
         sampler, pruner = self.sweep.file.sampler.for_trial(number), self.sweep.file.pruner
         return optuna.load_study(
             study_name=self.name,
