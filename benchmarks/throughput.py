@@ -1,16 +1,16 @@
-"""How fast is a training step? The plain loop, the product's own, and the matrix products alone, in one run.
+"""How fast is a training step? Compares a plain PyTorch loop, this project's, and the matrix products alone.
 
 For both cells, on random tokens in the shapes of params.yaml:
 
-- plain: nn modules, float32, `F.cross_entropy`, `SGD`, the loss read at every step, as one would write it first;
-- product: `Training.train_epoch` of pipeline.lm with each model's own settings;
-- taught: the same with two teachers of its size, an LSTM and a GRU, which have read the text before;
-- floor: the step's matrix products alone, in the product's precision.
+- plain: nn modules, float32, `F.cross_entropy`, `SGD`, the loss read at every step: a straightforward first version;
+- product: `Training.train_epoch` of pipeline.lm with each model's settings;
+- taught: the same with two teachers of the same size, an LSTM and a GRU, which have read the text in advance;
+- floor: only the step's matrix products, in the product's precision.
 
-Each contestant has a process of its own. They take turns for several rounds, and each one's median counts, so that a
-machine whose speed drifts is unfair to none. On CUDA give it whole epochs (`--steps 1859` is one of Penn Treebank), for
-each epoch records its steps anew. MB is what a contestant's process holds in the end; on CUDA, the most that
-its tensors ever held.
+Each contestant runs in a separate process. They take turns for several rounds, and the median counts, so that changes
+in the machine's speed affect all of them alike. On CUDA, use complete epochs (`--steps 1859` is one of Penn Treebank),
+because each epoch records its steps again. MB is the memory of a contestant's process at the end; on CUDA, the peak
+memory of its tensors.
 """
 
 import argparse
@@ -56,11 +56,11 @@ GATES = {"lstm": 4, "gru": 3, "gru_textbook": 3}
 LABELS = {"plain": "plain {cell}", "floor": "floor {cell}", "product": "{model}", "taught": "{model}, taught"}
 
 PlainState = Tensor | tuple[Tensor, ...] | None
-Contestant = Callable[[], float]  # runs some steps -> seconds a step
+Contestant = Callable[[], float]  # runs some steps -> seconds per step
 
 
 class PlainModel(nn.Module):
-    """What a person would write first."""
+    """A straightforward model of PyTorch's modules."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class PlainModel(nn.Module):
 def plain_step(
     model: PlainModel, optimizer: torch.optim.Optimizer, window: Window, state: PlainState, settings: Settings
 ) -> tuple[float, PlainState]:
-    """The step of that loop -> the mean loss, and the state for the next window."""
+    """A step of the plain loop -> the mean loss, and the state for the next window."""
     if state is not None:
         state = tuple(part.detach() for part in state) if isinstance(state, tuple) else state.detach()
     logits, state = model(window.inputs, state)
@@ -92,7 +92,7 @@ def plain_step(
 
 
 def plain_loop(settings: Settings, steps: int) -> Contestant:
-    """The loop one would write first."""
+    """A straightforward training loop."""
     device = choose_device(settings.device)
     model = PlainModel(settings).to(device)
     optimizer: torch.optim.Optimizer = torch.optim.AdamW(model.parameters())
@@ -111,11 +111,11 @@ def plain_loop(settings: Settings, steps: int) -> Contestant:
 
 
 def product(settings: Settings, steps: int) -> Contestant:
-    """The product's own epoch."""
+    """This project's training epoch."""
     set_up_process()
     text = random_text(settings, steps)
     teachers = [
-        has_read(build_model(teacher, VOCAB_SIZE), train_layout(text, settings)) for teacher in settings.teachers
+        as_teacher(build_model(teacher, VOCAB_SIZE), train_layout(text, settings)) for teacher in settings.teachers
     ]
     training = Training(settings, text, text[:2], VOCAB_SIZE, teachers)
 
@@ -129,20 +129,20 @@ def product(settings: Settings, steps: int) -> Contestant:
 
 
 def taught(settings: Settings, steps: int) -> Contestant:
-    """The product's own epoch with teachers."""
+    """This project's training epoch with teachers."""
     alone = settings.model_copy(update={"distillation": None})
     teachers = [alone, alone.model_copy(update={"cell": "gru"})]
     return product(alone.model_copy(update={"distillation": Distillation(share=0.5, teachers=teachers)}), steps)
 
 
-def has_read(teacher: LanguageModel, text: Batches) -> Teacher:
-    """An untrained teacher after reading, in half precision as the product keeps it."""
+def as_teacher(teacher: LanguageModel, text: Batches) -> Teacher:
+    """An untrained model as a teacher that has read the text, with features in half precision as in the product."""
     features = torch.cat([part.half() for part in read(teacher, text, "auto")])
     return Teacher(features, teacher.output.weight.detach(), teacher.output.bias.detach())
 
 
 def floor(settings: Settings, steps: int) -> Contestant:
-    """Every matrix product of a step, forward and backward, and nothing else."""
+    """Only the matrix products of a step, forward and backward."""
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
     shapes = list(matrix_products(settings))
@@ -167,7 +167,7 @@ def floor(settings: Settings, steps: int) -> Contestant:
 
 
 def now(device: torch.device) -> float:
-    """Seconds, once a GPU has done all that it was given."""
+    """The time in seconds, after a GPU has finished all work in progress."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -186,7 +186,7 @@ def matrix_products(settings: Settings) -> Iterator[tuple[int, int, int]]:
 
 
 def random_text(settings: Settings, steps: int) -> Tensor:
-    """Tokens for so many whole windows."""
+    """Tokens for this many full windows."""
     length = steps * settings.bptt * settings.batch_size + 1
     return torch.randint(VOCAB_SIZE, (length,), generator=torch.Generator().manual_seed(1))
 
@@ -196,12 +196,12 @@ MAKERS = {"plain": plain_loop, "product": product, "taught": taught, "floor": fl
 
 @cache
 def contestant(kind: str, model: str, steps: int) -> Contestant:
-    """This process's contestant, made at its first turn."""
+    """This process's contestant, created at its first turn."""
     return MAKERS[kind](load_params().model(model), steps)
 
 
 def take_turn(kind: str, model: str, steps: int) -> tuple[float, float]:
-    """Seconds a step, and megabytes."""
+    """Seconds per step, and megabytes."""
     seconds = contestant(kind, model, steps)()
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return seconds, torch.cuda.max_memory_allocated() / 1e6
@@ -210,7 +210,7 @@ def take_turn(kind: str, model: str, steps: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=above(0), default=7, help="turns that each contestant takes (default: 7)")
+    parser.add_argument("--rounds", type=above(0), default=7, help="turns of each contestant (default: 7)")
     parser.add_argument("--steps", type=above(0), default=10, help="steps in a turn (default: 10)")
     arguments = parser.parse_args()
 
@@ -250,7 +250,7 @@ def main() -> None:
 
 
 def processor() -> str:
-    """The processor's name, where the system tells."""
+    """The processor's name, if the system gives one."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,9 +1,9 @@
-"""What a training step costs as the vocabulary grows: with the full softmax of this project, and with an adaptive one.
+"""How a training step slows down as the vocabulary grows: with this project's full softmax, and with an adaptive one.
 
-The first model of params.yaml is trained for some steps on words drawn by Zipf's law (the word of rank r with a
-probability in proportion to 1 / r), in the shapes of params.yaml. `full` is the product's own step. `adaptive` is the
-same step with `torch.nn.AdaptiveLogSoftmaxWithLoss` (Grave et al. 2017, arXiv:1609.04309) in place of the softmax
-layer, which takes float32 only. Each has a process of its own; the fastest step counts, and the most memory.
+The first model of params.yaml is trained for some steps on words drawn by Zipf's law (the word of rank r has a
+probability proportional to 1 / r), in the shapes of params.yaml. `full` is this project's step. `adaptive` is the same
+step with `torch.nn.AdaptiveLogSoftmaxWithLoss` (Grave et al. 2017, arXiv:1609.04309), which only supports float32, in
+place of the softmax layer. Each runs in a separate process; the fastest step counts, and the peak memory.
 """
 
 import argparse
@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 
 
 class AdaptiveModel(LanguageModel):
-    """Frequent words have a softmax of their own; rarer ones share a few more with narrower features."""
+    """Frequent words are in the first softmax; rarer ones in further ones, with narrower features."""
 
     def __init__(self, settings: Settings, vocab_size: int) -> None:
         super().__init__(settings, 1)

@@ -1,9 +1,9 @@
-"""How far does PyTorch's example `word_language_model` get in the time that a model of ours took to train?
+"""How far does PyTorch's example `word_language_model` get in the time that one of our models took to train?
 
-Train ours first, such as by `make repro RECIPE=wikitext2`. This then runs the example's own main.py, unchanged and with
-its own defaults, on the same texts (data/raw) and the same machine. After the time that ours took it gets Ctrl-C's
-signal, upon which it evaluates its best weights on the test text. Times are those that each says of its epochs,
-validation included, without the start. Options that this program lacks are for main.py. Nothing else should run.
+Train ours first, for example with `make repro RECIPE=wikitext2`. Then this runs the example's main.py, unchanged and
+with its defaults, on the same texts (data/raw) and the same machine. After our model's training time it sends SIGINT,
+upon which the example evaluates its best weights on the test text. Times are those that both report for their epochs,
+including validation but not the start. Unknown options are passed to main.py. Run nothing else at the same time.
 
     python benchmarks/word_language_model.py ../examples/word_language_model lstm_dropout
     python benchmarks/word_language_model.py ../examples/word_language_model lstm_dropout --minutes 60 --tied
@@ -34,7 +34,7 @@ Curve = list[tuple[float, float]]  # seconds since the start, validation perplex
 
 
 def run_example(folder: Path, options: list[str], seconds: float) -> tuple[Curve, float]:
-    """Run the example for so long -> its curve, and its test perplexity. Raises UserError if it fails."""
+    """Run the example for this long -> its curve, and its test perplexity. Raises UserError if it fails."""
     curve: Curve = []
     test = None
     with TemporaryDirectory() as weights:
@@ -48,12 +48,12 @@ def run_example(folder: Path, options: list[str], seconds: float) -> tuple[Curve
                 elif ended := TEST.search(line):
                     test = float(ended[1])
     if test is None:
-        raise UserError(f"{folder / 'main.py'} did not get to its test perplexity: give it more --minutes")
+        raise UserError(f"{folder / 'main.py'} ended without a test perplexity: give it more --minutes")
     return curve, test
 
 
 def _until(example: subprocess.Popen[str], seconds: float) -> Iterator[str]:
-    """Its lines; once the time is over, it gets Ctrl-C's signal, while it trains and does not write its weights."""
+    """Its lines. Once the time is over, send SIGINT while it is training and not writing its weights."""
     assert example.stdout
     end = None
     for line in example.stdout:
@@ -65,19 +65,19 @@ def _until(example: subprocess.Popen[str], seconds: float) -> Iterator[str]:
 
 
 def lowest(curve: Curve, seconds: float) -> str:
-    """The lowest validation perplexity that there was after so long."""
+    """The lowest validation perplexity so far at this time."""
     found = [perplexity for at, perplexity in curve if at <= seconds]
     return f"{min(found):.2f}" if found else "-"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("example", type=Path, help="the folder word_language_model of a copy of pytorch/examples")
-    parser.add_argument("model", help="a trained model of ours")
+    parser.add_argument("example", type=Path, help="the folder word_language_model in a copy of pytorch/examples")
+    parser.add_argument("model", help="one of our trained models")
     parser.add_argument("--minutes", type=above(0.0), help="how long the example may train (default: as long as ours)")
     arguments, options = parser.parse_known_args()
     if not (arguments.example / "main.py").exists():
-        raise UserError(f"{arguments.example} has no main.py: name the folder word_language_model")
+        raise UserError(f"{arguments.example} has no main.py: give the folder word_language_model")
     ours: Curve = []
     for record in read_history(history_path(arguments.model)):
         ours.append(((ours[-1][0] if ours else 0.0) + record.seconds, record.valid_perplexity))

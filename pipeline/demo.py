@@ -12,7 +12,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from pipeline.artifacts.trials import study_path
+from pipeline.artifacts.trials import SEEDS
 from pipeline.corpus import sample
 from pipeline.project.console import UserError, run, say
 from pipeline.project.files import PARAMS, PARAMS_BASE, REPORT, SAMPLE, atomic_write
@@ -52,7 +52,7 @@ def build_workspace(destination: Path, params: str, with_git: bool = False) -> N
         shutil.copyfile(PROJECT / file, destination / file)
     with atomic_write(destination / PARAMS) as settings:
         settings.write(params)
-    seeds = destination / study_path("seeds")  # the report depends on it
+    seeds = destination / SEEDS  # the report depends on it
     seeds.parent.mkdir(parents=True, exist_ok=True)
     if not seeds.exists():
         seeds.write_text("\n")  # no study; DVC warns about an empty file

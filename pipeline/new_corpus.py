@@ -69,7 +69,7 @@ report:
   course_report: null       # those figures are for Penn Treebank
 """
 
-MODELS = """\
+MODELS_OF_A_LARGER_TEXT = """\
   lstm: {{cell: lstm, dropout: {dropout}}}
   gru: {{cell: gru, dropout: {dropout}, learning_rate: 0.006}}
 """
@@ -109,7 +109,9 @@ def new_corpus(texts: Sequence[Path], name: str, words: Words, shares: Sequence[
         warn(f"{share:.0%} of all words to train on become {UNK}: lower --min-count or raise --max-size")
     tokens = counts["train"].total()
     epochs = min(max(round(TOKENS_TO_SEE / tokens), FEWEST_EPOCHS), MOST_EPOCHS)
-    lstm_epochs, models = (EPOCHS_IF_SMALL, MODELS_OF_A_SMALL_TEXT) if tokens < SMALL else (epochs, MODELS)
+    lstm_epochs, models = (
+        (EPOCHS_IF_SMALL, MODELS_OF_A_SMALL_TEXT) if tokens < SMALL else (epochs, MODELS_OF_A_LARGER_TEXT)
+    )
     models = models.format(dropout=0.4 if epochs == MOST_EPOCHS else 0.2, lstm_epochs=lstm_epochs)
     digests = {split: sha256(folder / f"{split}.txt") for split in SPLITS}
     with atomic_write(recipe) as file:

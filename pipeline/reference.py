@@ -7,16 +7,16 @@ repro` and `make ui` start with this; it needs no network.
 
 import argparse
 
-from pipeline.artifacts.reference import RUNS, keep, lacking, restore_kept
+from pipeline.artifacts.reference import RUNS, keep, missing_weights, restore_kept
 from pipeline.project.console import UserError, run, say
 from pipeline.project.files import REFERENCE
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.reference", description=__doc__)
-    parser.add_argument("--keep", action="store_true", help="store the trained models of params.yaml there")
+    parser.add_argument("--keep", action="store_true", help="store the results of the models in params.yaml there")
     arguments = parser.parse_args()
-    if not (arguments.keep or lacking() or RUNS.exists()):
+    if not (arguments.keep or missing_weights() or RUNS.exists()):
         return
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]
     from dvc.repo import Repo  # type: ignore[import-untyped]

@@ -11,7 +11,7 @@ from pipeline.artifacts.metrics import (
     worse_than_guessing,
     write_valid_perplexities,
 )
-from pipeline.artifacts.trials import KeptStudy, read_study, study_path
+from pipeline.artifacts.trials import SEEDS, KeptStudy, read_study
 from pipeline.project.console import command_hint, run, say, warn
 from pipeline.project.files import CORPUS_METRICS, MODELS, PARAMS, REPORT, atomic_write, sha256
 from pipeline.project.inputs import FixedInputs, Inputs
@@ -25,8 +25,6 @@ from pipeline.settings.overlay import as_text, flattened
 from pipeline.settings.params import load_params
 from pipeline.settings.schema import CorpusSizes
 from pipeline.tracking.notes import describe_experiment
-
-SEEDS = study_path("seeds")
 
 
 def write_report() -> list[Result]:
@@ -118,14 +116,14 @@ def _beside_the_course_report(results: Sequence[Result], course_report: CourseRe
 
 def _comparable_groups(seeds: KeptStudy | None, corpus: CorpusSizes) -> list[Group]:
     """Empty until all trials of the study have ended."""
-    if not seeds or not seeds.whole or seeds.corpus != corpus:
+    if not seeds or not seeds.complete or seeds.corpus != corpus:
         return []
     return [group for group in grouped(seeds.ended) if is_of_the_size(group.settings)]
 
 
 def _measured(groups: Sequence[Group]) -> str:
     if not groups:
-        return "not measured command_hint"
+        return "not measured here"
     return f"measured on other runs, of {groups[0].settings.epochs} epochs (see the conclusions below)"
 
 
@@ -136,7 +134,7 @@ def _conclusion_item(conclusion: Conclusion) -> str:
 
 
 def _settings(results: Sequence[Result]) -> list[str]:
-    """The settings that all models share, listed once, and a table of those that differ; without what is off in all."""
+    """The settings that all models share, listed once, and a table of the others; without those that are off in all."""
     models = {
         result.name: {key: as_text(value) for key, value in flattened(result.settings).items()} for result in results
     }

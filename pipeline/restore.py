@@ -28,7 +28,7 @@ from pipeline.tracking.facts import RunFacts
 from pipeline.tracking.faults import AGAIN
 from pipeline.tracking.finished import finished_teachers, publish_finished
 from pipeline.tracking.notes import describe_experiment
-from pipeline.tracking.origin import WEIGHTS_MD5, commit_that_brought, digests_of_data, text_at
+from pipeline.tracking.origin import WEIGHTS_MD5, digests_of_data, last_commit_of, text_at
 from pipeline.tracking.registry import register
 from pipeline.tracking.store import prepare_store
 
@@ -55,15 +55,15 @@ def restore() -> list[str]:
             warn(f"{name} is left out: {error}")
             continue
         for teacher in teachers:
-            _, lacked = publish_finished(*teacher, None)
-            restored += [teacher[0].model] if lacked else []
+            _, missing = publish_finished(*teacher, None)
+            restored += [teacher[0].model] if missing else []
         if not is_whole(history, facts.settings):
             continue  # interrupted: it is published when it is resumed
-        run_id, lacked = publish_finished(facts, history, files, figures)
+        run_id, missing = publish_finished(facts, history, files, figures)
         if facts.data_sha256 and figures:
             register(facts, run_id, weights_path(name), figures["valid_perplexity"])
         release(name)
-        if lacked:
+        if missing:
             restored.append(name)
     describe_experiment()
     return restored
@@ -86,7 +86,7 @@ def find_training(
     identity = weights.fingerprint if weights else None
     tags, sizes, ids = recorded_of(name, stages) if locked else ({}, None, None)
     settings = stage.settings(name) if locked else weights.settings if weights else params.model(name)
-    commit = commit_that_brought(history_file)
+    commit = last_commit_of(history_file)
     if commit:
         tags |= {"mlflow.source.name": str(history_file), "mlflow.source.git.commit": commit}
     text = params_of(name, settings, commit)

@@ -27,8 +27,8 @@ from pipeline.project.files import PROCESSED
 from pipeline.project.hardware import describe
 from pipeline.project.memory import check_fits
 from pipeline.settings.params import load_params
-from pipeline.sweeps.report import show, summary, write_files
-from pipeline.sweeps.study import Study, identity
+from pipeline.sweeps.report import print_summary, summary, write_files
+from pipeline.sweeps.study import Study, identify
 from pipeline.sweeps.sweep import in_words
 from pipeline.sweeps.sweep_file import load_sweep
 from pipeline.sweeps.tables import best_of, group_metrics, groups_of
@@ -51,7 +51,7 @@ def work(study: Study, corpus: Corpus, kept: KeptStudy) -> None:
         check_fits(settings, len(corpus.train), len(corpus.vocabulary))
     device = choose_device(base.device)
     say(describe(base, device, choose_precision(base.precision, device)))
-    with study.alone():
+    with study.lock():
         parent = open_sweep(study.name, sweep.name)
     waiting = False
     while not study.is_finished():
@@ -81,7 +81,7 @@ def run_trial(trial: Trial, study: Study, corpus: Corpus, parent: str | None) ->
         if position := training.position():
             say(f"{title}: continuing after {position}")
         history, test = training.history, None
-        tags = training.circumstances() | ({"mlflow.parentRunId": parent} if parent else {})
+        tags = training.environment() | ({"mlflow.parentRunId": parent} if parent else {})
         with live_run(run_facts(study, trial, settings, corpus, tags), history) as tracked:
             try:
                 state, failure = train(trial, training, tracked.publish, title)
@@ -137,7 +137,7 @@ def final_figures(history: Sequence[EpochRecord], test: float | None) -> dict[st
 
 def keep(study: Study, kept: KeptStudy) -> tuple[KeptStudy, list[Path]]:
     """Bring results/sweeps/NAME up to date; returns what it then holds, and the files."""
-    with study.alone():
+    with study.lock():
         kept = kept.model_copy(update={"ended": study.ended()})
         return kept, write_files(study.sweep, kept)
 
@@ -158,7 +158,7 @@ def close(study: Study, corpus: Corpus, trials: Sequence[EndedTrial], files: Seq
     metrics = group_metrics(groups_of(study.sweep, trials))
     if best := best_of(trials):
         metrics[shown("valid_perplexity")] = best.valid_perplexity
-    with study.alone():
+    with study.lock():
         close_sweep(study.name, study.sweep.name, ended, files, metrics)
         delete_checkpoints(f"{checkpoints_of(study)}-")
 
@@ -205,16 +205,16 @@ def main() -> None:
     sweep = load_sweep(arguments.file)
     before = read_study(study_path(sweep.name))
     corpus = None if arguments.report and before and not PROCESSED.exists() else load_corpus()
-    kept = identity(sweep, before, corpus)
+    kept = identify(sweep, before, corpus)
     study = Study(sweep, kept.name, arguments.storage)
     with study.faults():
-        study.take_in(before.ended if before else [])
+        study.add(before.ended if before else [])
         say(f"{sweep.name}: {summary(sweep, study.ended())}; the study {study.name} in {study.place}")
         if corpus and not arguments.report:
             with naming(str(sweep.path)):
                 work(study, corpus, kept)
         kept, files = keep(study, kept)
-        show(sweep, kept)
+        print_summary(sweep, kept)
         if not study.is_finished():
             remaining = counted(sweep.trials - len(kept.ended), "trial")
             say(f"{remaining} left: python -m pipeline.sweep {arguments.file} continues")

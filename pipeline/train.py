@@ -17,10 +17,10 @@ from pipeline.artifacts.metrics import worse_than_guessing
 from pipeline.artifacts.resumable import ResumableTraining, resumable
 from pipeline.artifacts.teachers import (
     TEACHER,
-    check_room,
-    forget_other_teachers,
+    cached_features,
+    check_disk_space,
+    delete_former_teachers,
     named_teachers,
-    read_once,
     teacher_history_path,
 )
 from pipeline.artifacts.weights import save_weights, weights_path
@@ -66,7 +66,7 @@ def train(name: str) -> None:
         settings = start.params.model(name)
         check(name, settings, start.corpus)
     with naming(name), inputs:
-        forget_other_teachers(name, settings)
+        delete_former_teachers(name, settings)
         teachers = train_teachers(name, settings, start)
         minutes = start.params.checkpoint_minutes
         with resumable(name, settings, start.corpus, minutes, teachers, waiting=name) as training:
@@ -80,7 +80,7 @@ def check(name: str, settings: Settings, corpus: Corpus) -> None:
     with naming(name):
         check_runs_here(settings)
         check_fits(settings, len(corpus.train), len(corpus.vocabulary))
-        check_room(settings, corpus)
+        check_disk_space(settings, corpus)
 
 
 def train_teachers(name: str, settings: Settings, start: Start) -> list[Teacher]:
@@ -99,7 +99,7 @@ def let_teacher_read(title: str, training: ResumableTraining, settings: Settings
     """A teacher with its best weights that has read the training text, laid out for a model with these settings."""
     training.model.load_state_dict(training.best_weights)
     text = train_layout(corpus.train.to(training.device), settings)
-    reading = partial(read_once, training.checkpoint, training.model, training.settings.precision, text)
+    reading = partial(cached_features, training.checkpoint, training.model, training.settings.precision, text)
     if rank() > 0:
         features = reading()
     else:
@@ -128,7 +128,7 @@ def run_to_end(name: str, training: ResumableTraining, start: Start, keep: Keep)
         training.fingerprint,
         settings,
         start.corpus,
-        {"recipe": params.recipe} | training.circumstances(),
+        {"recipe": params.recipe} | training.environment(),
         training_id=training.id,
         params=start.params_text,
         corpus_name=params.preprocess.corpus,

@@ -1,4 +1,4 @@
-"""Real services on loopback, each with a free port and nothing kept: what the tests of shared stores run against."""
+"""Temporary real services on free ports of this machine, for the tests of shared stores."""
 
 import os
 import pwd
@@ -18,18 +18,17 @@ from urllib.request import urlopen
 
 from pipeline.project.console import UserError
 
-WITHOUT_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # MLflow's workers, of which this project has no use
-START_SECONDS = 180  # MLflow's server makes its tables first; on a busy machine that took 90
+WITHOUT_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # MLflow's job workers, which this project does not use
+START_SECONDS = 180  # MLflow's server first creates its tables, which took 90 on a busy machine
 STOP_SECONDS = 10
 USER = "nobody"  # PostgreSQL refuses to run as root
 
 
 @contextmanager
 def postgresql() -> Iterator[str]:
-    """A fresh PostgreSQL server. Gives the address of its database, with a password made for it.
+    """A fresh PostgreSQL server. Gives the address of its database, with a random password.
 
-    Started as root it runs as another user, hence its folder, which root's own temporary folders would hide from it.
-    Raises UserError where PostgreSQL is not installed.
+    If started by root, it runs as another user, who gets the folder. Raises UserError if PostgreSQL is not installed.
     """
     initdb, server, is_ready = (_postgresql_program(name) for name in ("initdb", "postgres", "pg_isready"))
     port, password = free_port(), secrets.token_hex(8)
@@ -54,7 +53,7 @@ def postgresql() -> Iterator[str]:
         with running(
             command,
             lambda: subprocess.run(ready, check=False).returncode == 0,
-            end=signal.SIGINT,  # SIGTERM would wait for every client to leave
+            end=signal.SIGINT,  # SIGTERM would wait for all clients to disconnect
             cwd=folder,
             **user,
         ):
@@ -63,21 +62,21 @@ def postgresql() -> Iterator[str]:
 
 @contextmanager
 def s3() -> Iterator[str]:
-    """An S3-compatible server, moto's, which keeps all in memory and takes any keys. Gives its endpoint."""
+    """moto's S3-compatible server, which keeps everything in memory and accepts any keys. Gives its endpoint."""
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
-    with running(command, lambda: answers(endpoint), stderr=subprocess.DEVNULL):  # a line a request
+    with running(command, lambda: answers(endpoint), stderr=subprocess.DEVNULL):  # one line per request
         yield endpoint
 
 
 @contextmanager
 def mlflow_server(database: str, artifacts: str, environment: Mapping[str, str]) -> Iterator[str]:
-    """MLflow's server, which hands artifacts on, so that its clients need no keys. Gives its address.
+    """MLflow's server, which proxies artifacts, so that clients need no keys. Gives its address.
 
-    database: address of its tables
-    artifacts: where it keeps artifacts, such as s3://bucket/folder
-    environment: variables beside this process's, such as the keys to the artifacts
+    database: the address of its database
+    artifacts: where it stores artifacts, such as s3://bucket/folder
+    environment: additional variables, such as the keys for the artifacts
     """
     port = free_port()
     options = {"backend-store-uri": database, "artifacts-destination": artifacts, "workers": 1}
@@ -92,7 +91,7 @@ def mlflow_server(database: str, artifacts: str, environment: Mapping[str, str])
 def running(
     command: Sequence[str], ready: Callable[[], bool], *, end: signal.Signals = signal.SIGTERM, **options: object
 ) -> Iterator[None]:
-    """Run a service until the caller is done with it; then end it and whatever it started, for sure."""
+    """Run a service during the block; then end it and all processes that it started."""
     process = subprocess.Popen(command, start_new_session=True, **options)
     try:
         deadline = time.monotonic() + START_SECONDS
@@ -130,7 +129,7 @@ def _postgresql_program(name: str) -> str:
 
 
 def find_program(name: str, folders: Sequence[Path], packages: str) -> str:
-    """A program that Debian keeps out of the PATH. Raises UserError where it is not installed."""
+    """A program that is not on Debian's PATH. Raises UserError if it is not installed."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), *map(str, folders)])
     if program := shutil.which(name, path=path):
         return program

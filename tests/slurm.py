@@ -1,4 +1,4 @@
-"""A Slurm cluster on this machine: its real daemons, a slurmd for each node, ports of its own, and nothing kept."""
+"""A temporary Slurm cluster on this machine: real daemons on free ports, with a slurmd for each node."""
 
 import getpass
 import os
@@ -14,10 +14,10 @@ import psutil
 from pipeline.demo import workspace_environment
 from tests.services import find_program, free_port, running
 
-NODES = ("127.0.0.1", "127.0.0.2")  # by names that lead to this machine
-CPUS = 2  # of each node, whatever the machine has
-NODE = "SLURMD_NODENAME"  # Slurm's own, for the tasks; given to the daemon, it marks all processes of a node
-AT_WORK = {"idle", "mixed", "allocated"}
+NODES = ("127.0.0.1", "127.0.0.2")  # names that resolve to this machine
+CPUS = 2  # of each node, however many the machine has
+NODE = "SLURMD_NODENAME"  # Slurm sets it for tasks; set for the daemon, it marks all processes of a node
+UP = {"idle", "mixed", "allocated"}
 BAD_ENDS = {"CANCELLED", "FAILED", "NODE_FAIL", "TIMEOUT"}
 PACKAGES = "slurm-wlm munge"
 
@@ -46,12 +46,10 @@ PartitionName=main Nodes=ALL Default=YES
 
 
 class Cluster:
-    """Slurm's commands on a cluster, as a user has them, and what may become of its nodes."""
+    """A cluster, with Slurm's commands as a user has them, and ways to make its nodes fail."""
 
     def __init__(self, folder: Path, daemons: ExitStack) -> None:
-        """Start the daemons, in an empty folder, and wait until they take jobs. Raises UserError where Slurm is not
-        installed.
-        """
+        """Start the daemons in an empty folder and wait until they accept jobs. Raises UserError without Slurm."""
         self._folder, self._daemons = folder, daemons
         self._environment = workspace_environment() | {"SLURM_CONF": f"{folder}/slurm.conf"}
         munged, slurmctld, self._slurmd = (_program(name) for name in ("munged", "slurmctld", "slurmd"))
@@ -60,11 +58,11 @@ class Cluster:
         settings = CONFIGURATION.format(folder=folder, user=getpass.getuser(), port=free_port())
         nodes = (f"NodeName={node} NodeHostname=localhost Port={free_port()} CPUs={CPUS}\n" for node in NODES)
         (folder / "slurm.conf").write_text(settings + "".join(nodes))
-        (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")  # which asks nothing of the machine
+        (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")  # has no requirements on the machine
         (folder / "munge.key").write_bytes(os.urandom(128))
         (folder / "munge.key").chmod(0o600)
         files = [f"--{name}-file={folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
-        socket = folder / "munge.socket"  # in a folder that is hidden from others, which takes --force
+        socket = folder / "munge.socket"  # in a folder that others cannot read, which requires --force
         self._start([munged, "--foreground", "--force", *files, f"--socket={socket}"], socket.exists)
         self._start([slurmctld, "-D", "-i"], lambda: self._succeeds("scontrol", "ping"))
         for node in NODES:
@@ -77,27 +75,27 @@ class Cluster:
         return subprocess.run(command, env=self._environment, capture_output=True, check=False).returncode == 0
 
     def run(self, *command: str, folder: Path | None = None) -> str:
-        """What a command prints, which has to succeed."""
+        """Run a command, which has to succeed, and return its output."""
         result = subprocess.run(command, cwd=folder, env=self._environment, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
 
     def submit(self, folder: Path, *arguments: str) -> str:
-        """Submit a batch job with a core for each task; returns its number."""
+        """Submit a batch job with one core per task; returns its id."""
         return self.run("sbatch", "--parsable", "--cpus-per-task=1", *arguments, folder=folder).strip()
 
     def states(self, job: str) -> set[str]:
-        """Of a job, or of the tasks of a job array."""
+        """The state of a job, or the states of the tasks of a job array."""
         return set(self.run("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T").split())
 
     def wait(self, job: str, state: str = "COMPLETED") -> None:
-        """Wait until a job, with all its tasks, is in a state."""
+        """Wait until a job and all its tasks are in a state."""
         self.until(lambda: self.states(job) == {state}, job)
 
     def until(self, condition: Callable[[], bool], job: str) -> None:
-        """Wait for something to come of a job, which must not fail meanwhile, nor end without it."""
+        """Wait until a job fulfils a condition; it must neither fail nor end before that."""
         while True:
-            states = self.states(job)  # before the condition, which the end of a job may fulfil
+            states = self.states(job)  # read first, as the end of the job may fulfil the condition
             if condition():
                 return
             assert not states & BAD_ENDS, f"job {job}: {states}"
@@ -105,17 +103,17 @@ class Cluster:
             time.sleep(0.1)
 
     def boot(self, node: str) -> None:
-        """Start a node's daemon, and wait until it takes jobs."""
+        """Start a node's daemon, and wait until it accepts jobs."""
         query = ("sinfo", "--noheader", f"--nodes={node}", "--format=%T")
-        self._start([self._slurmd, "-D", "-N", node], lambda: self.run(*query).strip() in AT_WORK, **{NODE: node})
+        self._start([self._slurmd, "-D", "-N", node], lambda: self.run(*query).strip() in UP, **{NODE: node})
 
     def freeze(self, node: str) -> None:
-        """Stop all processes of a node where they are: it falls silent, as if its network was cut."""
+        """Suspend all processes of a node: it stops responding, as if its network was cut."""
         for process in self._processes(node):
             process.suspend()
 
     def crash(self, node: str) -> None:
-        """Kill all processes of a node, its jobs' too."""
+        """Kill all processes of a node, including its jobs."""
         for process in self._processes(node):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -124,7 +122,7 @@ class Cluster:
         marks = {"SLURM_CONF": self._environment["SLURM_CONF"], NODE: node}.items()
         found = set()
         for process in psutil.process_iter():
-            with suppress(psutil.Error):  # ended meanwhile, or another user's
+            with suppress(psutil.Error):  # it has ended, or belongs to another user
                 if marks <= process.environ().items():
                     parent = process.parent()  # a job's manager hides its environment
                     found |= {process, *([parent] if parent and parent.name() == "slurmstepd" else [])}
@@ -133,7 +131,7 @@ class Cluster:
 
 @contextmanager
 def slurm() -> Iterator[Cluster]:
-    """A cluster of two nodes, whose jobs are killed at the end. Raises UserError where Slurm is not installed."""
+    """A cluster of two nodes, whose jobs are killed at the end. Raises UserError if Slurm is not installed."""
     with TemporaryDirectory(prefix="slurm-") as folder, ExitStack() as daemons:
         cluster = Cluster(Path(folder), daemons)
         try:

@@ -1,4 +1,4 @@
-"""The jobs of `cluster/` on a real Slurm leave what the same commands do by hand, however often they are stopped."""
+"""The jobs in `cluster/` on a real Slurm give the results of the same commands by hand, however often interrupted."""
 
 import json
 import re
@@ -28,8 +28,8 @@ from tests.workspaces import workspace
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-EPOCHS = 5  # of which the last are spare: a busy machine may interrupt an epoch late
-TIME_IS_UP = ("scancel", "--batch", "--signal=USR1")  # which is what --signal has Slurm do
+EPOCHS = 5  # a few more than necessary: on a busy machine an interrupt may come some epochs late
+TIME_IS_UP = ("scancel", "--batch", "--signal=USR1")  # what --signal makes Slurm do
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def with_jobs(folder: Path) -> Path:
 
 
 def slow_workspace(folder: Path, **params: Any) -> Path:
-    """A folder in which an epoch is long enough to be interrupted in its midst."""
+    """A workspace in which an epoch is long enough to be interrupted in the middle."""
     path = workspace(folder, EPOCHS) / "params.yaml"
     settings = read_yaml(path) | params
     settings["train"]["bptt"] = 4
@@ -53,13 +53,13 @@ def slow_workspace(folder: Path, **params: Any) -> Path:
 
 
 def train(folder: Path, model: str) -> None:
-    """Train a model by hand, with nothing in between."""
+    """Train a model by hand, without interruptions."""
     command = [sys.executable, "-m", "pipeline.train", model]
     subprocess.run(command, cwd=folder, env=workspace_environment(), check=True, capture_output=True)
 
 
 def until_epoch(epoch: int, cluster: Cluster, job: str, log: Path) -> None:
-    """Wait until a job says that an epoch has ended."""
+    """Wait until a job reports the end of an epoch."""
     line = re.compile(rf"epoch {epoch}/{EPOCHS}  (rate|valid)")
     cluster.until(lambda: log.exists() and bool(line.search(log.read_text())), job)
 
@@ -69,7 +69,7 @@ def timeless(history: Path) -> list[EpochRecord]:
 
 
 def assert_same_training(model: str, ours: Path, theirs: Path) -> None:
-    """Weights equal to the bit, histories but for times; and one finished run with a point for each epoch."""
+    """Weights are equal bit for bit, histories except for times; and one finished run has a point for each epoch."""
     results = Path("results/models") / model
     weights = results / "model.safetensors"
     assert (ours / weights).read_bytes() == (theirs / weights).read_bytes()
@@ -89,7 +89,7 @@ def stages(repository: Repository) -> dict[str, Any]:
     return YAML(typ="safe", pure=True).load((repository.path / "dvc.lock").read_text())["stages"]
 
 
-def test_the_pipelines_jobs_leave_what_dvc_repro_does(cluster: Cluster, tmp_path: Path) -> None:
+def test_the_jobs_of_the_pipeline_give_the_results_of_dvc_repro(cluster: Cluster, tmp_path: Path) -> None:
     ours, demo = Repository(tmp_path / "ours"), Repository(tmp_path / "demo")
     with ThreadPoolExecutor() as pool:
         demo_ends = pool.submit(demo.dvc, "repro")
@@ -113,7 +113,7 @@ def test_the_pipelines_jobs_leave_what_dvc_repro_does(cluster: Cluster, tmp_path
     ]
 
 
-def test_a_training_whose_time_is_up_and_that_is_preempted_ends_as_if_it_had_run_through(
+def test_a_training_job_that_is_requeued_and_preempted_ends_like_an_undisturbed_one(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     ours, undisturbed = slow_workspace(tmp_path / "ours"), slow_workspace(tmp_path / "undisturbed")
@@ -131,7 +131,7 @@ def test_a_training_whose_time_is_up_and_that_is_preempted_ends_as_if_it_had_run
     assert_same_training("lstm_dropout", ours, undisturbed)
 
 
-def test_a_training_on_two_nodes_outlives_one_of_them(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_training_job_on_two_nodes_survives_the_loss_of_one(cluster: Cluster, tmp_path: Path) -> None:
     ours, undisturbed = (slow_workspace(tmp_path / name, processes=2) for name in ("ours", "undisturbed"))
     job = cluster.submit(ours, "--nodes=2", "cluster/train.sbatch", "gru_dropout")
     log = ours / f"slurm-{job}.out"
@@ -146,7 +146,7 @@ def test_a_training_on_two_nodes_outlives_one_of_them(cluster: Cluster, tmp_path
     assert_same_training("gru_dropout", ours, undisturbed)
 
 
-def test_a_sweep_whose_worker_is_cancelled_is_ended_by_the_other(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_sweep_is_finished_by_the_other_worker_if_one_is_cancelled(cluster: Cluster, tmp_path: Path) -> None:
     folder = with_jobs(workspace(tmp_path / "workspace", EPOCHS))
     settings = {
         "epochs": EPOCHS,

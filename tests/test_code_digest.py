@@ -1,4 +1,4 @@
-"""The digest of code: what it is blind to, what it sees, and that every Python finds the same one."""
+"""The digest of code: what it ignores, what changes it, and that it is the same in every version of Python."""
 
 import ast
 import shutil
@@ -120,12 +120,12 @@ def digest(folder: Path, source: str) -> str:
 
 
 @pytest.mark.parametrize(("before", "after"), SAME.values(), ids=SAME)
-def test_looks_and_words_do_not_count(tmp_path: Path, before: str, after: str) -> None:
+def test_layout_and_wording_do_not_count(tmp_path: Path, before: str, after: str) -> None:
     assert digest(tmp_path, before) == digest(tmp_path, after)
 
 
 @pytest.mark.parametrize(("before", "after"), DIFFERENT.values(), ids=DIFFERENT)
-def test_all_else_counts(tmp_path: Path, before: str, after: str) -> None:
+def test_everything_else_counts(tmp_path: Path, before: str, after: str) -> None:
     assert digest(tmp_path, before) != digest(tmp_path, after)
 
 
@@ -146,7 +146,7 @@ def reworded(source: str) -> str:
 
 
 def changed(source: str) -> Iterator[str]:
-    """The source with one change, in turn of each name, text, number and operator and of the order in each list."""
+    """Variants of the source with one change each: of a name, a text, a number, an operator or the order of a list."""
     tree = ast.parse(source)
     original = ast.unparse(tree)
     words = docstrings(tree)
@@ -196,7 +196,7 @@ def test_the_names_of_files_and_folders_count(tmp_path: Path) -> None:
     assert len(digests) == 4
 
 
-def test_where_the_folder_is_and_what_else_is_in_it_do_not_count(tmp_path: Path) -> None:
+def test_the_place_of_the_folder_and_other_files_in_it_do_not_count(tmp_path: Path) -> None:
     before = digest(tmp_path / "a", "x = 1")
     shutil.copytree(tmp_path / "a", tmp_path / "b" / "c")
     for name in ("notes.txt", "._module.py", ".ipynb_checkpoints/module-checkpoint.py"):
@@ -206,10 +206,10 @@ def test_where_the_folder_is_and_what_else_is_in_it_do_not_count(tmp_path: Path)
     assert code_digest(tmp_path / "b" / "c") == before
 
 
-def test_a_file_that_is_not_python_is_told_by_name(tmp_path: Path) -> None:
+def test_a_file_that_is_not_python_is_named(tmp_path: Path) -> None:
     with pytest.raises(SyntaxError, match=r"module\.py"):
         digest(tmp_path, "def f(:")
 
 
-def test_every_python_finds_this_digest(tmp_path: Path) -> None:
+def test_every_version_of_python_gives_this_digest(tmp_path: Path) -> None:
     assert digest(tmp_path, TRICKY) == TRICKY_DIGEST

@@ -1,4 +1,4 @@
-"""Several trainings at once, through the real DVC: every run arrives whole in one whole store."""
+"""Several training runs at once, through the real DVC: every run is complete in one intact MLflow store."""
 
 import shutil
 import sqlite3
@@ -49,7 +49,7 @@ def assert_database_whole(repository: Repository) -> None:
     database.close()
 
 
-def test_four_models_trained_at_once_in_a_fresh_clone_are_four_whole_runs(repository: Repository) -> None:
+def test_four_models_trained_at_once_in_a_fresh_clone_are_four_complete_runs(repository: Repository) -> None:
     shutil.copy(ROOT / "Makefile", repository.path)
     lock = LockFile(str(repository.path / ".dvc/tmp/lock"))  # held by another command, longer than DVC waits
     threading.Timer(6, lock.close).start()
@@ -63,7 +63,7 @@ def test_four_models_trained_at_once_in_a_fresh_clone_are_four_whole_runs(reposi
     assert repository.dvc("status", *(f"train@{model}" for model in MODELS)).strip().endswith("up to date.")
 
 
-def test_experiments_from_a_queue_and_a_throw_away_copy_all_reach_the_real_store(repository: Repository) -> None:
+def test_experiments_from_a_queue_and_a_temporary_copy_all_reach_the_real_store(repository: Repository) -> None:
     for model, epochs in (("lstm", 2), ("gru", 3)):
         setting = f"+models.{model}.epochs={epochs}"
         repository.dvc("exp", "run", "--queue", "-n", f"queued-{model}", "-S", setting, f"evaluate@{model}")
@@ -91,7 +91,7 @@ def test_experiments_from_a_queue_and_a_throw_away_copy_all_reach_the_real_store
 
 
 @pytest.mark.parametrize("arguments", ["JOBS=0", "JOBS=01", "JOBS=two", "JOBS=", "JOBS=2 ARGS=evaluate@gru"])
-def test_jobs_that_are_none_or_would_train_more_than_was_asked_for_are_refused(arguments: str) -> None:
+def test_an_invalid_number_of_jobs_or_jobs_with_a_stage_is_an_error(arguments: str) -> None:
     command = ["make", "-o", ".venv/.complete", "repro", *arguments.split()]
     make = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (make.returncode, make.stdout) == (2, "")

@@ -441,7 +441,7 @@ def test_a_disk_without_room_for_what_teachers_make_of_the_text_is_told_before_a
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1_000))
-    with pytest.raises(UserError, match=r"^lstm: what its teachers .* takes 9\.6 kB in .*, where 1 kB are free: free"):
+    with pytest.raises(UserError, match=r"^lstm: the features of its teachers take 9\.6 kB in .*, where 1 kB are free"):
         train("lstm")
     assert not Path(".checkpoints").exists()
 
@@ -510,7 +510,7 @@ def test_a_model_waits_for_a_teacher_that_another_one_is_training(
     path = checkpoint_path(TEACHER, fingerprint(wanted, load_corpus().fingerprint))
     with held_until_awaited(path, monkeypatch):
         train("lstm")
-    waiting = f"lstm_teacher_1: process {os.getpid()} is training this very model; waiting for it"
+    waiting = f"lstm_teacher_1: process {os.getpid()} is already training this model; waiting for it"
     assert waiting in capsys.readouterr().out
 
 
@@ -519,7 +519,7 @@ def test_processes_that_share_a_training_do_not_wait_for_a_teacher(monkeypatch: 
     """The first would wait for the teacher, and the others for the first, but not for long."""
     wanted = load_params().model("lstm").teachers[0]
     monkeypatch.setattr(resumable, "world_size", lambda: 2)
-    message = "^process .* is training this very model: wait for it, or stop it"
+    message = "^process .* is already training this model: wait for it, or stop it"
     path = checkpoint_path(TEACHER, fingerprint(wanted, load_corpus().fingerprint))
     with held_until_awaited(path, monkeypatch), pytest.raises(UserError, match=message):
         train("lstm")
@@ -529,5 +529,5 @@ def test_processes_that_share_a_training_do_not_wait_for_a_teacher(monkeypatch: 
 def test_a_model_with_teachers_is_in_no_sweep() -> None:
     sweep = {"params": "params.yaml", "model": "lstm", "trials": 1, "settings": {"dropout": [0.1, 0.2]}}
     Path("s.yaml").write_text(json.dumps(sweep))
-    with pytest.raises(UserError, match=r"s\.yaml: model = 'lstm': one that has teachers cannot be in a sweep"):
+    with pytest.raises(UserError, match=r"s\.yaml: model = 'lstm': a model with teachers cannot be in a sweep"):
         load_sweep(Path("s.yaml"))

@@ -42,7 +42,7 @@ def settings(*sources: str, timeout_seconds: float = 20.0, prefix: str = "", kno
 
 
 def folder(path: str, **changed: bytes) -> str:
-    """A folder source with the right files but for the changed ones -> its name."""
+    """A folder with the right files, except for the changed ones -> its name."""
     Path(path).mkdir()
     for split in SPLITS:
         (Path(path) / NAMES[split]).write_bytes(changed.get(split, TEXTS[split]))
@@ -94,7 +94,7 @@ RAW_FILES = {f"{split}.txt": TEXTS[split] for split in SPLITS}
 
 ERROR_PAGE = b"<!DOCTYPE html><title>Sign in to this network</title>"
 
-# What a server may answer.
+# How a server may respond
 
 Respond = Callable[[BaseHTTPRequestHandler], None]
 Serve = Callable[[Respond], str]
@@ -154,11 +154,11 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     def start(respond: Respond) -> str:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                with suppress(ConnectionError):  # when the client had enough
+                with suppress(ConnectionError):  # when the client closes the connection
                     respond(self)
 
             def log_message(self, *arguments: object) -> None:
-                """Nothing: the tests look at what the client prints."""
+                """Print nothing: the tests look at what the client prints."""
 
         servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
         Thread(target=servers[-1].serve_forever, args=(0.02,), daemon=True).start()
@@ -200,16 +200,16 @@ def test_the_address_of_a_zip_archive_delivers_and_writes_nowhere_else(
 
 
 @pytest.mark.parametrize("name", ["corpus.zip", "corpus.tgz"])
-def test_an_archive_may_lie_here_and_its_files_where_their_names_say(name: str) -> None:
+def test_an_archive_may_be_local_and_files_are_found_by_their_paths(name: str) -> None:
     make = zip_with_all if name.endswith(".zip") else archive_with_all
     Path(name).write_bytes(make("some/corpus-2/"))
     assert download.fetch(settings(name, prefix="corpus-2/"))[0] == name
     assert raw_files() == RAW_FILES
-    with pytest.raises(UserError, match=r"corpus\.\w+: the archive lacks other/corpus\.train\.txt, other/"):
+    with pytest.raises(UserError, match=r"corpus\.\w+: the archive does not contain other/corpus\.train\.txt, other/"):
         download.fetch(settings(name, prefix="other/"))
 
 
-def test_a_file_whose_sha256_is_not_known_is_taken_and_its_sha256_shown(
+def test_a_file_without_a_known_sha256_is_accepted_and_its_sha256_shown(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = settings(serve(send(ERROR_PAGE)), serve(send(b"")), folder("by_hand"), known=False)
@@ -217,13 +217,13 @@ def test_a_file_whose_sha256_is_not_known_is_taken_and_its_sha256_shown(
     PARAMS.write_text(json.dumps(json.loads(default_params()) | {"download": given.model_dump()}))
     download.main()
     assert raw_files() == RAW_FILES
-    *passed_over, _, _, valid, _ = capsys.readouterr().out.splitlines()
-    assert ["web page" in passed_over[0], "0 bytes" in passed_over[1]] == [True, True]
+    *skipped, _, _, valid, _ = capsys.readouterr().out.splitlines()
+    assert ["web page" in skipped[0], "0 bytes" in skipped[1]] == [True, True]
     line = valid.partition("valid: ")[2]
     assert YAML(typ="safe").load(line) == settings("x").files.valid.model_dump()
 
 
-def test_a_relative_folder_starts_at_the_real_repository_also_in_a_throw_away_copy(
+def test_a_relative_folder_starts_at_the_real_repository_even_in_a_temporary_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "copy").mkdir()
@@ -235,7 +235,7 @@ def test_a_relative_folder_starts_at_the_real_repository_also_in_a_throw_away_co
 
 
 @pytest.mark.parametrize("form", ["~/by_hand", "file://{}/by_hand", "file://localhost{}/by_hand", "FILE://{}/by_hand/"])
-def test_a_folder_may_be_given_as_a_shell_or_a_browser_gives_it(
+def test_a_folder_may_be_given_as_in_a_shell_or_a_browser(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -244,7 +244,7 @@ def test_a_folder_may_be_given_as_a_shell_or_a_browser_gives_it(
     assert download.fetch(settings(source))[0] == source
 
 
-def test_a_digest_in_capitals_is_the_same_digest() -> None:
+def test_a_digest_may_be_in_capitals() -> None:
     capitals = settings(folder("by_hand")).model_dump()
     for file in capitals["files"].values():
         file["sha256"] = file["sha256"].upper()
@@ -252,7 +252,7 @@ def test_a_digest_in_capitals_is_the_same_digest() -> None:
     assert raw_files() == RAW_FILES
 
 
-def test_a_place_that_cannot_be_written_to_is_no_fault_of_a_source() -> None:
+def test_a_destination_that_cannot_be_written_is_not_the_fault_of_a_source() -> None:
     RAW.parent.mkdir()
     RAW.touch()
     with pytest.raises(FileExistsError):
@@ -276,14 +276,14 @@ SERVER_FAULTS = {
     "oversized body": ("/", send(b"", Content_Length=2**40), "more than 1,000,000 bytes"),
     "redirect loop": ("/", redirect_to_itself, "redirects"),
     "redirect elsewhere": ("/", send(b"", 302, Location="file:///etc/passwd"), "connection adapters"),
-    "no HTTP": ("/", lambda handler: handler.wfile.write(b"\0\33[31m\r\n\r\n"), r": \S+$"),
+    "not HTTP": ("/", lambda handler: handler.wfile.write(b"\0\33[31m\r\n\r\n"), r": \S+$"),
     "closed at once": ("/", lambda handler: None, "closed connection"),
-    "archive that is none": ("/a.tgz", send(ERROR_PAGE), "[Nn]ot a gzipped file"),
+    "not an archive": ("/a.tgz", send(ERROR_PAGE), "[Nn]ot a gzipped file"),
     "archive cut off": ("/a.tgz", send(archive_with_all("data/")[:-200]), "ended before"),
     "archive damaged": ("/a.tgz", send(archive_with_all("data/")[:20] + b"\xff" * 999), "invalid"),
-    "gzip without archive": ("/a.tgz", send(gzip.compress(b"text" * 500)), "header|archive lacks"),
-    "archive without the files": ("/a.tgz", send(archive_with_all("elsewhere/")), r"lacks data/corpus\.train\.txt"),
-    "archive without one": ("/a.tgz", send(archive(member("data/corpus.train.txt", TEXTS["train"]))), "lacks .*valid"),
+    "gzip without archive": ("/a.tgz", send(gzip.compress(b"text" * 500)), "header|archive does not contain"),
+    "archive without the files": ("/a.tgz", send(archive_with_all("elsewhere/")), r"data/corpus\.train\.txt"),
+    "archive without one": ("/a.tgz", send(archive(member("data/corpus.train.txt", TEXTS["train"]))), "not .*valid"),
     "archive of other texts": ("/a.tgz", send(archive(member("data/corpus.train.txt", b"other"))), "not the expected"),
     "archive of links": (
         "/a.tgz",
@@ -294,20 +294,20 @@ SERVER_FAULTS = {
                 member("data/corpus.test.txt", kind=tarfile.FIFOTYPE),
             )
         ),
-        "archive lacks",
+        "archive does not contain",
     ),
-    "zip archive that is none": ("/a.zip", send(ERROR_PAGE), "not a zip file"),
+    "not a zip archive": ("/a.zip", send(ERROR_PAGE), "not a zip file"),
     "zip archive cut off": ("/a.zip", send(zip_with_all("data/")[:-99]), "not a zip file"),
     "zip archive damaged": ("/a.zip", send(zip_with_all("data/").replace(b"PK\3\4", b"PK\3\5", 2)), "magic number"),
     "zip archive without one": (
         "/a.zip",
         send(zip_archive({TRAIN: TEXTS["train"]})),
-        "lacks .*valid",
+        "not contain .*valid",
     ),
     "zip archive of links": (
         "/a.zip",
         send(zip_archive({TRAIN: b"/etc"}, link=TRAIN)),
-        "lacks",
+        "does not contain",
     ),
     "zip archive that swells": (
         "/a.zip",
@@ -329,7 +329,7 @@ SERVER_FAULTS = {
 
 
 @pytest.mark.parametrize(("ending", "respond", "reason"), SERVER_FAULTS.values(), ids=SERVER_FAULTS)
-def test_a_fault_of_a_server_moves_on_to_the_next_source(
+def test_after_a_fault_of_a_server_the_next_source_is_used(
     serve: Serve,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -339,7 +339,7 @@ def test_a_fault_of_a_server_moves_on_to_the_next_source(
 ) -> None:
     for module in (archives, download):
         monkeypatch.setattr(module, "MAX_BYTES", 10**6)
-    check_that_it_moves_on(serve(respond) + ending, folder("by_hand"), reason, capsys)
+    check_that_the_next_is_used(serve(respond) + ending, folder("by_hand"), reason, capsys)
 
 
 @pytest.mark.parametrize(
@@ -350,7 +350,7 @@ def test_a_fault_of_a_server_moves_on_to_the_next_source(
         (trickle_the_headers, 1, "too slow: not finished after 1 s"),
     ],
 )
-def test_a_server_that_takes_too_long_moves_on_to_the_next_source(
+def test_after_a_server_takes_too_long_the_next_source_is_used(
     serve: Serve,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -359,7 +359,7 @@ def test_a_server_that_takes_too_long_moves_on_to_the_next_source(
     reason: str,
 ) -> None:
     monkeypatch.setattr(download, "DEADLINE_FACTOR", factor)
-    check_that_it_moves_on(serve(respond), folder("by_hand"), reason, capsys, timeout_seconds=1.0)
+    check_that_the_next_is_used(serve(respond), folder("by_hand"), reason, capsys, timeout_seconds=1.0)
 
 
 def closed_port() -> str:
@@ -386,21 +386,21 @@ OTHER_FAULTS = {
 
 
 @pytest.mark.parametrize(("make", "reason"), OTHER_FAULTS.values(), ids=OTHER_FAULTS)
-def test_a_source_that_is_not_there_or_not_right_moves_on_to_the_next(
+def test_after_a_missing_or_wrong_source_the_next_is_used(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], make: Callable[[], str], reason: str
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
-    check_that_it_moves_on(make(), folder("by_hand"), reason, capsys)
+    check_that_the_next_is_used(make(), folder("by_hand"), reason, capsys)
 
 
-def test_a_plain_server_at_an_https_address_moves_on_to_the_next_source(
+def test_after_a_plain_server_at_an_https_address_the_next_source_is_used(
     serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = serve(serve_files).replace("http:", "https:")
-    check_that_it_moves_on(bad, folder("by_hand"), "SSL", capsys)
+    check_that_the_next_is_used(bad, folder("by_hand"), "SSL", capsys)
 
 
-def check_that_it_moves_on(
+def check_that_the_next_is_used(
     bad: str, good: str, reason: str, capsys: pytest.CaptureFixture[str], timeout_seconds: float = 20.0
 ) -> None:
     assert download.fetch(settings(bad, good, timeout_seconds=timeout_seconds))[0] == good
@@ -412,16 +412,16 @@ def check_that_it_moves_on(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_ends_it_at_once_and_leaves_no_partial_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_is_an_error_at_once_and_leaves_no_partial_file(capsys: pytest.CaptureFixture[str]) -> None:
     RAW.mkdir(parents=True)
-    (RAW / f".valid.txt.{os.getpid()}.partial").symlink_to("/dev/full")  # where it writes to
+    (RAW / f".valid.txt.{os.getpid()}.partial").symlink_to("/dev/full")  # the file that it writes
     with pytest.raises(OSError, match=r"No space left on device: 'data/raw'$"):
         download.fetch(settings(folder("first"), folder("second")))
     assert capsys.readouterr().out == ""
     assert raw_files() == {}
 
 
-def test_when_nothing_delivers_the_files_of_before_stay_and_the_remedy_is_told(serve: Serve) -> None:
+def test_if_no_source_delivers_earlier_files_stay_and_the_remedy_is_named(serve: Serve) -> None:
     before = {f"{split}.txt": b"before" for split in SPLITS}
     RAW.mkdir(parents=True)
     for name, content in before.items():
@@ -437,7 +437,7 @@ def test_when_nothing_delivers_the_files_of_before_stay_and_the_remedy_is_told(s
     assert lines[5:] == [f"{NAMES[s]} with SHA-256 {hashlib.sha256(TEXTS[s]).hexdigest()}" for s in SPLITS]
 
 
-def test_the_stage_tells_the_source_and_the_sizes(
+def test_the_stage_prints_the_source_and_the_sizes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     PARAMS.write_text(recipe_text("demo"))
@@ -445,11 +445,11 @@ def test_the_stage_tells_the_source_and_the_sizes(
     monkeypatch.setattr(sys, "argv", ["download"])
     download.main()
     sizes = {split: Path(f"data/sample/sample.{split}.txt").stat().st_size for split in SPLITS}
-    told = ", ".join(f"{split} {size:,}" for split, size in sizes.items())
-    assert capsys.readouterr().out == f"data/raw: {told} bytes from data/sample\n"
+    printed = ", ".join(f"{split} {size:,}" for split, size in sizes.items())
+    assert capsys.readouterr().out == f"data/raw: {printed} bytes from data/sample\n"
 
 
-def test_settings_edited_while_it_runs_are_not_taken_for_those_it_ran_with(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_edited_during_the_run_are_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     PARAMS.write_text(recipe_text("demo"))
     monkeypatch.setattr(sys, "argv", ["download"])
     edited = PARAMS.read_text().replace('"timeout_seconds": 30', '"timeout_seconds": 31')

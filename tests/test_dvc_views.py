@@ -1,4 +1,4 @@
-"""What people see of DVC: what it makes of params.yaml, and the page of its plots."""
+"""What users see of DVC: its edits of params.yaml, and its page of plots."""
 
 import difflib
 import shutil
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("recipe", [None, "best", "demo", "fast", "zaremba"])
-def test_what_dvc_sets_is_the_only_line_that_it_changes(recipe: str | None) -> None:
+def test_dvc_changes_only_the_line_that_it_sets(recipe: str | None) -> None:
     before = apply_recipe(read_base(ROOT), ROOT / f"recipes/{recipe}.yaml") if recipe else read_base(ROOT)
     Path("params.yaml").write_text(before)
     apply_overrides("params.yaml", ["train.seed=12345", "+train.momentum=0.5"])
@@ -60,7 +60,7 @@ def test_settings_are_checked_before_dvc_writes_them() -> None:
         (["train.epochs=0", "models.lstm.seed=1"], ["train.epochs = 0", "write +models.lstm.seed=1"]),
     ],
 )
-def test_each_wrong_setting_has_a_line_of_its_own(settings: list[str], said: list[str]) -> None:
+def test_each_wrong_setting_is_reported_on_a_separate_line(settings: list[str], said: list[str]) -> None:
     Path("params.yaml").write_text(read_base(ROOT))
     with pytest.raises(UserError) as refused:
         check(settings)
@@ -69,15 +69,15 @@ def test_each_wrong_setting_has_a_line_of_its_own(settings: list[str], said: lis
     assert all(part in line for part, line in zip(said, lines, strict=True)), lines
 
 
-def test_what_dvc_refuses_to_accept_code_into_is_one_line() -> None:
+def test_an_error_of_dvcs_while_accepting_code_is_one_line() -> None:
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], check=True)
     Path("dvc.yaml").write_text("stages: {train: {cmd: 'true', deps: [pipeline], outs: [weights]}}")
     Path("dvc.lock").write_text("<<<<<<< HEAD\n")
-    with pytest.raises(UserError, match=r"^DVC: .*dvc\.lock.* as it was\)$"):
+    with pytest.raises(UserError, match=r"^DVC: .*dvc\.lock.* is unchanged\)$"):
         renew_code(["train"])
 
 
-def test_a_damaged_lock_is_told_before_the_proof_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_lock_is_reported_before_the_proof_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     proof = Path(accept.PROOF)
     proof.parent.mkdir()
     proof.write_text("def test_golden():\n    assert False\n")
@@ -96,7 +96,7 @@ def test_the_check_is_a_command() -> None:
 
 @pytest.fixture
 def plots() -> Path:
-    """The page that DVC makes of the histories of two trainings, one of them of a single epoch."""
+    """DVC's page of plots of two training runs, one of them with a single epoch."""
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], check=True)
     shutil.copytree(ROOT / ".dvc/plots", ".dvc/plots")
     shutil.copy(ROOT / ".dvc/config", ".dvc/config.local")  # beside what `dvc init` wrote
@@ -110,7 +110,7 @@ def plots() -> Path:
 
 
 @pytest.mark.browser
-def test_dvcs_page_draws_lines_and_a_single_epochs_points_without_a_network(plots: Path, visit: "Visit") -> None:
+def test_dvcs_page_draws_lines_and_the_points_of_a_single_epoch_without_a_network(plots: Path, visit: "Visit") -> None:
     visit.page.goto(plots.as_uri())
     for chart in ("long_csv", "short_csv"):
         visit.page.locator(f"#{chart} canvas").wait_for()
@@ -129,7 +129,7 @@ def test_dvcs_page_draws_lines_and_a_single_epochs_points_without_a_network(plot
 
 
 @pytest.mark.browser
-def test_dvcs_page_asks_the_network_where_its_library_is_missing(plots: Path, visit: "Visit") -> None:
+def test_dvcs_page_loads_its_library_from_the_network_if_it_is_missing(plots: Path, visit: "Visit") -> None:
     shutil.rmtree(".dvc/plots/vega")
     visit.page.goto(plots.as_uri())
     assert {address.rsplit("/", 1)[-1].partition("@")[0] for address in visit.asked_elsewhere} == {

@@ -86,10 +86,10 @@ def test_a_deleted_experiment_is_brought_back_by_the_command_that_is_named(here:
 def test_what_is_not_a_file_is_not_replaced_by_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("mlflow.db").mkdir()
     Path("mlflow.db/file").touch()
-    assert "mlflow.db is not a file: move it away, or name another in MLFLOW_TRACKING_URI" in message()
+    assert "mlflow.db is not a file: move it away, or set MLFLOW_TRACKING_URI to another" in message()
     os.mkfifo("pipe")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///pipe")
-    assert "pipe is not a file: move it away, or name another in MLFLOW_TRACKING_URI" in message()
+    assert "pipe is not a file: move it away, or set MLFLOW_TRACKING_URI to another" in message()
     assert Path("pipe").is_fifo()
 
 
@@ -97,7 +97,7 @@ def test_an_address_that_names_no_store_is_to_be_corrected(monkeypatch: pytest.M
     for address in ("garbage", "127.0.0.1:5000", "localhost:5000"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         assert message().startswith(
-            "MLflow is behind: MLFLOW_TRACKING_URI names no store of MLflow: set it to a server's address, which "
+            "MLflow is behind: MLFLOW_TRACKING_URI is not an MLflow store: set it to a server's address, which "
             "starts with http://, or to sqlite:///FILE"
         )
 
@@ -122,7 +122,7 @@ def test_a_database_of_something_else_is_not_filled_with_our_tables() -> None:
     with closing(sqlite3.connect("mlflow.db")) as other, other:
         other.execute("create table songs (title)")
     before = Path("mlflow.db").read_bytes()
-    assert "mlflow.db is not a store of MLflow" in message()
+    assert "mlflow.db is not an MLflow store" in message()
     assert Path("mlflow.db").read_bytes() == before
 
 
@@ -155,7 +155,7 @@ def test_the_tables_of_a_newer_mlflow_are_called_that_and_those_of_none_are_not(
     assert "move the file away" in text
     with closing(sqlite3.connect(here)) as emptied, emptied:
         emptied.execute("delete from alembic_version")
-    assert "mlflow.db is not a store of MLflow, or not a whole one: move the file" in message()
+    assert "mlflow.db is not an MLflow store, or not a complete one: move the file" in message()
 
 
 def test_a_database_that_another_program_holds_is_called_locked(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def test_a_database_that_another_program_holds_is_called_locked(here: Path, monk
     with closing(sqlite3.connect(here, isolation_level=None)) as holder:
         holder.execute("begin exclusive")
         text = message()
-    assert "mlflow.db is locked by another program: end that program (`fuser mlflow.db` tells which)" in text
+    assert "mlflow.db is locked by another program: stop that program (`fuser mlflow.db` shows which)" in text
     assert store.connect()
 
 
@@ -174,7 +174,7 @@ def test_a_database_that_must_not_be_written_is_called_that(here: Path) -> None:
         except sqlite3.Error as error:
             wrapped = MlflowException(str(error))
             wrapped.__cause__ = error
-    assert "mlflow.db cannot be written (attempt to write a readonly database): mend the perm" in fault_message(wrapped)
+    assert "mlflow.db cannot be written (attempt to write a readonly database): fix the perm" in fault_message(wrapped)
 
 
 def test_a_database_that_has_no_room_is_called_that(here: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_database_that_has_no_room_is_called_that(here: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "name", "said"),
     [
-        (errno.EACCES, "/data/mlruns/x", "Permission denied: /data/mlruns/x: mend the permissions"),
+        (errno.EACCES, "/data/mlruns/x", "Permission denied: /data/mlruns/x: fix the permissions"),
         (errno.ENOSPC, None, "No space left on device: mlflow.db: free some space"),
         (
             errno.EFBIG,
@@ -226,7 +226,7 @@ def test_a_server_that_fails_is_told_from_one_that_is_silent_and_no_proxy_is_ask
     with server_of(500) as server:
         failing = f"http://127.0.0.1:{server.server_port}"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", failing)
-        assert f"{failing} answers with error 500: look into that server's log" in message()
+        assert f"{failing} answers with error 500: look at that server's log" in message()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.invalid:5000")
     assert "http://mlflow.invalid:5000 does not answer through the proxy http://127.0.0.1:9: set no_proxy" in message()
 
@@ -294,32 +294,39 @@ def test_a_server_that_drips_holds_neither_evaluation_nor_restoration_nor_a_swee
     dripping: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(store, "DEADLINE_SECONDS", 1.5)
-    monkeypatch.setattr(store, "SECONDS_TO_WAIT_IN_SILENCE", 0.2)
+    monkeypatch.setattr(store, "SILENT_SECONDS", 0.2)
     beginning = time.monotonic()
     assert publish(FACTS, epochs(2), [], {"test_perplexity": 140.5}) is None
     assert capsys.readouterr().out == (
-        f"waiting for {dripping}, for 1.5 seconds at most\n"
-        f"warning: MLflow is behind: {dripping} did not take all in 1.5 seconds: {REMEDY}\n"
+        f"waiting for {dripping}, at most 1.5 seconds\n"
+        f"warning: MLflow is behind: {dripping} did not accept everything within 1.5 seconds: {REMEDY}\n"
     )
-    assert "did not take all in 1.5 seconds: then the same command writes what it lacks" in message()
+    assert (
+        "did not accept everything within 1.5 seconds: run the same command again to write what is missing" in message()
+    )
     register(FACTS, "a run", Path("model.safetensors"), 100.0)
-    assert f"lstm is not registered: {dripping} did not take all in 1.5 seconds" in capsys.readouterr().err
+    assert f"lstm is not registered: {dripping} did not accept everything within 1.5 seconds" in capsys.readouterr().err
     assert open_sweep("study", "small") is None
     close_sweep("study", "small", [], [], {})
-    assert capsys.readouterr().out.count(f"{dripping} did not take all in 1.5 seconds: `python -m pipeline.sweep") == 2
+    assert (
+        capsys.readouterr().out.count(
+            f"{dripping} did not accept everything within 1.5 seconds: `python -m pipeline.sweep"
+        )
+        == 2
+    )
     assert time.monotonic() - beginning < 60
 
 
 def test_a_command_ends_although_work_goes_on_beyond_its_deadline() -> None:
     program = (
         "import time; from concurrent.futures import ThreadPoolExecutor; from pipeline.tracking import store;"
-        "store.DEADLINE_SECONDS = 0.5; store.SECONDS_TO_WAIT_IN_SILENCE = 0; pool = ThreadPoolExecutor();"
+        "store.DEADLINE_SECONDS = 0.5; store.SILENT_SECONDS = 0; pool = ThreadPoolExecutor();"
         "store.within(lambda: pool.submit(time.sleep, 10_000).result())"
     )
     command = [sys.executable, "-c", program]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
     assert result.returncode == 1
-    assert "did not take all in 0.5 seconds" in result.stderr
+    assert "did not accept everything within 0.5 seconds" in result.stderr
 
 
 def test_work_in_time_gives_what_it_gives_and_raises_what_it_raises() -> None:

@@ -101,7 +101,7 @@ def test_recipes_are_drawn_with_their_test_perplexity_beside_published_ones() ->
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=10).map(sorted), st.floats(0, 0.3))
 def test_labels_are_spread_in_order_inside_the_frame_and_apart(heights: list[float], gap: float) -> None:
-    placed = curves.spread(heights, gap)
+    placed = curves.spaced(heights, gap)
     apart = min(gap, 1 / max(1, len(heights) - 1)) - 1e-9
     assert all(-1e-9 <= height <= 1 for height in placed)
     assert all(above - below >= apart for below, above in pairwise(placed))

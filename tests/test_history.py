@@ -1,4 +1,4 @@
-"""history.csv: exact both ways, and no damaged line gets through."""
+"""history.csv reads back exactly, and a damaged line is always an error."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -32,7 +32,7 @@ histories = st.lists(records, min_size=1, max_size=20).map(
 
 
 @given(histories)
-def test_a_history_reads_back_exactly_as_it_was_written(epochs: list[EpochRecord]) -> None:
+def test_a_history_reads_back_exactly(epochs: list[EpochRecord]) -> None:
     write_history(PATH, epochs)
     assert read_history(PATH) == epochs
 
@@ -91,7 +91,7 @@ def test_the_best_epoch_is_the_first_of_the_lowest_valid_perplexity() -> None:
     assert best_epoch(history([120.0, 110.0, 115.0, 110.0])).epoch == 2
 
 
-def test_the_table_of_all_models_leads_each_line_with_the_model() -> None:
+def test_the_table_of_all_models_starts_each_line_with_the_model() -> None:
     models = {"lstm": history([120.0, 110.0]), "gru": history([130.0])}
     write_histories(PATH, models)
     header, *lines = PATH.read_text().splitlines()

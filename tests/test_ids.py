@@ -1,4 +1,4 @@
-"""A corpus's ids, mapped from disk: what identifies them."""
+"""The fingerprint of a corpus."""
 
 import hashlib
 import struct
@@ -14,7 +14,7 @@ from pipeline.project.files import SPLITS
 
 @pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.int64])
 @given(st.lists(st.integers(0, 2**16 - 1), min_size=2), st.integers(1, 9))
-def test_a_corpus_has_one_fingerprint_whatever_its_ids_type_and_the_pieces(
+def test_the_fingerprint_depends_neither_on_the_type_of_ids_nor_on_the_pieces(
     dtype: torch.dtype, ids: list[int], piece: int
 ) -> None:
     text = torch.tensor(ids)

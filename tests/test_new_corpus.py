@@ -1,4 +1,4 @@
-"""A text of one's own becomes a recipe that runs, and whatever cannot is refused in one line."""
+"""Your own text becomes a recipe that runs; an unusable one is an error in one line."""
 
 import os
 import shutil
@@ -45,7 +45,7 @@ def test_equal_lines_share_a_split_and_no_split_is_empty(
 ) -> None:
     different = {tuple(line) for line in lines}
     if len(different) < 3:
-        with pytest.raises(UserError, match="different lines"):
+        with pytest.raises(UserError, match="different line"):
             divide(lines, shares, seed)
         return
     split_of = divide(lines, shares, seed)
@@ -56,7 +56,7 @@ def test_equal_lines_share_a_split_and_no_split_is_empty(
         assert abs(sum(split_of(line) == split for line in lines) - wanted) <= 3 * most
 
 
-def test_another_seed_splits_otherwise() -> None:
+def test_another_seed_gives_another_split() -> None:
     lines = [[str(number)] for number in range(100)]
     first, again, other = (list(map(divide(lines, (80, 10, 10), seed), lines)) for seed in (1, 1, 2))
     assert first == again != other
@@ -68,8 +68,8 @@ def test_one_text_becomes_a_recipe_that_is_downloaded_and_preprocessed(
 ) -> None:
     Path("My Text.txt").write_text(TEXT)
     run(monkeypatch, new_corpus.main, "My Text.txt", "--lower-case")
-    told = capsys.readouterr().out
-    assert "next: `make repro RECIPE=my_text`" in told
+    printed = capsys.readouterr().out
+    assert "next: `make repro RECIPE=my_text`" in printed
     Path("params.yaml").write_text(apply_recipe(default_params(), Path("recipes/my_text.yaml")))
     run(monkeypatch, download.main)
     run(monkeypatch, preprocess.main)
@@ -81,9 +81,9 @@ def test_one_text_becomes_a_recipe_that_is_downloaded_and_preprocessed(
     assert sorted(chain.from_iterable(texts.values())) == sorted(line.lower() for line in TEXT.splitlines() if line)
     assert not set(texts["train"]) & set(texts["valid"] + texts["test"])
     for split, ids in corpus.splits().items():
-        assert f"data/my_text/{split}.txt: {len(texts[split]):,} lines, {len(ids):,} tokens" in told
+        assert f"data/my_text/{split}.txt: {len(texts[split]):,} lines, {len(ids):,} tokens" in printed
     unknown = (corpus.valid == corpus.vocabulary.index(UNK)).sum().item() / (len(corpus.valid) - len(texts["valid"]))
-    assert f"{unknown:.1%} of all words are outside" in told.splitlines()[1]
+    assert f"{unknown:.1%} of all words are outside" in printed.splitlines()[1]
     params = load_params()
     assert (params.preprocess.corpus, params.report.course_report) == ("my_text", None)
 
@@ -92,7 +92,7 @@ def test_one_text_becomes_a_recipe_that_is_downloaded_and_preprocessed(
     ("lines", "epochs"),
     [(200, {"lstm": 20, "gru": 10}), (9_000, {"lstm": 10, "gru": 10}), (40_000, {"lstm": 4, "gru": 4})],
 )
-def test_what_suits_a_text_depends_on_its_length(
+def test_the_epochs_depend_on_the_length_of_the_text(
     lines: int, epochs: dict[str, int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Path("my.txt").open("w") as file:
@@ -108,7 +108,7 @@ def test_what_suits_a_text_depends_on_its_length(
 
 
 @pytest.mark.parametrize("name", ["1984", "1e5", "0x10", "1_000", "null", "true"])
-def test_a_name_that_yaml_takes_for_something_else_is_a_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_yaml_would_parse_as_something_else_works(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Path(f"{name}.txt").write_text(TEXT)
     run(monkeypatch, new_corpus.main, f"{name}.txt")
     Path("params.yaml").write_text(apply_recipe(default_params(), Path(f"recipes/{name}.yaml")))
@@ -116,9 +116,7 @@ def test_a_name_that_yaml_takes_for_something_else_is_a_name(name: str, monkeypa
 
 
 @pytest.mark.parametrize("names", [("c.dev.txt", "b.test.txt", "a.train.txt"), ("1", "2", "3")])
-def test_three_texts_are_told_by_their_names_or_their_order(
-    names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_three_texts_are_recognized_by_name_or_order(names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     Path("texts").mkdir()
     words = {name: next((split for split in ("train", "dev", "test") if split in name), name) for name in names}
     for name in names:
@@ -135,9 +133,9 @@ def test_three_texts_are_told_by_their_names_or_their_order(
     ("files", "arguments", "message"),
     [
         ({"a": ""}, ["a"], "0 different lines"),
-        ({"a": "one line\n"}, ["a"], "1 different lines"),
-        ({"a": "same\nsame\nsame\n"}, ["a"], "1 different lines"),
-        ({"a": "a\rb\rc\r"}, ["a"], "a, line 1: has line ends of CR alone"),
+        ({"a": "one line\n"}, ["a"], "1 different line:"),
+        ({"a": "same\nsame\nsame\n"}, ["a"], "1 different line:"),
+        ({"a": "a\rb\rc\r"}, ["a"], "a, line 1: has CR alone as line ends"),
         ({"a": b"\x7fELF\0\0\n"}, ["a"], "a, line 1: not text but binary"),
         ({"a": "a\nb\nc\n".encode("utf-16")}, ["a"], "UTF-16"),
         ({"a": b"\xff\xfe\n"}, ["a"], "UTF-16"),
@@ -146,7 +144,7 @@ def test_three_texts_are_told_by_their_names_or_their_order(
         ({}, ["nowhere"], "nowhere not found"),
         ({}, ["loop"], "loop: Too many levels of symbolic links: give a text"),
         ({}, ["loop/x", "--name", "a"], "loop/x: Too many levels of symbolic links"),
-        ({}, ["nowhere", "b", "c"], "nowhere is no file"),
+        ({}, ["nowhere", "b", "c"], "nowhere is not a file"),
         ({"a": "x\n", "b": "y\n"}, ["a", "b"], "2 files: give one text"),
         ({"a": "x\n"}, ["a", "a", "a"], "the same text"),
         ({"train": "x\n", "valid": "y\n", "other": "y\n"}, ["valid", "train", "other"], "which is which"),
@@ -169,7 +167,7 @@ def test_three_texts_are_told_by_their_names_or_their_order(
         ({}, ["/dev/null", "--name", "a"], "/dev/null cannot be read twice"),
     ],
 )
-def test_what_cannot_be_used_is_one_line_and_leaves_nothing(
+def test_unusable_input_is_an_error_in_one_line_and_leaves_nothing(
     files: dict[str, str | bytes], arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, content in files.items():
@@ -184,18 +182,18 @@ def test_what_cannot_be_used_is_one_line_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(("count", "warned"), [("2", False), ("1000000", True)])
-def test_a_vocabulary_without_most_words_is_warned_of(
+def test_there_is_a_warning_if_the_vocabulary_leaves_most_words_out(
     count: str, warned: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("my.txt").write_text(TEXT)
     run(monkeypatch, new_corpus.main, "my.txt", "--min-count", count)
-    told = capsys.readouterr()
-    assert ("100% of all words to train on become <unk>: lower --min-count" in told.err) == warned
-    assert "an epoch takes about 1 s on two cores" in told.out
+    printed = capsys.readouterr()
+    assert ("100% of all words to train on become <unk>: lower --min-count" in printed.err) == warned
+    assert "an epoch takes about 1 s on two cores" in printed.out
 
 
 @pytest.mark.parametrize("name", ["a b.txt", "it's.txt", 'a "b".txt', "a;touch harm.txt", "$(touch harm).txt"])
-def test_make_takes_a_name_of_any_letters_for_one_text(name: str) -> None:
+def test_make_takes_a_name_with_any_characters_as_one_text(name: str) -> None:
     shutil.copy(ROOT / "Makefile", "Makefile")
     Path("pipeline").symlink_to(ROOT / "pipeline")
     for path in map(Path, (".venv/bin/python", ".venv/.complete")):
@@ -212,7 +210,7 @@ def test_make_takes_a_name_of_any_letters_for_one_text(name: str) -> None:
     assert not list(Path().glob("harm*"))
 
 
-def test_after_a_refusal_the_name_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_an_error_the_name_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("a").write_text("one line\n")
     with pytest.raises(UserError):
         run(monkeypatch, new_corpus.main, "a")
@@ -222,7 +220,7 @@ def test_after_a_refusal_the_name_is_free(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.usefixtures("empty_store")
-def test_an_archive_in_the_shape_of_wikitext_2_goes_all_the_way_to_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_like_wikitext_2_goes_through_all_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     articles = " \n = Some <unk> = \n \n The cat , or <unk> cat , sat @-@ on the mat . \n" * 20
     Path("data").mkdir()
     with zipfile.ZipFile("data/wikitext-2-v1.zip", "w", zipfile.ZIP_DEFLATED) as archive:

@@ -61,7 +61,7 @@ def test_a_run_says_what_it_came_to_and_how_to_use_it() -> None:
     first, second, *_ = note.split("\n\n")  # MLflow's page folds the rest away
     assert first.startswith("**Perplexity** of the best weights, those of epoch 2: train 70.00, valid 90.00, ")
     assert "test 81.50 (dynamic 80.25)" in first
-    assert "The last epoch came to 95.00: `perplexity/valid`" in first
+    assert "The last epoch has 95.00: `perplexity/valid`" in first
     assert "`python -m pipeline.score lstm my.txt`" in second
     assert f"(get-artifact?path=curve.png&run_uuid={runs()[0].info.run_id})" in note
     assert "MLFLOW_TRACKING_URI=sqlite:///mlflow.db mlflow models serve --model-uri models:/ptb-lstm/1 " in note

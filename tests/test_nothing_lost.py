@@ -1,4 +1,4 @@
-"""Finished work outlives whatever comes between it and DVC, and no damage and no edit passes for a result."""
+"""Finished work survives whatever happens before DVC records it; damage and edits are noticed."""
 
 import hashlib
 import os
@@ -130,17 +130,17 @@ def test_no_flipped_bit_goes_unnoticed(write: Callable[[], Path], load: Callable
 
 
 @pytest.mark.parametrize(("before", "after"), [(rb"\"a\"", rb"\"c\""), (rb"\"seed\": 1", rb"\"seed\": 2")])
-def test_another_word_or_setting_in_the_place_of_that_of_the_weights_is_noticed(before: bytes, after: bytes) -> None:
+def test_a_changed_word_or_setting_of_the_weights_is_noticed(before: bytes, after: bytes) -> None:
     path = some_weights()
     content = path.read_bytes()
     assert content.count(before) == 1
     path.write_bytes(content.replace(before, after))
-    with pytest.raises(UserError, match="its SHA-256 is another"):
+    with pytest.raises(UserError, match="its SHA-256 does not match"):
         load_weights(path)
 
 
 @pytest.mark.usefixtures("project")
-def test_a_finished_training_whose_results_are_gone_gives_them_again_without_training(
+def test_deleted_results_of_a_finished_training_run_are_written_again_without_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     train("lstm")
@@ -163,7 +163,7 @@ def record(model: str, files: list[Path]) -> None:
 
 
 @pytest.mark.usefixtures("project")
-def test_the_gpu_that_a_model_was_trained_on_is_known_to_its_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_name_the_gpu_that_a_model_was_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
     train("lstm")
     assert read_description(weights_path("lstm")).gpu is None
     monkeypatch.setattr(ResumableTraining, "gpu", "NVIDIA H100, 79 GiB")
@@ -190,7 +190,7 @@ def test_a_checkpoint_stays_until_dvc_has_recorded_the_results() -> None:
 
 
 @pytest.mark.usefixtures("project")
-def test_an_interrupt_in_the_middle_of_a_step_waits_for_its_end_and_loses_none(
+def test_an_interrupt_in_the_middle_of_a_step_waits_for_its_end_and_loses_no_step(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     steps = 0
@@ -232,7 +232,7 @@ def test_an_interrupt_in_the_middle_of_a_step_waits_for_its_end_and_loses_none(
 
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize(("seconds_to_write", "steps"), [(0, [7, 13, 19, 25, 30]), (0.125, [7, 20]), (1, [7])])
-def test_a_checkpoint_is_written_every_so_often_unless_that_takes_long(
+def test_checkpoints_are_written_at_intervals_and_less_often_if_that_takes_long(
     seconds_to_write: float, steps: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, saved, taken = 0.0, [], 0
@@ -255,7 +255,7 @@ def test_a_checkpoint_is_written_every_so_often_unless_that_takes_long(
 
 
 @pytest.mark.usefixtures("project")
-def test_settings_edited_while_a_model_trains_are_not_taken_for_those_it_was_trained_with(
+def test_settings_edited_during_training_are_not_recorded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     run_epoch = ResumableTraining.run_epoch
@@ -294,7 +294,7 @@ def test_an_edit_right_after_the_settings_were_read_is_noticed(monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("project")
-def test_what_is_edited_while_a_model_is_evaluated_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_edit_during_evaluation_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     train("lstm")
     monkeypatch.setattr("pipeline.evaluate.register", lambda *_: history_path("lstm").write_text("edited"))
     monkeypatch.setattr(sys, "argv", ["evaluate", "lstm"])
@@ -363,7 +363,7 @@ def test_weights_of_another_corpus_are_not_evaluated() -> None:
 
 
 @pytest.mark.usefixtures("project")
-def test_a_corpus_that_changes_while_a_model_trains_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_corpus_that_changes_during_training_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     run_epoch = ResumableTraining.run_epoch
 
     def preprocessed_meanwhile(training: ResumableTraining, *arguments: Any) -> Any:
@@ -412,19 +412,19 @@ def test_two_trainings_of_the_same_settings_at_the_same_time_are_two_runs(monkey
     assert sorted([point.value for point in series] for series in points) == [[300.0, 200.0], [310.0, 210.0]]
 
 
-def test_every_training_draws_an_id_and_keeps_it() -> None:
+def test_every_training_run_has_an_id_and_keeps_it() -> None:
     here, there = (Path(clone) / "lstm-f1a9.pt" for clone in ("here", "there"))  # of the same settings
     assert training_id(here) is None
-    drawn = training_id(here, make=True)
-    assert training_id(there, make=True) != drawn
-    assert training_id(here, make=True) == training_id(here) == drawn
+    drawn = training_id(here, create=True)
+    assert training_id(there, create=True) != drawn
+    assert training_id(here, create=True) == training_id(here) == drawn
     here.with_suffix(".id").write_bytes(b"\xff\n")
     with pytest.raises(UserError, match=r"lstm-f1a9\.id is damaged: delete it"):
         training_id(here)
 
 
 @pytest.mark.usefixtures("project")
-def test_a_training_that_is_not_at_its_end_is_not_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unfinished_training_run_is_not_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
     run_epoch = ResumableTraining.run_epoch
 
     def interrupted_in_the_second(training: ResumableTraining, *arguments: Any) -> Any:
@@ -444,7 +444,7 @@ def test_a_training_that_is_not_at_its_end_is_not_evaluated(monkeypatch: pytest.
 
 
 @pytest.mark.usefixtures("project")
-def test_weights_and_history_of_two_trainings_are_not_evaluated() -> None:
+def test_weights_and_history_of_different_training_runs_are_not_evaluated() -> None:
     train("lstm")
     records = read_history(history_path("lstm"))
     write_history(history_path("lstm"), [replace(one, valid_perplexity=one.valid_perplexity + 1) for one in records])
@@ -454,7 +454,9 @@ def test_weights_and_history_of_two_trainings_are_not_evaluated() -> None:
 
 
 @pytest.mark.usefixtures("project")
-def test_a_training_interrupted_in_its_first_epoch_goes_on_in_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_run_interrupted_in_its_first_epoch_stays_one_mlflow_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -468,14 +470,14 @@ def test_a_training_interrupted_in_its_first_epoch_goes_on_in_the_same_run(monke
 
 
 @pytest.mark.usefixtures("project")
-def test_a_training_waits_for_one_of_the_same_model_that_has_not_ended_yet(
+def test_training_waits_for_another_process_that_is_training_the_same_model(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """As right after a kill: it is on its way to its last checkpoint."""
+    """As right after a kill, when the other process is still writing its last checkpoint."""
     path = checkpoint_path("lstm", fingerprint(load_params().model("lstm"), load_corpus().fingerprint))
     with held_until_awaited(path, monkeypatch):
         train("lstm")
-    assert f"lstm: process {os.getpid()} is training this very model; waiting for it" in capsys.readouterr().out
+    assert f"lstm: process {os.getpid()} is already training this model; waiting for it" in capsys.readouterr().out
     assert len(read_history(history_path("lstm"))) == 2
 
 
@@ -489,7 +491,7 @@ def made_store(folder: Path) -> Path:
 @pytest.mark.long
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
-def test_a_training_ends_with_the_dvc_that_started_it(ending: signal.Signals, tmp_path: Path) -> None:
+def test_training_ends_with_the_dvc_process_that_started_it(ending: signal.Signals, tmp_path: Path) -> None:
     folder = workspace(tmp_path / "work", epochs=2000)
     command = [sys.executable, "-m", "dvc", "repro", "train@lstm"]
     environment = workspace_environment() | {"PYTHONUNBUFFERED": "1"}

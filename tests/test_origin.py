@@ -50,7 +50,7 @@ def test_edits_without_end_are_cut() -> None:
     Path("code.py").write_text("line\n" * origin.LONGEST_DIFF)
     diff = origin.uncommitted_changes()
     assert len(diff) < origin.LONGEST_DIFF + 100
-    assert diff.endswith(" letters in all]\n")
+    assert diff.endswith(" characters in all]\n")
 
 
 @pytest.mark.usefixtures("repository", "empty_store")
@@ -75,10 +75,10 @@ def test_the_commit_of_a_file_is_the_newest_that_has_it_as_it_is() -> None:
     first = git("rev-parse", "HEAD").strip()
     assert origin.text_at(first, Path("code.py")) == "one\n"
     git("commit", "-q", "--allow-empty", "-m", "of something else")
-    assert origin.commit_that_brought(Path("code.py")) == first
+    assert origin.last_commit_of(Path("code.py")) == first
     Path("code.py").write_text("two\n")
-    assert origin.commit_that_brought(Path("code.py")) == ""
+    assert origin.last_commit_of(Path("code.py")) == ""
     Path("data").mkdir()
     Path("data/new").touch()
-    assert origin.commit_that_brought(Path("data/new")) == ""
-    assert origin.commit_that_brought(Path("missing")) == ""
+    assert origin.last_commit_of(Path("data/new")) == ""
+    assert origin.last_commit_of(Path("missing")) == ""

@@ -1,4 +1,4 @@
-"""From text to token ids and back, and one clear line for every text that cannot be used."""
+"""From text to token ids and back, and an error in one line for every text that cannot be used."""
 
 import codecs
 import json
@@ -64,7 +64,7 @@ def run_stage(
     expected: str = "null",
     vocabulary: str = "{}",
 ) -> Corpus:
-    """Run the whole stage on three texts -> the corpus that later stages load."""
+    """Run the stage on three texts -> the corpus that later stages load."""
     expect(expected, vocabulary)
     for split, text in zip(SPLITS, (train, valid, test), strict=True):
         put(split, text)
@@ -74,7 +74,7 @@ def run_stage(
 
 
 @given(lines=LINES)
-def test_ids_turn_back_into_the_text(tmp_path_factory: pytest.TempPathFactory, lines: list[list[str]]) -> None:
+def test_ids_can_be_turned_back_into_the_text(tmp_path_factory: pytest.TempPathFactory, lines: list[list[str]]) -> None:
     path = tmp_path_factory.mktemp("text") / "train.txt"
     path.write_bytes("".join(" " + " ".join(words) + " \n" for words in lines).encode("utf-8"))
     text = words_of(path, vocabulary_of(path))
@@ -87,13 +87,13 @@ BYTES = st.lists(PIECES.map(str.encode) | st.just(b"\n") | MARKS, max_size=30).m
 
 
 @given(text=BYTES, block=st.integers(1, 40), longest=st.integers(20, 60), lower_case=st.booleans())
-def test_blocks_of_lines_read_as_lines_do(
+def test_blocks_of_lines_are_read_like_single_lines(
     tmp_path_factory: pytest.TempPathFactory, text: bytes, block: int, longest: int, lower_case: bool
 ) -> None:
     path = tmp_path_factory.mktemp("text") / "train.txt"
     path.write_bytes(text)
 
-    def tokens_or_complaint(parts: Iterator[list[str]]) -> list[str] | str:
+    def tokens_or_error(parts: Iterator[list[str]]) -> list[str] | str:
         try:
             return list(chain.from_iterable(parts))
         except UserError as error:
@@ -103,12 +103,12 @@ def test_blocks_of_lines_read_as_lines_do(
         patch.setattr("pipeline.corpus.words.BLOCK", block)
         patch.setattr("pipeline.corpus.words.LONGEST_LINE", longest)
         lines = ([*words, EOS] for words in read_lines(path, "get it", lower_case=lower_case))
-        of_lines = tokens_or_complaint(lines)
-        of_blocks = tokens_or_complaint(read_tokens(path, "get it", lower_case=lower_case))
+        of_lines = tokens_or_error(lines)
+        of_blocks = tokens_or_error(read_tokens(path, "get it", lower_case=lower_case))
     assert of_blocks == of_lines
 
 
-def test_the_vocabulary_goes_by_frequency_then_by_code_point() -> None:
+def test_the_vocabulary_is_ordered_by_frequency_then_by_code_point() -> None:
     path = put("train", "b a a\nc b a\né B\n")
     assert vocabulary_of(path) == [EOS, "a", "b", "B", "c", "é"]
 
@@ -128,7 +128,7 @@ def test_each_line_end_is_one_token(text: str, tokens: list[str]) -> None:
     assert words_of(put("train", text), [EOS, "a", "b"]) == tokens
 
 
-def test_only_the_train_split_gives_words_and_other_words_become_unk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_vocabulary_is_of_the_train_split_and_other_words_become_unk(monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = run_stage(monkeypatch, f"a {UNK} b\na\n", "a new b\n", "b other\n")
     assert corpus.vocabulary == (EOS, "a", UNK, "b")
     assert [corpus.vocabulary[number] for number in corpus.valid] == ["a", UNK, "b", EOS]
@@ -142,7 +142,7 @@ def test_only_the_train_split_gives_words_and_other_words_become_unk(monkeypatch
 
 
 @pytest.mark.parametrize("part", [1, 2, 2**18])
-def test_an_unknown_word_without_unk_is_named_with_its_place(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_word_without_unk_is_named_with_its_line(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.corpus.numbered.PART", part)
     with pytest.raises(UserError, match=r"valid\.txt, line 2: .*'new'"):
         run_stage(monkeypatch, "a b\n", "a\na new\nnew\n")
@@ -154,14 +154,12 @@ def test_an_unknown_word_without_unk_is_named_with_its_place(part: int, monkeypa
     [
         (b"", "train.txt is empty"),
         (b"a\n\xff\xfe\n", "line 2: not text in UTF-8"),
-        (b"a b\ra\r", "line 1: has line ends of CR alone"),
+        (b"a b\ra\r", "line 1: has CR alone as line ends"),
         (b"a\nb\0c\n", "line 2: not text but binary"),
         (b"a <eos>\n", "line 1: has the word <eos>"),
     ],
 )
-def test_a_text_that_cannot_be_used_is_refused_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, text: bytes, message: str
-) -> None:
+def test_an_unusable_text_is_an_error_in_one_line(monkeypatch: pytest.MonkeyPatch, text: bytes, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         run_stage(monkeypatch, text)
     assert "\n" not in str(error.value)
@@ -176,7 +174,7 @@ def test_a_text_that_cannot_be_used_is_refused_in_one_line(
         (lambda: expect("{train_tokens: 3, valid_tokens: 2, test_tokens: 2, vocabulary_size: 3}"), r"params\.yaml"),
     ],
 )
-def test_what_is_edited_while_it_runs_is_noticed(
+def test_an_edit_during_the_run_is_noticed(
     edit: Callable[[], object], place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("code").mkdir()
@@ -196,7 +194,7 @@ def test_the_advice_on_a_missing_unk_works(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @given(lines=LINES, max_size=st.none() | st.integers(3, 9), min_count=st.integers(1, 3))
-def test_a_bounded_vocabulary_is_that_of_the_text_with_unk_written_into_it(
+def test_a_bounded_vocabulary_is_that_of_the_text_with_unk_in_place_of_dropped_words(
     lines: list[list[str]], max_size: int | None, min_count: int
 ) -> None:
     counts = Counter(chain.from_iterable([*words, EOS] for words in lines))
@@ -212,7 +210,7 @@ def test_a_bounded_vocabulary_is_that_of_the_text_with_unk_written_into_it(
         assert all(counts[word] <= min(frequencies) for word in counts.keys() - set(vocabulary))
 
 
-def test_words_are_turned_into_lower_case_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_are_converted_to_lower_case_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = run_stage(monkeypatch, "The cat\nthe \u00c9t\u00e9\n", "CAT\n", "THE\n", vocabulary="{lower_case: true}")
     assert corpus.vocabulary == (EOS, "the", "cat", "\u00e9t\u00e9")
     assert [corpus.vocabulary[number] for number in corpus.valid] == ["cat", EOS]
@@ -228,7 +226,7 @@ def test_a_lines_lower_case_is_that_of_its_words(text: str) -> None:
     assert text.lower().lower() == text.lower()
 
 
-def test_ids_are_written_part_by_part_as_numpy_writes_them_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_written_in_parts_give_the_same_file_as_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     path = put("train", "a b a\n" * 50)
     words = vocabulary_of(path)
     monkeypatch.setattr("pipeline.corpus.numbered.PART", 10)
@@ -244,7 +242,7 @@ def test_a_missing_text_is_named() -> None:
         vocabulary_of(RAW / "train.txt")
 
 
-def test_sizes_that_differ_from_the_expected_ones_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_unexpected_size_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     right = "{train_tokens: 3, valid_tokens: 2, test_tokens: 2, vocabulary_size: 3}"
     run_stage(monkeypatch, "a b\n", expected=right)
     wrong = right.replace("train_tokens: 3", "train_tokens: 4").replace("size: 3", "size: 9")
@@ -253,7 +251,7 @@ def test_sizes_that_differ_from_the_expected_ones_are_all_named(monkeypatch: pyt
     assert "valid_tokens" not in str(error.value)
 
 
-def test_the_same_files_come_out_whatever_the_hash_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_files_do_not_depend_on_the_hash_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     digests = set()
     run_stage(monkeypatch, " ".join(f"w{number % 37}" for number in range(500)) + " a\n")
     for seed in ("0", "1", "2"):
@@ -263,13 +261,13 @@ def test_the_same_files_come_out_whatever_the_hash_seed(monkeypatch: pytest.Monk
     assert len(digests) == 1
 
 
-def test_the_stage_does_without_torch() -> None:
+def test_the_stage_does_not_import_torch() -> None:
     code = "import sys, pipeline.preprocess; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
 @pytest.mark.parametrize(("size", "dtype"), [(2**16, np.uint16), (2**16 + 1, np.uint32)])
-def test_ids_are_as_small_as_fits(size: int, dtype: type[np.unsignedinteger]) -> None:
+def test_ids_have_the_smallest_type_that_fits(size: int, dtype: type[np.unsignedinteger]) -> None:
     assert id_dtype(size) == dtype
 
 

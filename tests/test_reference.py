@@ -1,4 +1,4 @@
-"""The weights that git keeps: those of the reference run, and nothing else."""
+"""The weights in git: those of the reference run and of recipes, and nothing else."""
 
 import configparser
 
@@ -6,11 +6,12 @@ import pytest
 from dvc.repo import Repo
 
 from pipeline.artifacts.dvc_lock import LOCK, Lock, LockedStage, dvc_md5
-from pipeline.artifacts.reference import CODE, kept, kept_runs
+from pipeline.artifacts.reference import KEPT_STAGES, code_of, kept_path, kept_runs
 from pipeline.artifacts.weights import weights_path
 from pipeline.project.files import REFERENCE
 from pipeline.settings.params import parse_yaml
-from pipeline.tracking.origin import commit_that_brought, text_at
+from pipeline.settings.schema import Evaluate
+from pipeline.tracking.origin import last_commit_of, text_at
 from tests.small import ROOT, recipe_params
 
 
@@ -21,36 +22,42 @@ def digests_of_weights(lock: str) -> set[str]:
     return {digest for model, stage in trained.items() if (digest := stage.md5(weights_path(model)))}
 
 
-def test_git_keeps_the_weights_that_dvc_lock_names_and_kept_trainings_and_no_more(
+def test_git_has_the_weights_in_dvc_lock_and_those_of_kept_runs_and_no_other_files(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Above all no corpus: its licence does not allow it. dvc.lock: of the commit that brought the weights."""
+    """Above all no corpus, whose licence does not allow it. dvc.lock is that of the commit that added the weights."""
     monkeypatch.chdir(ROOT)
     files = {path for path in (REFERENCE / "files").rglob("*") if path.is_file()}
-    commit = commit_that_brought(REFERENCE / "files")
+    commit = last_commit_of(REFERENCE / "files")
     lock = text_at(commit, LOCK) if commit else LOCK.read_text()
     of_recipes = {out["md5"] for _, run in kept_runs() for out in run["outs"]}
     assert len(files) == 4 + len(of_recipes)
-    assert files == {kept(digest) for digest in digests_of_weights(lock) | of_recipes}
-    assert files == {kept(dvc_md5(path)) for path in files}
+    assert files == {kept_path(digest) for digest in digests_of_weights(lock) | of_recipes}
+    assert files == {kept_path(dvc_md5(path)) for path in files}
 
 
-def test_kept_trainings_have_the_settings_of_the_recipe_and_todays_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise DVC would not find them, and train."""
+def test_kept_runs_have_the_settings_of_their_recipe_and_the_current_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise DVC would not find them, and would train."""
     monkeypatch.chdir(ROOT)
+    best = recipe_params("best")
     with Repo() as repo:
-        code = next(dep for stage in repo.index.stages for dep in stage.deps if dep.def_path == str(CODE))
-        code.save()
-    kept_models = {}
+        code = code_of(repo)
+    found = set()
     for _, entry in kept_runs():
-        run, model = LockedStage.model_validate(entry), entry["cmd"].split()[-1]
-        assert run.md5(CODE) == code.hash_info.value, "run `python -m pipeline.accept`"
-        kept_models[model] = run.settings(model)
-    assert kept_models == recipe_params("best").models
+        *_, command, model = entry["cmd"].split()
+        stage = command.removeprefix("pipeline.")
+        assert all(dep == code[dep["path"]] for dep in entry["deps"] if dep["path"] in code), "run pipeline.accept"
+        run = LockedStage.model_validate(entry)
+        if stage == "train":
+            assert run.settings(model) == best.models[model]
+        else:
+            assert Evaluate.model_validate(run.params["params.yaml"]["evaluate"]) == best.evaluate
+        found.add(f"{stage}@{model}")
+    assert found == {f"{stage}{model}" for stage in KEPT_STAGES for model in best.models}
 
 
-def test_what_a_person_pushes_does_not_get_there() -> None:
-    """DVC pushes into a remote that it was told, or that is the default."""
+def test_a_plain_dvc_push_does_not_use_this_remote() -> None:
+    """DVC pushes to the default remote or to one that is named explicitly."""
     config = configparser.ConfigParser()
     config.read(ROOT / ".dvc/config")
     assert (ROOT / ".dvc" / config["'remote \"reference\"'"]["url"]).resolve() == ROOT / REFERENCE

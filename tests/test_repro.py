@@ -1,6 +1,6 @@
-"""`make repro` where something is in its way: no corpus, another one at work, a cache that is gone, Ctrl-C, a kill.
+"""`make repro` under difficulties: no corpus, another process at work, a missing cache, Ctrl-C, a kill.
 
-Through the real DVC, git and make. What takes seconds to import has stand-ins here: training, evaluation, report.
+With the real DVC, git and make. Training, evaluation and report are replaced by stubs, as their imports take seconds.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from pipeline.artifacts.checkpoint import exclusive
-from pipeline.artifacts.reference import kept
+from pipeline.artifacts.reference import kept_path
 from pipeline.corpus import sources
 from pipeline.demo import workspace_environment
 from pipeline.project.files import SPLITS
@@ -38,7 +38,7 @@ WITHOUT_TEXT = "no source in params.yaml delivers the text of sample, which trai
 ADVICE = ("git add", "dvc push", "autostage")
 
 
-STAND_INS = {
+STUBS = {
     "train": """
 def main():
     name = sys.argv[1]
@@ -58,7 +58,7 @@ def main():
     write(VALID_PERPLEXITY, "{}")
 """,
 }
-AROUND = """import sys, time
+TEMPLATE = """import sys, time
 from pipeline.artifacts.history import history_path
 from pipeline.artifacts.metrics import metrics_path
 from pipeline.artifacts.weights import weights_path
@@ -79,8 +79,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """Two models, "trained" and committed with their weights."""
     repository = Repository(tmp_path_factory.mktemp("repository"))
     shutil.copy(ROOT / "Makefile", repository.path)
-    for stage, main in STAND_INS.items():
-        (repository.path / f"pipeline/{stage}.py").write_text(AROUND.replace("{main}", main))
+    for stage, main in STUBS.items():
+        (repository.path / f"pipeline/{stage}.py").write_text(TEMPLATE.replace("{main}", main))
     repository.edit_params(shorten)
     repository.edit_params(lambda params: params["train"].update(epochs=1))
     repository.commit("two models")
@@ -94,12 +94,12 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 @pytest.fixture
 def clone(repository: Repository, tmp_path: Path) -> Repository:
-    """A fresh clone, in which no source delivers the corpus."""
+    """A fresh clone in which no source delivers the corpus."""
     return repository.clone(tmp_path / "clone")
 
 
 def start(repository: Repository, *arguments: str) -> subprocess.Popen[str]:
-    """`make repro`, in a process group of its own, as a shell starts it."""
+    """`make repro` in a new process group, as a shell starts it."""
     return subprocess.Popen(
         [*MAKE, *arguments],
         cwd=repository.path,
@@ -112,7 +112,7 @@ def start(repository: Repository, *arguments: str) -> subprocess.Popen[str]:
 
 
 def make(repository: Repository, *arguments: str) -> tuple[int, str]:
-    """The exit code of `make repro`, and what it says."""
+    """The exit code of `make repro`, and its output."""
     with start(repository, *arguments) as made:
         said = made.communicate()[0]
     return made.returncode, said
@@ -123,7 +123,7 @@ def text_of(repository: Repository) -> None:
 
 
 def train_longer(repository: Repository, epochs: int) -> subprocess.Popen[str]:
-    """A `make repro` that has begun to train so many epochs of gru."""
+    """A `make repro` that has started to train this many epochs of gru."""
     text_of(repository)
     repository.edit_params(lambda params: params["models"]["gru"].update(epochs=epochs))
     made = start(repository)
@@ -132,7 +132,7 @@ def train_longer(repository: Repository, epochs: int) -> subprocess.Popen[str]:
     return made
 
 
-def test_without_the_corpus_whatever_does_not_need_it_works(clone: Repository) -> None:
+def test_without_the_corpus_everything_that_does_not_need_it_works(clone: Repository) -> None:
     for arguments in ([], ["JOBS=2"]):
         code, said = make(clone, *arguments)
         assert (code, clone.stages_run(said)) == (0, set())
@@ -141,7 +141,7 @@ def test_without_the_corpus_whatever_does_not_need_it_works(clone: Repository) -
 
 
 @pytest.mark.parametrize("arguments", [[], ["JOBS=2"], ["ARGS=evaluate@gru"]])
-def test_what_needs_the_corpus_ends_in_the_downloads_error_before_anything_starts(
+def test_what_needs_the_corpus_fails_with_the_error_of_the_download_before_anything_starts(
     clone: Repository, arguments: list[str]
 ) -> None:
     clone.edit_params(lambda params: params["models"]["gru"].update(epochs=2))
@@ -150,11 +150,11 @@ def test_what_needs_the_corpus_ends_in_the_downloads_error_before_anything_start
     assert "error: no source delivers the corpus\n  data/sample: " in said
     assert "error: failed to reproduce 'download', see above: fix that, then run the same command" in said
     clone.git("checkout", "-q", "params.yaml")
-    code, said = make(clone)  # what the download left does not count as an edit
+    code, said = make(clone)  # what the failed download leaves does not count as an edit
     assert (code, clone.stages_run(said)) == (0, set())
 
 
-def test_an_edit_that_needs_no_text_goes_through_without_it(clone: Repository) -> None:
+def test_an_edit_that_does_not_need_the_text_works_without_it(clone: Repository) -> None:
     figures = {"lstm": {"train": 1, "valid": 2, "test": 3}}
     clone.edit_params(lambda params: params["report"].update(course_report=figures))
     code, said = make(clone)
@@ -162,14 +162,14 @@ def test_an_edit_that_needs_no_text_goes_through_without_it(clone: Repository) -
     assert not any(advice in said for advice in ADVICE)
 
 
-def test_the_corpus_is_taken_where_a_source_has_it_though_nothing_is_stale(clone: Repository) -> None:
+def test_the_corpus_is_downloaded_if_a_source_has_it_even_if_nothing_is_stale(clone: Repository) -> None:
     text_of(clone)
     code, said = make(clone)
     assert (code, clone.stages_run(said)) == (0, {"download", "preprocess"})
     assert WITHOUT_TEXT not in said
 
 
-def test_a_source_that_answers_and_has_another_text_fails_nothing(clone: Repository) -> None:
+def test_a_source_with_another_text_is_not_an_error(clone: Repository) -> None:
     (clone.path / "data/sample").mkdir(parents=True)
     (clone.path / "data/sample/sample.train.txt").write_text("a web page of a network that wants a password\n")
     code, said = make(clone)
@@ -177,7 +177,7 @@ def test_a_source_that_answers_and_has_another_text_fails_nothing(clone: Reposit
     assert WITHOUT_TEXT in said
 
 
-def test_a_source_that_stays_silent_costs_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_does_not_respond_costs_only_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     class Silent(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             time.sleep(20)
@@ -189,17 +189,17 @@ def test_a_source_that_stays_silent_costs_seconds(monkeypatch: pytest.MonkeyPatc
     given = {"timeout_seconds": 30, "files": files}
     silent = f"http://127.0.0.1:{server.server_address[1]}/"
     started = time.monotonic()
-    assert not sources.any_answers(Download.model_validate(given | {"sources": [silent, "missing", "a.tgz"]}))
-    assert time.monotonic() - started < 2 * sources.PATIENCE
+    assert not sources.any_source_responds(Download.model_validate(given | {"sources": [silent, "missing", "a.tgz"]}))
+    assert time.monotonic() - started < 2 * sources.TIMEOUT
     Path("train.txt").touch()
-    assert sources.any_answers(Download.model_validate(given | {"sources": [silent, "."]}))
+    assert sources.any_source_responds(Download.model_validate(given | {"sources": [silent, "."]}))
 
 
-def test_a_cache_that_is_gone_is_filled_from_what_is_here_and_from_the_reference(clone: Repository) -> None:
+def test_a_missing_cache_is_filled_from_the_results_and_from_the_reference(clone: Repository) -> None:
     text_of(clone)
     make(clone)
     shutil.rmtree(clone.path / ".dvc/cache")
-    shutil.rmtree(clone.path / "data/sample")  # the text is in data/raw alone
+    shutil.rmtree(clone.path / "data/sample")  # only data/raw has the text
     (clone.path / WEIGHTS[0]).unlink()
     code, said = make(clone)
     assert (code, clone.stages_run(said)) == (0, set())
@@ -213,14 +213,14 @@ def damage(file: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [damage, Path.unlink])
-def test_a_file_of_the_reference_that_is_not_whole_is_named_every_time_and_nothing_is_trained(
+def test_a_damaged_file_of_the_reference_is_named_every_time_and_nothing_is_trained(
     clone: Repository, harm: Any
 ) -> None:
     text_of(clone)
-    file = kept(clone.md5("train@gru", WEIGHTS[1]))
+    file = kept_path(clone.md5("train@gru", WEIGHTS[1]))
     harm(clone.path / file)
     before = clone.git("status", "--porcelain")
-    line = f"error: damaged or missing: {file}: `git checkout results/reference` brings it back\n"
+    line = f"error: damaged or missing: {file}: run `git checkout results/reference`\n"
     for _ in range(2):
         code, said = make(clone)
         assert (code, clone.stages_run(said)) == (2, set())
@@ -237,11 +237,12 @@ def shorten_gru(repository: Repository) -> None:
 
 def results_of_gru(repository: Repository) -> list[str]:
     return [
-        (repository.path / "results/models/gru" / name).read_text() for name in ("model.safetensors", "history.csv")
+        (repository.path / "results/models/gru" / name).read_text()
+        for name in ("model.safetensors", "history.csv", "metrics.json")
     ]
 
 
-def test_a_training_that_is_kept_is_not_done_again_and_there_is_a_way_back(clone: Repository, tmp_path: Path) -> None:
+def test_kept_results_are_not_made_again_and_can_be_undone(clone: Repository, tmp_path: Path) -> None:
     text_of(clone)
     shorten_gru(clone)
     assert clone.stages_run(make(clone)[1]) >= {"train@gru", "evaluate@gru"}
@@ -260,7 +261,7 @@ def test_a_training_that_is_kept_is_not_done_again_and_there_is_a_way_back(clone
     text_of(other)
     shorten_gru(other)
     code, said = make(other)
-    assert (code, other.stages_run(said)) == (0, {"download", "preprocess", "evaluate@gru", "report"})
+    assert (code, other.stages_run(said)) == (0, {"download", "preprocess", "report"})
     assert results_of_gru(other) == made
     other.git("checkout", "params.yaml", "dvc.lock", "results")
     other.dvc("checkout")
@@ -268,21 +269,21 @@ def test_a_training_that_is_kept_is_not_done_again_and_there_is_a_way_back(clone
 
     shorten_gru(other)
     shutil.rmtree(other.path / ".dvc/cache")
-    file = kept(hashlib.md5(made[0].encode()).hexdigest())
+    file = kept_path(hashlib.md5(made[0].encode()).hexdigest())
     damage(other.path / file)
     code, said = make(other)
     assert (code, other.stages_run(said)) == (2, set())
-    assert f"error: damaged or missing: {file}: `git checkout" in said
+    assert f"error: damaged or missing: {file}: run `git checkout" in said
 
 
-def test_what_dvc_refuses_is_one_line_where_weights_are_to_come(clone: Repository) -> None:
+def test_an_error_of_dvcs_while_restoring_weights_is_one_line(clone: Repository) -> None:
     (clone.path / ".dvc/config").write_text("[core\n")
     said = clone.run(sys.executable, "-m", "pipeline.reference", check=False)
     assert said.startswith("error: DVC: ")
     assert said.count("\n") == 1
 
 
-def test_weights_come_neither_to_a_model_that_is_being_trained_nor_to_another_history(clone: Repository) -> None:
+def test_weights_are_restored_neither_during_training_nor_next_to_another_history(clone: Repository) -> None:
     history = clone.path / "results/models/lstm/history.csv"
     history.write_text("of another training")
     with exclusive(clone.path / ".checkpoints/gru-0123456789abcdef.pt"):
@@ -291,7 +292,7 @@ def test_weights_come_neither_to_a_model_that_is_being_trained_nor_to_another_hi
     assert clone.take_weights() == "the weights of gru are those of the reference run, from results/reference\n"
 
 
-def test_a_second_one_waits_for_the_first_and_trains_nothing(clone: Repository) -> None:
+def test_a_second_make_repro_waits_for_the_first_and_trains_nothing(clone: Repository) -> None:
     first = train_longer(clone, epochs=12)
     with ThreadPoolExecutor() as pool:
         rest = pool.submit(first.communicate)
@@ -307,7 +308,7 @@ def repro_of(made: subprocess.Popen[str]) -> psutil.Process:
 
 
 @pytest.mark.long
-def test_right_after_a_kill_the_same_command_goes_on(clone: Repository) -> None:
+def test_right_after_a_kill_the_same_command_continues(clone: Repository) -> None:
     made = train_longer(clone, epochs=12)
     repro_of(made).kill()
     code, said = make(clone)
@@ -317,8 +318,8 @@ def test_right_after_a_kill_the_same_command_goes_on(clone: Repository) -> None:
 
 
 @pytest.fixture
-def ended_but_counted() -> Iterator[list[int]]:
-    """The numbers of a zombie, and of a program that has nothing to do with DVC."""
+def misleading_ids() -> Iterator[list[int]]:
+    """The process ids of a zombie and of a program that has nothing to do with DVC."""
     with subprocess.Popen(["true"]) as zombie, subprocess.Popen(["sleep", "1000"]) as other:
         while psutil.Process(zombie.pid).status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.1)
@@ -326,10 +327,8 @@ def ended_but_counted() -> Iterator[list[int]]:
         other.kill()
 
 
-def test_locks_of_processes_that_have_ended_keep_nobody_waiting(
-    clone: Repository, ended_but_counted: list[int]
-) -> None:
-    held = [{"pid": pid, "cmd": "dvc repro"} for pid in ended_but_counted]
+def test_locks_of_processes_that_have_ended_are_ignored(clone: Repository, misleading_ids: list[int]) -> None:
+    held = [{"pid": pid, "cmd": "dvc repro"} for pid in misleading_ids]
     folders = [str(clone.path / f"results/models/{model}/history.csv") for model in MODELS]
     locks = {"write": {folders[0]: held[0]}, "read": {folders[1]: held}}
     (clone.path / ".dvc/tmp").mkdir(exist_ok=True)
@@ -341,7 +340,7 @@ def test_locks_of_processes_that_have_ended_keep_nobody_waiting(
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
-def test_one_that_is_ended_says_that_the_same_command_goes_on(clone: Repository, ending: signal.Signals) -> None:
+def test_an_interrupted_one_says_that_the_same_command_continues(clone: Repository, ending: signal.Signals) -> None:
     made = train_longer(clone, epochs=12)
     os.killpg(made.pid, ending)
     said = made.communicate()[0]

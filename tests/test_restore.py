@@ -1,4 +1,4 @@
-"""What MLflow gets from the files in results/ alone: every finished training once, and nothing of any other."""
+"""What MLflow gets from the files in results/: every finished training run once, and no other."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ HISTORY = history([90.0, 80.0, 85.0])
 
 @pytest.fixture(autouse=True)
 def trained_model(empty_store: None) -> Path:
-    """results/models/gru as a training without DVC leaves it, params.yaml, and the folder of the model."""
+    """params.yaml, and the folder results/models/gru as after a training run without DVC."""
     yaml = YAML(typ="safe", pure=True)
     params = yaml.load((ROOT / "params.yaml").read_text())
     params["train"] = SETTINGS.model_dump()
@@ -59,7 +59,7 @@ def write_weights(folder: Path, data_sha256: str | None = None, **overrides: obj
 
 
 def lock(folder: Path, **overrides: object) -> None:
-    """Write dvc.lock as if DVC had trained what lies in the folder."""
+    """Write dvc.lock as if DVC had trained the model in the folder."""
     outs = [
         {"path": path.as_posix(), "md5": hashlib.md5(path.read_bytes()).hexdigest()}
         for path in folder.iterdir()
@@ -76,7 +76,7 @@ def only_run() -> Run:
     return run
 
 
-def test_a_training_that_mlflow_never_saw_is_restored_whole_and_once() -> None:
+def test_a_training_run_missing_from_mlflow_is_restored_completely_and_once() -> None:
     assert restore() == ["gru"]
     assert restore() == []
     run = only_run()
@@ -101,7 +101,7 @@ def test_what_arrives_later_completes_the_same_run(trained_model: Path) -> None:
     assert only_run().data.metrics["best_test_perplexity"] == 81.5
 
 
-def test_an_earlier_run_gets_the_figures_under_their_present_names(trained_model: Path) -> None:
+def test_an_earlier_run_gets_the_figures_under_their_current_names(trained_model: Path) -> None:
     (trained_model / "metrics.json").unlink()
     restore()
     store().log_metric(only_run().info.run_id, "test_perplexity", 81.5)
@@ -110,7 +110,7 @@ def test_an_earlier_run_gets_the_figures_under_their_present_names(trained_model
     assert only_run().data.metrics["best_test_perplexity"] == only_run().data.metrics["test_perplexity"]
 
 
-def test_the_documented_lines_give_the_table_of_all_runs(trained_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documented_code_gives_the_table_of_all_runs(trained_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     restore()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store_address())
     (lines,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/mlflow.md").read_text(), re.DOTALL)
@@ -122,7 +122,7 @@ def test_the_documented_lines_give_the_table_of_all_runs(trained_model: Path, mo
     assert row == {"tags.model": "gru"} | {f"metrics.best_{name}": value for name, value in best.items()}
 
 
-def test_weights_are_registered_without_their_corpus_if_they_name_it(trained_model: Path) -> None:
+def test_weights_are_registered_without_their_corpus_if_they_have_its_fingerprint(trained_model: Path) -> None:
     write_weights(trained_model)
     restore()
     assert not store().search_model_versions()
@@ -132,23 +132,23 @@ def test_weights_are_registered_without_their_corpus_if_they_name_it(trained_mod
     assert (version.name, version.tags["data_sha256"]) == ("ptb-gru", "da7a")
 
 
-def test_weights_of_another_corpus_than_the_one_at_hand_are_not_registered(trained_model: Path) -> None:
+def test_weights_of_another_corpus_than_the_local_one_are_not_registered(trained_model: Path) -> None:
     write_corpus({split: np.array([1, 2, 0] * 200, np.uint16) for split in SPLITS}, ["<eos>", "a", "b"])
     write_weights(trained_model, data_sha256="da7a")
     restore()
     assert not store().search_model_versions()
 
 
-def test_a_file_that_arrived_in_part_is_sent_again(trained_model: Path) -> None:
+def test_a_partly_uploaded_file_is_uploaded_again(trained_model: Path) -> None:
     restore()
     (copy,) = Path("mlruns").rglob("history.csv")
-    whole = copy.read_bytes()
-    copy.write_bytes(whole[:50])
+    content = copy.read_bytes()
+    copy.write_bytes(content[:50])
     assert restore() == ["gru"]
-    assert copy.read_bytes() == whole
+    assert copy.read_bytes() == content
 
 
-def test_settings_are_those_of_the_training_whatever_params_yaml_says_now(trained_model: Path) -> None:
+def test_settings_are_those_of_the_training_run_not_of_params_yaml(trained_model: Path) -> None:
     write_weights(trained_model, dropout=0.3)
     restore()
     run = only_run()
@@ -156,9 +156,9 @@ def test_settings_are_those_of_the_training_whatever_params_yaml_says_now(traine
     assert run.data.tags["fingerprint"] == "f1a9"
 
 
-def test_settings_that_dvc_knows_come_before_all_others(trained_model: Path) -> None:
+def test_settings_in_dvc_lock_take_precedence(trained_model: Path) -> None:
     lock(trained_model, dropout=0.4)
-    write_weights(trained_model, dropout=0.3)  # not those that DVC knows
+    write_weights(trained_model, dropout=0.3)  # not those in dvc.lock
     restore()
     run = only_run()
     assert run.data.params["dropout"] == "0.4"
@@ -166,7 +166,7 @@ def test_settings_that_dvc_knows_come_before_all_others(trained_model: Path) -> 
     assert artifacts(run) == {"history.csv", "metrics.json", "curve.png"}
 
 
-def test_a_checkpoint_is_released_once_dvc_has_recorded_its_training(trained_model: Path) -> None:
+def test_a_checkpoint_is_deleted_once_dvc_has_recorded_its_training_run(trained_model: Path) -> None:
     write_weights(trained_model)
     checkpoint = Path(".checkpoints/gru-f1a9.pt")
     checkpoint.parent.mkdir()
@@ -178,19 +178,19 @@ def test_a_checkpoint_is_released_once_dvc_has_recorded_its_training(trained_mod
     assert not checkpoint.exists()
 
 
-def test_final_figures_of_a_training_before_this_one_are_left_out(trained_model: Path) -> None:
+def test_final_figures_of_an_earlier_training_run_are_left_out(trained_model: Path) -> None:
     write_metrics(trained_model, valid=79.0)
     restore()
     assert "best_test_perplexity" not in only_run().data.metrics
 
 
-def test_an_unfinished_training_is_left_for_its_resumption(trained_model: Path) -> None:
+def test_an_unfinished_training_run_is_not_restored(trained_model: Path) -> None:
     write_history(trained_model / "history.csv", HISTORY[:2])
     assert restore() == []
     assert not runs()
 
 
-def test_a_training_that_goes_on_is_left_alone(trained_model: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_running_training_run_is_left_alone(trained_model: Path, capsys: pytest.CaptureFixture) -> None:
     Path(".checkpoints").mkdir()
     with FileLock(".checkpoints/gru-0123456789abcdef.lock"):
         assert restore() == []
@@ -199,7 +199,7 @@ def test_a_training_that_goes_on_is_left_alone(trained_model: Path, capsys: pyte
     assert restore() == ["gru"]
 
 
-def test_a_damaged_file_keeps_only_its_own_model_back(trained_model: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_damaged_file_affects_only_its_model(trained_model: Path, capsys: pytest.CaptureFixture) -> None:
     for name, damaged in (("a", "history.csv"), ("b", "model.safetensors")):
         shutil.copytree(trained_model, trained_model.parent / name)
         (trained_model.parent / name / damaged).write_bytes(b"not what it was")
@@ -208,17 +208,17 @@ def test_a_damaged_file_keeps_only_its_own_model_back(trained_model: Path, capsy
     output = capsys.readouterr().err
     assert "c is left out: [Errno 21] Is a directory: 'results/models/c/history.csv'" in output
     assert "a is left out: results/models/a/history.csv, line 1" in output
-    assert "b is left out: results/models/b/model.safetensors is not a whole model" in output
+    assert "b is left out: results/models/b/model.safetensors is not a complete model" in output
 
 
 @pytest.mark.parametrize("content", ["", "stages: [", "stages:\n  <<<<<<< HEAD\n", "- 1"])
-def test_a_damaged_dvc_lock_is_one_clear_line(content: str) -> None:
+def test_a_damaged_dvc_lock_is_an_error_in_one_line(content: str) -> None:
     Path("dvc.lock").write_text(content)
     with pytest.raises(UserError, match=r"dvc\.lock is damaged"):
         restore()
 
 
-def test_nothing_trained_is_nothing_restored_into_a_store_made_for_it(tmp_path: Path) -> None:
+def test_without_results_nothing_is_restored_but_the_store_is_created(tmp_path: Path) -> None:
     shutil.rmtree("results")
     (tmp_path / "mlflow.db").unlink()
     command = [sys.executable, "-m", "pipeline.restore"]

@@ -1,4 +1,4 @@
-"""Killed at any moment, a training goes on to the result that it would have had."""
+"""A training run killed at any moment continues to the result that it would have had."""
 
 import json
 import random
@@ -31,7 +31,7 @@ def start_training(folder: Path, model: str) -> subprocess.Popen:
 
 
 def result(folder: Path, model: str) -> tuple[str, list[tuple[float, ...]]]:
-    """The weights' SHA-256, and all of the history but its times."""
+    """The weights' SHA-256, and the history without times."""
     files = folder / "results/models" / model
     history = read_history(files / "history.csv")
     numbers = [(r.epoch, r.learning_rate, r.train_perplexity, r.valid_perplexity, r.grad_norm) for r in history]
@@ -45,17 +45,17 @@ def train_to_the_end(folder: Path, model: str) -> None:
 
 
 def train_and_kill(folder: Path, model: str, kills: int, most_lines: int, epoch_seconds: float) -> None:
-    """Train to the end, killed so many times on the way, each within an epoch of a random line that it prints.
+    """Train to the end, killed this many times, each time within an epoch of a random line that it prints.
 
-    That is before its first, as it starts, or after some epochs: a number of seconds would be another moment on a
-    machine that has become busier since they were measured.
+    That may be before the first line, during the start, or after some epochs. After a number of seconds it would be
+    another moment on a machine that has become busier since they were measured.
     """
     moments = random.Random(model)
     for _ in range(kills):
         with start_training(folder, model) as process:
             assert process.stdout is not None
             for _ in range(moments.randint(0, most_lines)):
-                assert process.stdout.readline()  # or it came to its end before the last kill
+                assert process.stdout.readline()  # otherwise it has ended before the last kill
             time.sleep(moments.random() * epoch_seconds)
             process.kill()
         assert process.returncode == -signal.SIGKILL
@@ -65,7 +65,7 @@ def train_and_kill(folder: Path, model: str, kills: int, most_lines: int, epoch_
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("model", ["lstm_dropout", "lstm", "gru_dropout", "gru"])
-def test_a_training_killed_at_random_moments_ends_as_if_it_never_was(model: str, tmp_path: Path) -> None:
+def test_a_training_run_killed_at_random_moments_ends_like_an_undisturbed_one(model: str, tmp_path: Path) -> None:
     epochs, kills = 20, 3
     undisturbed, disturbed = workspace(tmp_path / "undisturbed", epochs), workspace(tmp_path / "disturbed", epochs)
     train_to_the_end(undisturbed, model)
@@ -97,7 +97,7 @@ def give_teachers(folder: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_a_model_with_teachers_killed_twenty_times_ends_as_if_it_never_was(tmp_path: Path) -> None:
+def test_a_model_with_teachers_killed_twenty_times_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
     kills = 20
     undisturbed, disturbed = (workspace(tmp_path / name, epochs=kills) for name in ("undisturbed", "disturbed"))
     for folder in (undisturbed, disturbed):
@@ -126,7 +126,7 @@ def test_a_model_with_teachers_killed_twenty_times_ends_as_if_it_never_was(tmp_p
 
 
 @pytest.mark.slow
-def test_a_process_killed_while_it_makes_the_mlflow_store_leaves_none_that_is_broken(tmp_path: Path) -> None:
+def test_a_process_killed_while_it_creates_the_mlflow_store_leaves_no_broken_one(tmp_path: Path) -> None:
     program = "from pipeline.tracking.store import connect; connect()"
     command, environment = [sys.executable, "-c", program], workspace_environment() | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, cwd=tmp_path, env=environment)
@@ -139,12 +139,12 @@ def test_a_process_killed_while_it_makes_the_mlflow_store_leaves_none_that_is_br
 
 
 @pytest.mark.long
-def test_a_disk_that_is_full_is_one_clear_line_and_the_training_goes_on_when_there_is_room(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_in_one_line_and_the_training_continues_once_there_is_space(tmp_path: Path) -> None:
     folder = workspace(tmp_path / "full", epochs=2)
     command = [sys.executable, "-m", "pipeline.train", "gru"]
 
     def train(limit_bytes: int) -> subprocess.CompletedProcess:
-        """Under a limit on every file's size, which the system enforces as it does a full disk."""
+        """Under a limit on file sizes, which the system enforces like a full disk."""
         return subprocess.run(
             command,
             cwd=folder,
@@ -163,7 +163,7 @@ def test_a_disk_that_is_full_is_one_clear_line_and_the_training_goes_on_when_the
     assert train(resource.RLIM_INFINITY).returncode == 0
 
 
-def test_what_was_saved_stays_whole_when_the_disk_is_full(tmp_path: Path) -> None:
+def test_what_was_saved_stays_intact_when_the_disk_is_full(tmp_path: Path) -> None:
     path = tmp_path / "lstm-1234.pt"
     save_checkpoint(path, {"weights": torch.ones(10)})
     program = f"""
@@ -179,7 +179,7 @@ save_checkpoint(Path({str(path)!r}), {{"weights": torch.ones(1_000_000)}})
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_damaged_checkpoint_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_an_error_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "lstm-1234.pt"
     for content in (b"", b"not a checkpoint", b"PK\x03\x04 cut off"):
         path.write_bytes(content)
@@ -187,11 +187,11 @@ def test_a_damaged_checkpoint_is_one_clear_line(tmp_path: Path) -> None:
             load_checkpoint(path)
 
 
-def test_a_second_training_of_the_same_kind_says_who_holds_it(tmp_path: Path) -> None:
+def test_a_second_training_of_the_same_model_says_which_process_holds_it(tmp_path: Path) -> None:
     path = tmp_path / "lstm-1234.pt"
     with exclusive(path):
         holder = (tmp_path / "lstm-1234.holder").read_text()
-        with pytest.raises(UserError, match=f"process {holder} is training"), exclusive(path):
+        with pytest.raises(UserError, match=f"process {holder} is already training"), exclusive(path):
             pass
     with exclusive(path):  # free again
         pass
@@ -199,7 +199,7 @@ def test_a_second_training_of_the_same_kind_says_who_holds_it(tmp_path: Path) ->
 
 @pytest.mark.long
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_training_that_is_asked_to_end_goes_on_at_the_step_where_it_was(processes: int, tmp_path: Path) -> None:
+def test_a_terminated_training_run_continues_at_the_same_step(processes: int, tmp_path: Path) -> None:
     undisturbed, disturbed = (workspace(tmp_path / name, 3) for name in ("undisturbed", "disturbed"))
     for folder in (undisturbed, disturbed):
         params = folder / "params.yaml"

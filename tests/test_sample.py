@@ -1,4 +1,4 @@
-"""The sample corpus: the same bytes everywhere, and an entropy that is what it claims to be."""
+"""The sample corpus: the same bytes everywhere, and the entropy that it claims to have."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def draw(num_tokens: int, seed: int) -> np.ndarray:
     return np.array([number[word] for word in words[:num_tokens]])
 
 
-def test_the_demo_recipe_has_the_checksums_of_what_is_written(tmp_path: Path) -> None:
+def test_the_demo_recipe_has_the_checksums_of_the_sample(tmp_path: Path) -> None:
     sample.write(tmp_path)
     files = recipe_params("demo").download.files
     for split in SPLITS:
@@ -25,7 +25,7 @@ def test_the_demo_recipe_has_the_checksums_of_what_is_written(tmp_path: Path) ->
         assert sha256(tmp_path / expected.name) == expected.sha256
 
 
-def test_a_text_is_whole_sentences_that_differ_from_seed_to_seed() -> None:
+def test_a_text_consists_of_complete_sentences_that_depend_on_the_seed() -> None:
     texts = [sample.text(1000, seed) for seed in (7, 7, 8)]
     assert texts[0] == texts[1] != texts[2]
     lines = texts[0].split("\n")

@@ -125,7 +125,7 @@ def test_many_unknown_words_are_warned_of(run_score: Callable[..., tuple[str, st
     ("stdin", "message"),
     [
         (b"", "stdin is empty: give a text"),
-        (b"the\rcat\r", r"stdin, line 1: has line ends of CR alone: convert them, as `tr"),
+        (b"the\rcat\r", r"stdin, line 1: has CR alone as line ends: convert them with `tr"),
         ("the cat\n".encode("utf-16"), "stdin, line 1: not text in UTF-8 but in UTF-16"),
         (b"\n \n", "stdin is empty: give a text"),
         (b"the cat\n\x7fELF\0\0\n", "stdin, line 2: not text but binary data"),
@@ -213,7 +213,7 @@ def test_a_missing_model_and_a_missing_file_are_named(run_score: Callable[..., t
     with pytest.raises(UserError, match=r"no trained model 'lstn' in results/models, there are gru, lstm"):
         run_score("lstn", stdin=b"the")
     for path in ("nowhere.txt", "results"):
-        with pytest.raises(UserError, match=f"{path} (not found|is a folder and not a file)"):
+        with pytest.raises(UserError, match=f"{path} (not found|is a folder, not a file)"):
             run_score("lstm", path)
 
 
@@ -245,7 +245,7 @@ def test_a_model_of_a_text_in_lower_case_reads_capitals_as_small_letters(
 
 def test_a_word_that_nothing_can_stand_for_is_named(run_score: Callable[..., tuple[str, str]]) -> None:
     save_small_model("lstm", ("<eos>", "the"))
-    with pytest.raises(UserError, match="line 1: the vocabulary lacks the word 'cat'"):
+    with pytest.raises(UserError, match="line 1: the vocabulary has neither the word 'cat' nor <unk>"):
         run_score("lstm", stdin=b"the cat\n")
 
 

@@ -187,7 +187,7 @@ def test_a_server_down_from_the_start_gets_all_from_the_restoration(server: Serv
     restoration = start(project, "restore", uri=server.uri)
     assert restoration.communicate()[0] == (
         f"error: MLflow is behind: http://127.0.0.1:{server.port} does not answer: "
-        "then the same command writes what it lacks\n"
+        "run the same command again to write what is missing\n"
     )
     assert restoration.returncode == 1
 

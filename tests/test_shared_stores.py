@@ -1,7 +1,7 @@
 """Two machines that train into shared stores, and a third that gets their results without training.
 
-The stores are real: MLflow's server on PostgreSQL with its artifacts in S3, and a DVC remote in S3. A machine is a
-clone of its own.
+The stores are real: MLflow's server on PostgreSQL with its artifacts in S3, and a DVC remote in S3. Each machine is a
+separate clone.
 """
 
 import sys
@@ -54,7 +54,7 @@ def credentials() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def machines(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> tuple[Repository, Repository]:
-    """Two clones that trained a model each, at once, and pushed all to DVC's remote and to git."""
+    """Two clones that have each trained a model, at once, and pushed everything to DVC's remote and to git."""
     folder = tmp_path_factory.mktemp("machines")
     first = Repository(folder / "first")
     first.edit_params(lambda params: params["train"].update(epochs=EPOCHS))

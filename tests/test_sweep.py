@@ -1,4 +1,4 @@
-"""Sweeps: what a file may ask for, and a budget that is met exactly, whatever happens to the workers."""
+"""Sweeps: what a file may contain, and that each trial is run exactly once, whatever happens to the workers."""
 
 import csv
 import math
@@ -41,7 +41,7 @@ from pipeline.settings.recipes import apply_recipe
 from pipeline.settings.schema import CorpusSizes
 from pipeline.sweeps.report import write_files
 from pipeline.sweeps.space import MOST_COMBINATIONS, Range, combinations, draw, overrides
-from pipeline.sweeps.study import Study, identity
+from pipeline.sweeps.study import Study, identify
 from pipeline.sweeps.sweep import Sampler, Sweep
 from pipeline.sweeps.sweep_file import load_sweep
 from pipeline.sweeps.tables import importance
@@ -104,11 +104,11 @@ def study(sweep: Sweep) -> Study:
     return Study(sweep, "small")
 
 
-# What a file may ask for
+# Reading the file
 
 
 def mistakes(**changes: Any) -> list[str]:
-    """What is told of a file, line by line, after the file's name."""
+    """The lines of the error for a file, without the file's name."""
     with pytest.raises(UserError) as fault:
         load_sweep(write_sweep(**changes))
     lines = str(fault.value).split(NEXT_LINE)
@@ -132,25 +132,25 @@ def mistakes(**changes: Any) -> list[str]:
         ({"budget": 3}, "budget: no such setting; known here: params, model, trials"),
         ({"sampler": {"name": "bayes"}}, "sampler.name = 'bayes': input should be one of 'tpe', 'random', 'grid'"),
         ({"sampler": {"name": "grid", "seed": 1}}, "sampler.seed: no such setting; known here: name"),
-        ({"sampler": GRID}, "settings.learning_rate: a grid is of choices: give a [list] instead of a range"),
-        ({"sampler": GRID, "settings": {"seed": [1, 2]}}, "trials = 4: this grid has 2 combinations: leave it out"),
+        ({"sampler": GRID}, "settings.learning_rate: a grid takes no ranges: give a [list]"),
+        ({"sampler": GRID, "settings": {"seed": [1, 2]}}, "trials = 4: this grid has 2 combinations: leave"),
         (
             {"sampler": GRID, "settings": {f"optimizer.{n}": [*range(9)] for n in "abcdefghijkl"}},
-            "a grid of 282429536481 combinations: 100,000 at most",
+            "a grid of 282429536481 combinations: at most 100,000 are possible",
         ),
         (
             {"sampler": GRID, "settings": {"update": {"one_of": {"a": {"bptt": [5, 6]}, "b": {"bptt": RANGE}}}}},
-            "settings.bptt: a grid is of choices: give a [list] instead of a range",
+            "settings.bptt: a grid takes no ranges: give a [list]",
         ),
-        ({"settings": {"optimizer.kind": UPDATE}}, "settings.optimizer.kind: name a one_of without a dot"),
-        ({"settings": {"optimizer": {"kind": UPDATE}}}, "settings.optimizer: name a one_of without a dot"),
+        ({"settings": {"optimizer.kind": UPDATE}}, "settings.optimizer.kind: a one_of needs a name without a dot"),
+        ({"settings": {"optimizer": {"kind": UPDATE}}}, "settings.optimizer: a one_of needs a name without a dot"),
         ({"trials": None}, "trials is missing"),
         ({"settings": {"epochs": 3}}, "settings: nothing to search"),
         ({"settings": {"droput": [0.1, 0.2]}}, "settings.droput: no such setting; did you mean dropout?"),
         ({"settings": {"cell": ["lstm", "rnn"]}}, "settings.cell = 'rnn': input should be 'lstm', 'gru'"),
-        ({"settings": {"cell": ["lstm"]}}, "settings.cell = ['lstm']: a choice is between two or more different"),
-        ({"settings": {"cell": ["lstm", "lstm"]}}, "a choice is between two or more different values"),
-        ({"settings": {"schedule": [{"name": "decay"}, {}]}}, "settings.schedule: a list is of plain values"),
+        ({"settings": {"cell": ["lstm"]}}, "settings.cell = ['lstm']: a choice needs two or more different"),
+        ({"settings": {"cell": ["lstm", "lstm"]}}, "a choice needs two or more different values"),
+        ({"settings": {"schedule": [{"name": "decay"}, {}]}}, "settings.schedule: a list may only have plain values"),
         ({"settings": {"dropout": {"low": 0.0, "high": 1.5}}}, "settings.dropout = 1.5: input should be less than 1"),
         ({"settings": {"dropout": {"low": 0.5, "high": 0.1}}}, "settings.dropout.high = 0.1: has to be greater than"),
         ({"settings": {"dropout": {"low": 0.0, "high": 0.5, "log": True}}}, "settings.dropout.log = True: low has to"),
@@ -158,43 +158,43 @@ def mistakes(**changes: Any) -> list[str]:
         ({"settings": {"update": {"one_of": {"sgd": {}}}}}, "settings.update.one_of: expected two or more names"),
         (
             {"settings": {"update": UPDATE | {"high": 3}}},
-            "settings.update: nothing stands beside one_of, but high does",
+            "settings.update: one_of has to be the only key: remove high",
         ),
         (
             {"settings": {"optimizer": {"name": "adamw", "momentum": [0.1, 0.2]}}},
             "settings.optimizer.momentum: no such setting",
         ),
-        (  # only together are they wrong
+        (  # wrong only in combination
             {"settings": {"tied_weights": [False, True], "hidden_size": [48, 64]}},
             "settings.tied_weights = True: embedding_size and hidden_size must be equal",
         ),
     ],
 )
-def test_a_mistake_is_one_line_before_anything_is_trained(changes: dict, message: str, params: None) -> None:
+def test_a_mistake_is_one_line_and_nothing_is_trained(changes: dict, message: str, params: None) -> None:
     assert any(message in line for line in mistakes(**changes))
 
 
-def test_all_mistakes_of_a_file_are_told_at_once(params: None) -> None:
+def test_all_mistakes_in_a_file_are_reported_at_once(params: None) -> None:
     update = {"one_of": {"one": {"learning_rate": [0.1]}, "other": {"bptt": {"low": 2, "high": 1}}}}
-    told = mistakes(model="lsmt", trials=0, grace_seconds=1, settings=SETTINGS | {"update": update})
-    assert [line.split(" = ")[0] for line in told] == [
+    found = mistakes(model="lsmt", trials=0, grace_seconds=1, settings=SETTINGS | {"update": update})
+    assert [line.split(" = ")[0] for line in found] == [
         "trials",
         "grace_seconds",
         "settings.update.one.learning_rate",
         "settings.update.other.bptt.high",
         "model",
     ]
-    told = mistakes(trials=0, settings={"dropout": [0.1, 1.5], "epochs": [1, 0]})
-    assert [line.split(":")[0] for line in told] == ["trials = 0", "settings.epochs = 0", "settings.dropout = 1.5"]
+    found = mistakes(trials=0, settings={"dropout": [0.1, 1.5], "epochs": [1, 0]})
+    assert [line.split(":")[0] for line in found] == ["trials = 0", "settings.epochs = 0", "settings.dropout = 1.5"]
 
 
-def test_little_has_to_be_said(params: None) -> None:
+def test_a_minimal_file_gets_defaults(params: None) -> None:
     Path("little.yaml").write_text("{params: params.yaml, model: lstm, trials: 3, settings: {dropout: [0.1, 0.2]}}")
     sweep = load_sweep(Path("little.yaml"))
     assert (sweep.file.sampler, sweep.file.pruner, sweep.file.grace_seconds) == (Sampler(name="tpe", seed=1), None, 120)
 
 
-def test_a_space_of_endless_combinations_is_checked_at_each_of_its_values(params: None) -> None:
+def test_every_value_of_a_huge_space_is_checked(params: None) -> None:
     wide = {"low": 0.0, "high": 0.5}
     names = ["dropout", "embedding_dropout", "output_dropout", "weight_dropout", "optimizer.momentum"]
     names += [f"more.{number}" for number in range(25)]
@@ -208,7 +208,7 @@ def test_a_space_of_endless_combinations_is_checked_at_each_of_its_values(params
         load_sweep(write_sweep(settings=last))
 
 
-def test_a_params_file_that_none_can_be_is_named(params: None) -> None:
+def test_an_impossible_params_file_is_named(params: None) -> None:
     with pytest.raises(UserError, match=r"'a\\x00b' is not a file name"):
         load_sweep(write_sweep(params="a\0b"))
     with pytest.raises(UserError, match=r"small\.yaml: params = '\\ud800'"):
@@ -216,12 +216,12 @@ def test_a_params_file_that_none_can_be_is_named(params: None) -> None:
 
 
 @pytest.mark.parametrize("name", ["My sweep", "a" * 101, "Ä", "x.y"])
-def test_a_sweeps_name_is_one_for_a_recipe(name: str, params: None) -> None:
-    with pytest.raises(UserError, match="a sweep goes by its file's name"):
+def test_a_sweeps_name_has_to_be_valid_for_a_recipe(name: str, params: None) -> None:
+    with pytest.raises(UserError, match="the file's name is the sweep's, and may have at most 100 lower-case"):
         load_sweep(write_sweep(name=name))
 
 
-def test_the_study_that_is_delivered_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sweeps_in_the_repository_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     for path in Path("sweeps").glob("*.yaml"):
         assert load_sweep(path).trials > 0
@@ -230,7 +230,7 @@ def test_the_study_that_is_delivered_is_valid(monkeypatch: pytest.MonkeyPatch) -
 CELL = {"one_of": {"gru": {"cell": "gru"}, "lstm": {"cell": "lstm", "learning_rate": [1.0, 2.0]}}}
 
 
-def test_a_grid_is_of_every_combination_once_and_the_seed_varies_slowest(params: None) -> None:
+def test_a_grid_has_every_combination_once_and_the_seed_varies_slowest(params: None) -> None:
     sweep = load_sweep(write_grid(bptt=[10, 20], cell=CELL, seed=[1, 2, 3], epochs=1))
     tried = list(map(sweep.tried, sweep.grid))
     assert sweep.trials == len({*map(str, tried)}) == 2 * 3 * 3
@@ -248,7 +248,7 @@ def test_a_grid_is_of_every_combination_once_and_the_seed_varies_slowest(params:
     assert [sweep.tried(trial.picked) for trial in finished(study)] == tried
 
 
-def test_the_ends_of_a_space_are_all_its_combinations(sweep: Sweep) -> None:
+def test_combinations_are_those_of_choices_and_ends_of_ranges(sweep: Sweep) -> None:
     found = [overrides(sweep.space, picked) for picked in combinations(sweep.space)]
     assert len(found) == 2 * (2 * 2 + 2)
     assert {flat["learning_rate"] for flat in found if flat["optimizer.name"] == "adamw"} == {0.001, 0.01}
@@ -277,9 +277,7 @@ class Drawn(FixedTrial):
 
 
 @given(data=st.data())
-def test_whatever_is_picked_is_a_model_with_that_and_nothing_else_changed(
-    small_sweep: Sweep, data: st.DataObject
-) -> None:
+def test_what_is_picked_changes_these_settings_and_no_others(small_sweep: Sweep, data: st.DataObject) -> None:
     sweep = small_sweep
     picked = draw(sweep.space, Drawn(data))
     flat, settings = overrides(sweep.space, picked), flattened(sweep.settings(picked))
@@ -291,18 +289,18 @@ def test_whatever_is_picked_is_a_model_with_that_and_nothing_else_changed(
     assert tried["learning_rate"] == picked[f"update.{picked['update']}.learning_rate"]
 
 
-def test_an_edited_sweep_is_another_study_and_more_trials_are_the_same(params: None) -> None:
+def test_an_edited_sweep_is_another_study_but_with_more_trials_it_is_the_same(params: None) -> None:
     name = load_sweep(write_sweep()).study_name("corpus")
     assert load_sweep(write_sweep(trials=9)).study_name("corpus") == name
     edited = load_sweep(write_sweep(settings=SETTINGS | {"epochs": 3}))
     assert len({name, edited.study_name("corpus"), load_sweep(write_sweep()).study_name("other")}) == 3
 
 
-# The budget
+# The trials
 
 
 def finish(trial: Trial, valid: list[float], state: State = "complete", **details: Any) -> bool:
-    """As a worker does, but for the training; returns whether the trial was to be pruned."""
+    """Do what a worker does, without training; returns whether the trial should have been pruned."""
     with trial:
         assert trial.picked
         pruned = bool(valid) and trial.report(history(valid))
@@ -311,7 +309,7 @@ def finish(trial: Trial, valid: list[float], state: State = "complete", **detail
 
 
 def finished(study: Study) -> list[EndedTrial]:
-    """All its trials, after those that were left have been completed."""
+    """Complete the remaining trials; returns all of them."""
     while trial := study.claim():
         finish(trial, [100.0])
     return study.ended()
@@ -332,12 +330,12 @@ def heartbeat() -> str:
     return last
 
 
-def be_silent_since_long_ago() -> None:
+def make_heartbeats_stale() -> None:
     with closing(sqlite3.connect("sweeps.db", timeout=60)) as database, database:
         database.execute("UPDATE trial_heartbeats SET heartbeat = ?", [LONG_AGO])
 
 
-def test_each_trial_of_the_budget_is_claimed_once(study: Study, sweep: Sweep) -> None:
+def test_each_trial_is_claimed_once(study: Study, sweep: Sweep) -> None:
     other = Study(sweep, "small")
     trials = [claim(worker) for worker in (study, other, study, other)]
     assert [trial.number for trial in trials] == [1, 2, 3, 4]
@@ -353,11 +351,11 @@ def test_each_trial_of_the_budget_is_claimed_once(study: Study, sweep: Sweep) ->
     ]
     assert study.is_finished()
     assert study.claim() is None
-    assert len(Study(replace(sweep, trials=6), "small").ended()) == 4  # and more may be asked for later
+    assert len(Study(replace(sweep, trials=6), "small").ended()) == 4  # and more may be requested later
     assert claim(Study(replace(sweep, trials=6), "small")).number == 5
 
 
-def test_what_a_trial_tries_does_not_depend_on_the_worker(sweep: Sweep) -> None:
+def test_the_settings_of_a_trial_do_not_depend_on_the_worker(sweep: Sweep) -> None:
     first, second = Study(sweep, "one"), Study(sweep, "two")
     claim(second)
     skipped = claim(first), claim(first)
@@ -366,7 +364,7 @@ def test_what_a_trial_tries_does_not_depend_on_the_worker(sweep: Sweep) -> None:
 
 
 @pytest.mark.parametrize("reason", [KeyboardInterrupt, ZeroDivisionError])
-def test_an_interrupted_trial_is_the_next_one_and_tries_the_same(
+def test_an_interrupted_trial_is_claimed_next_with_the_same_settings(
     reason: type[BaseException], study: Study, sweep: Sweep
 ) -> None:
     tried = []
@@ -386,7 +384,7 @@ def test_an_interrupted_trial_is_the_next_one_and_tries_the_same(
     assert study.claim() is None
 
 
-def test_a_trial_that_is_interrupted_while_it_is_picked_tries_what_it_would_have(
+def test_a_trial_interrupted_while_picking_gets_the_settings_it_would_have_had(
     study: Study, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def be_interrupted(*_: Any, **__: Any) -> None:
@@ -403,10 +401,10 @@ def test_a_trial_that_is_interrupted_while_it_is_picked_tries_what_it_would_have
 def test_a_silent_workers_trial_is_taken_over_and_counts_once(params: None) -> None:
     sweep = load_sweep(write_sweep(trials=1, grace_seconds=60))
     silent, other = Study(sweep, "small"), Study(sweep, "small")
-    trial = claim(silent)  # its heart never beats again, as a killed worker's does not
+    trial = claim(silent)  # never records a heartbeat, like a killed worker
     settings = sweep.settings(trial.picked)
     assert other.claim() is None
-    be_silent_since_long_ago()
+    make_heartbeats_stale()
     again = claim(other)
     assert (again.number, sweep.settings(again.picked)) == (1, settings)
     for late in (lambda: trial.report(history([50.0])), lambda: trial.end("pruned", history([50.0]))):
@@ -418,17 +416,17 @@ def test_a_silent_workers_trial_is_taken_over_and_counts_once(params: None) -> N
     assert [trial.valid_perplexity for trial in silent.ended()] == [100.0]
 
 
-def test_a_heart_that_beats_keeps_a_trial(params: None) -> None:
+def test_heartbeats_keep_a_trial_from_being_taken_over(params: None) -> None:
     sweep = load_sweep(write_sweep(trials=1, grace_seconds=12))
     with claim(Study(sweep, "small")) as trial:
-        be_silent_since_long_ago()
+        make_heartbeats_stale()
         while heartbeat() == LONG_AGO:
             time.sleep(0.1)
         assert Study(sweep, "small").claim() is None
         trial.end("complete", history([100.0]))
 
 
-def test_a_trial_worse_than_the_median_is_pruned_and_one_that_diverges_is_done_with(study: Study) -> None:
+def test_a_trial_worse_than_the_median_is_pruned_and_a_diverged_one_is_not_repeated(study: Study) -> None:
     finish(claim(study), [100.0, 90.0])
     assert finish(claim(study), [101.0], "pruned")
     assert not finish(claim(study), [99.0], "diverged", failure="the loss is nan at step 3 of epoch 2")
@@ -442,7 +440,7 @@ def test_a_trial_worse_than_the_median_is_pruned_and_one_that_diverges_is_done_w
     assert study.is_finished()
 
 
-def test_the_importance_is_of_what_made_the_difference(params: None) -> None:
+def test_the_setting_that_decides_the_result_is_the_most_important(params: None) -> None:
     sweep = load_sweep(write_sweep(trials=16, sampler={"name": "random", "seed": 1}))
     study = Study(sweep, "small")
     assert importance(sweep, study.ended()) == {}
@@ -453,7 +451,7 @@ def test_the_importance_is_of_what_made_the_difference(params: None) -> None:
     assert sum(shares.values()) == pytest.approx(1)
 
 
-# Elsewhere
+# Continuing on another machine
 
 
 def kept(sweep: Sweep, ended: list[EndedTrial]) -> KeptStudy:
@@ -462,7 +460,7 @@ def kept(sweep: Sweep, ended: list[EndedTrial]) -> KeptStudy:
     return KeptStudy(name=name, data_sha256="corpus", corpus=sizes, trials=sweep.trials, ended=ended)
 
 
-def test_a_study_goes_on_elsewhere_from_what_was_kept(study: Study, sweep: Sweep) -> None:
+def test_a_study_continues_elsewhere_from_its_file(study: Study, sweep: Sweep) -> None:
     finish(claim(study), [100.0, 90.0])
     finish(claim(study), [], "diverged", failure="the loss is nan at step 3 of epoch 1")
     finish(claim(study), [80.0], test_perplexity=79.0)
@@ -472,9 +470,9 @@ def test_a_study_goes_on_elsewhere_from_what_was_kept(study: Study, sweep: Sweep
     assert read.ended == study.ended()
 
     other = Study(sweep, "small", "sqlite:///other.db")
-    with claim(other) as running:  # its second trial waits: the one that ended takes its place
-        assert other.take_in(read.ended) == 2
-        assert other.take_in(read.ended) == 0
+    with claim(other) as running:  # the second trial is waiting: the one that has ended replaces it
+        assert other.add(read.ended) == 2
+        assert other.add(read.ended) == 0
         assert [trial.number for trial in other.ended()] == [2, 3]
         assert other.ended() == read.ended[1:]
         assert running.picked
@@ -486,15 +484,15 @@ def test_a_study_goes_on_elsewhere_from_what_was_kept(study: Study, sweep: Sweep
     assert other.is_finished()
 
 
-def test_what_was_kept_of_another_study_is_left_alone(study: Study, sweep: Sweep) -> None:
+def test_the_file_of_another_study_is_not_overwritten(study: Study, sweep: Sweep) -> None:
     mine = kept(sweep, [])
-    assert identity(sweep, mine, None) == mine
+    assert identify(sweep, mine, None) == mine
     edited = load_sweep(write_sweep(settings=SETTINGS | {"epochs": 3}))
-    assert identity(edited, mine, None).name == edited.study_name("corpus")  # no trial has ended: nothing would be lost
+    assert identify(edited, mine, None).name == edited.study_name("corpus")  # no trial has ended: nothing would be lost
     finish(claim(study), [100.0])
     mine = kept(sweep, study.ended())
-    with pytest.raises(UserError, match=r"trials\.jsonl is of another study than small\.yaml, small-") as fault:
-        identity(edited, mine, None)
+    with pytest.raises(UserError, match=r"trials\.jsonl is of the study small-.*, which small\.yaml does not") as fault:
+        identify(edited, mine, None)
     assert "\n" not in str(fault.value)
 
 
@@ -507,7 +505,7 @@ def test_what_was_kept_of_another_study_is_left_alone(study: Study, sweep: Sweep
         lambda picked: {place: 1e9 if "learning_rate" in place else value for place, value in picked.items()},
     ],
 )
-def test_what_this_sweep_could_not_have_picked_is_one_line(
+def test_a_trial_from_outside_the_space_is_an_error_in_one_line(
     altered: Callable[[dict], dict], study: Study, sweep: Sweep
 ) -> None:
     finish(claim(study), [100.0])
@@ -516,30 +514,30 @@ def test_what_this_sweep_could_not_have_picked_is_one_line(
     other = Study(sweep, "other")
     with (
         pytest.raises(UserError, match=r"small/trials\.jsonl, trial 1: .*: restore the file with git"),
-        warnings.catch_warnings(action="error", category=UserWarning),  # which would be a line of its own
+        warnings.catch_warnings(action="error", category=UserWarning),  # which would be another line
     ):
-        other.take_in([trial.model_copy(update={"picked": altered(trial.picked)})])
+        other.add([trial.model_copy(update={"picked": altered(trial.picked)})])
 
 
-def test_a_grid_goes_on_when_seeds_are_added_at_the_end_of_their_list(params: None) -> None:
-    def of(*seeds: int) -> Sweep:
+def test_a_grid_continues_if_seeds_are_added_at_the_end_of_the_list(params: None) -> None:
+    def with_seeds(*seeds: int) -> Sweep:
         return load_sweep(write_grid(dropout=[0.0, 0.1], seed=list(seeds)))
 
-    shorter = of(1, 2)
+    shorter = with_seeds(1, 2)
     before = kept(shorter, finished(Study(shorter, "small")))
 
-    longer = of(1, 2, 3)
-    facts = identity(longer, before, None)
+    longer = with_seeds(1, 2, 3)
+    facts = identify(longer, before, None)
     assert (facts.name != before.name, facts.trials) == (True, 6)
     more = Study(longer, facts.name)
-    assert more.take_in(before.ended) == 4
+    assert more.add(before.ended) == 4
     assert [claim(more).number, claim(more).number] == [5, 6]
-    for other in (of(2, 1, 3), of(1, 3), of(1, 3, 2)):
-        with pytest.raises(UserError, match="another study"):
-            identity(other, before, None)
+    for other in (with_seeds(2, 1, 3), with_seeds(1, 3), with_seeds(1, 3, 2)):
+        with pytest.raises(UserError, match="does not continue"):
+            identify(other, before, None)
 
 
-def test_a_committed_study_gives_its_committed_files_to_the_byte(
+def test_committed_studies_give_their_committed_files_byte_for_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for study in (ROOT / "results/sweeps").glob("*/trials.jsonl"):
@@ -547,13 +545,13 @@ def test_a_committed_study_gives_its_committed_files_to_the_byte(
         monkeypatch.chdir(ROOT)
         sweep, committed = load_sweep(Path(f"sweeps/{name}.yaml")), read_study(study)
         assert committed
-        facts = identity(sweep, committed, None)
+        facts = identify(sweep, committed, None)
         monkeypatch.chdir(tmp_path)
         files = write_files(sweep, facts.model_copy(update={"ended": committed.ended}))
         assert {path.name: path.read_bytes() for path in files} == before
 
 
-def test_a_sweeps_files_do_not_depend_on_how_it_was_named(study: Study, sweep: Sweep) -> None:
+def test_the_files_do_not_depend_on_how_the_path_of_the_sweep_was_given(study: Study, sweep: Sweep) -> None:
     finish(claim(study), [100.0])
     contents = []
     for path in (Path("small.yaml"), Path("small.yaml").absolute()):
@@ -562,7 +560,7 @@ def test_a_sweeps_files_do_not_depend_on_how_it_was_named(study: Study, sweep: S
     assert contents[0] == contents[1]
 
 
-def test_a_setting_that_has_the_name_of_a_column_gets_one_of_its_own(params: None) -> None:
+def test_a_setting_named_like_a_column_gets_a_separate_column(params: None) -> None:
     sweep = load_sweep(write_grid(epochs=[2, 9]))
     write_files(sweep, kept(sweep, finished(Study(sweep, "small"))))
     with Path("results/sweeps/small/trials.csv").open() as file:
@@ -570,7 +568,7 @@ def test_a_setting_that_has_the_name_of_a_column_gets_one_of_its_own(params: Non
     assert [(row["epochs"], row["settings.epochs"]) for row in rows] == [("1", "2"), ("1", "9")]
 
 
-def test_the_best_weights_are_tested() -> None:
+def test_the_test_perplexity_is_of_the_best_weights() -> None:
     ids = torch.arange(60) % 7
     settings = small_settings(epochs=2)
     training = Training(settings, ids, ids, vocabulary_size=7)
@@ -596,12 +594,12 @@ def test_the_best_weights_are_tested() -> None:
         ("postgresql://me:planted-93f1@127.0.0.1:1/x", "the sweep's database: "),
         ("postgresql://me:planted-93f1@localhost:abc/x", "--storage: not a database's URL: expected"),
         ("postgresql+psycpg://me:planted-93f1@localhost/x", "the sweep's database: Can't load plugin"),
-        ("sqlite:///mlflow.db", "--storage: mlflow.db is MLflow's database: give sweeps one of their own"),
-        ("sqlite:///shop.db", "--storage: shop.db is another program's database: give sweeps one of their own"),
-        ("sqlite:///newer.db", "--storage: newer.db is of another version of Optuna: give this sweep a new one"),
+        ("sqlite:///mlflow.db", "--storage: mlflow.db is MLflow's database: use a separate one for sweeps"),
+        ("sqlite:///shop.db", "--storage: shop.db is another program's database: use a separate one for sweeps"),
+        ("sqlite:///newer.db", "--storage: newer.db was written by another version of Optuna: use a new one"),
     ],
 )
-def test_a_database_that_cannot_be_had_is_one_line_without_the_password(
+def test_an_unusable_database_is_an_error_in_one_line_without_the_password(
     storage: str, message: str, sweep: Sweep
 ) -> None:
     with closing(sqlite3.connect("mlflow.db")) as database:
@@ -617,29 +615,29 @@ def test_a_database_that_cannot_be_had_is_one_line_without_the_password(
     assert "\n" not in str(fault.value)
 
 
-def test_a_database_with_tables_of_others_is_as_good_as_any(sweep: Sweep) -> None:
+def test_a_database_with_other_tables_can_be_used(sweep: Sweep) -> None:
     with closing(sqlite3.connect("shop.db")) as database:
         database.execute("CREATE TABLE orders (number INTEGER)")
     assert claim(Study(sweep, "small", "sqlite:///shop.db")).number == 1
 
 
-def test_a_missing_driver_is_one_line(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_driver_is_an_error_in_one_line(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(UserError, match=r"has no driver here: pip install -r requirements-stores\.txt"):
+    with pytest.raises(UserError, match=r"has no driver installed: pip install -r requirements-stores\.txt"):
         Study(sweep, "small", "postgresql://me@127.0.0.1:1/x")
 
 
-def test_a_table_that_is_damaged_is_one_line(sweep: Sweep) -> None:
-    Path("sweeps.db").write_text("no database at all, but a text that someone left here" * 9)
+def test_a_damaged_database_is_an_error_in_one_line(sweep: Sweep) -> None:
+    Path("sweeps.db").write_text("not a database, but a text that someone left here" * 9)
     with pytest.raises(UserError, match="the sweep's database: file is not a database"):
         Study(sweep, "small")
 
 
-# Whole sweeps
+# Complete sweeps
 
 
 def runs_of(folder: Path) -> tuple[Run, list[Run]]:
-    """The sweep's run, and its trials' by their numbers."""
+    """The sweep's run, and those of its trials in the order of their numbers."""
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("recurrent-lm").experiment_id])
     (parent,) = [run for run in runs if "sweep_parent" in run.data.tags]
@@ -679,7 +677,7 @@ def run_sweep(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) ->
 
 
 @pytest.mark.slow
-def test_a_sweep_goes_on_after_an_interrupt_and_ends_once(
+def test_a_sweep_continues_after_an_interrupt_and_each_trial_ends_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_sweep: Callable[..., str]
 ) -> None:
     folder = workspace(tmp_path / "workspace", epochs=2)
@@ -690,7 +688,7 @@ def test_a_sweep_goes_on_after_an_interrupt_and_ends_once(
     epochs: list[int] = []
 
     def run_epoch_until_interrupted(training: Training, *arguments: Any) -> Any:
-        if epochs == [1, 2, 1]:  # in the midst of the second trial
+        if epochs == [1, 2, 1]:  # in the middle of the second trial
             raise KeyboardInterrupt
         epochs.append(len(training.history) + 1)
         return run_epoch(training, *arguments)
@@ -704,10 +702,10 @@ def test_a_sweep_goes_on_after_an_interrupt_and_ends_once(
     assert "1 of 4 trials have ended" in partial
 
     (interrupted_trial,) = (folder / ".checkpoints").glob("sweep-*.pt")
-    with held_until_awaited(interrupted_trial, monkeypatch):  # by a worker that was presumed dead and was only silent
+    with held_until_awaited(interrupted_trial, monkeypatch):  # by a worker that was wrongly presumed dead
         out = run_sweep("small.yaml")
     assert "1 of 4 trials have ended" in out
-    assert out.count(f"trial 2/4: process {os.getpid()} is training this very model; waiting for it") == 1
+    assert out.count(f"trial 2/4: process {os.getpid()} is already training this model; waiting for it") == 1
     if "trial 2/4: continuing after epoch 1" not in out:
         assert "trial 2/4: pruned" in out
     assert_complete(folder, 4)
@@ -731,8 +729,8 @@ def test_a_sweep_goes_on_after_an_interrupt_and_ends_once(
     assert f"{parent.data.metrics['best_valid_perplexity']:.2f}" == winner[1]
 
 
-def assert_report_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch, run_sweep: Callable[..., str]) -> None:
-    """From trials.jsonl alone, without database, corpus and MLflow's store, to the byte."""
+def assert_report_is_reproduced(folder: Path, monkeypatch: pytest.MonkeyPatch, run_sweep: Callable[..., str]) -> None:
+    """From trials.jsonl alone, without database and corpus, byte for byte."""
     monkeypatch.chdir(folder)
     results = Path("results/sweeps/small")
     before = {path.name: path.read_bytes() for path in results.iterdir()}
@@ -746,7 +744,7 @@ def assert_report_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch, run_
 
 
 @pytest.mark.slow
-def test_what_mlflow_missed_is_written_by_the_report(
+def test_the_report_writes_what_mlflow_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_sweep: Callable[..., str]
 ) -> None:
     folder = workspace(tmp_path / "workspace", epochs=1)
@@ -756,7 +754,7 @@ def test_what_mlflow_missed_is_written_by_the_report(
     with monkeypatch.context() as down:
         down.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
         out = run_sweep("small.yaml")
-    assert "`python -m pipeline.sweep ... --report` writes what it lacks" in out
+    assert "`python -m pipeline.sweep ... --report` writes what is missing" in out
     assert re.search(r"cell lstm +test +2 ", out)
     run_sweep("small.yaml", "--report")
     assert_complete(folder, 4)
@@ -764,7 +762,7 @@ def test_what_mlflow_missed_is_written_by_the_report(
     assert [run.data.tags["group"] for run in runs] == ["cell gru", "cell lstm"] * 2
     tests = [run.data.metrics["best_test_perplexity"] for run in runs]
     assert parent.data.metrics["mean_test_perplexity/cell lstm"] == pytest.approx((tests[1] + tests[3]) / 2, abs=1e-4)
-    assert_report_made_again(folder, monkeypatch, run_sweep)
+    assert_report_is_reproduced(folder, monkeypatch, run_sweep)
     assert len(runs_of(folder)[1]) == 4
 
 
@@ -778,7 +776,7 @@ def test_a_worker_whose_trial_was_taken_over_leaves_its_run_to_the_other(
     study = Study(sweep, "small")
 
     def report_too_late(*_: Any) -> bool:
-        while not runs_of(folder)[1]:  # MLflow is written to by a thread of its own
+        while not runs_of(folder)[1]:  # another thread writes to MLflow
             time.sleep(0.1)
         raise TakenOverError
 
@@ -828,7 +826,7 @@ def check_that_killing_a_worker_loses_no_trial(folder: Path, *arguments: str, **
     assert "planted" not in output
     assert_complete(folder, trials)
     _, runs = runs_of(folder)
-    assert len(runs) == trials  # the killed worker's run was gone on with, too
+    assert len(runs) == trials  # the killed worker's run was continued, too
 
 
 @pytest.mark.long
@@ -840,7 +838,7 @@ def test_killing_one_of_two_workers_loses_no_trial_and_runs_none_twice(
     model = {"one_of": {"gru": {"cell": "gru", "dropout": [0.0, 0.2]}, "lstm": {"cell": "lstm", "dropout": [0.0, 0.2]}}}
     settings = {"epochs": 3, "hidden_size": 16, "embedding_size": 16, "model": model, "seed": [1, 2, 3]}
     check_that_killing_a_worker_loses_no_trial(folder, sampler=GRID, trials=None, evaluate=True, settings=settings)
-    assert_report_made_again(folder, monkeypatch, run_sweep)
+    assert_report_is_reproduced(folder, monkeypatch, run_sweep)
 
 
 @pytest.mark.stores

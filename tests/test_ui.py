@@ -128,7 +128,7 @@ def test_a_server_that_does_not_answer_is_one_line_without_a_password() -> None:
 def test_a_taken_port_is_named_with_one_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=rf"port {port} is taken: take another .*`make ui PORT=\d+`") as fault:
+        with pytest.raises(UserError, match=rf"port {port} is taken: use another, as in `make ui PORT=\d+`") as fault:
             check_port(port)
         check_port(int(str(fault.value).rpartition("=")[2].rstrip("`")))
         monkeypatch.setattr("pipeline.ui.serve", None)

@@ -1,4 +1,4 @@
-"""Folders in which stages run on the sample corpus, and what else may go on in them."""
+"""Folders in which stages run on the sample corpus."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ def workspace(path: Path, epochs: int) -> Path:
 
 @contextmanager
 def held_until_awaited(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Someone else has a checkpoint when the block begins, and lets go of it as soon as it is said to be awaited."""
+    """Another holder has a checkpoint at first, and releases it as soon as the message about waiting is printed."""
     held, awaited = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -39,7 +39,7 @@ def held_until_awaited(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
             held.set()
             awaited.wait()
 
-    def say_and_be_heard(message: str) -> None:
+    def say_and_release(message: str) -> None:
         say(message)
         awaited.set()
 
@@ -47,8 +47,8 @@ def held_until_awaited(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     holder.start()
     assert held.wait(30)
     try:
-        with monkeypatch.context() as heard:
-            heard.setattr("pipeline.artifacts.checkpoint.say", say_and_be_heard)
+        with monkeypatch.context() as patched:
+            patched.setattr("pipeline.artifacts.checkpoint.say", say_and_release)
             yield
     finally:
         awaited.set()

@@ -1,1 +1,1 @@
-"""The files passed between stages: one module per format, with its names, writer and reader."""
+"""The files passed between stages: one module per format, with its paths, writer and reader."""

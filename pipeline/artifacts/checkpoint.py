@@ -1,7 +1,7 @@
-"""Checkpoints: what an interrupted training run resumes from, and which process holds it.
+"""Checkpoints: the state that an interrupted training run resumes from, and a lock on it.
 
-They live outside DVC's outputs (DVC deletes those before a stage runs again), under the real repository's root, and are
-named by a fingerprint of settings, data and code, so that a changed experiment never resumes from a stale state.
+They are not among DVC's outputs (DVC deletes those before a stage runs again) but under the real repository's root, and
+are named by a fingerprint of settings, data and code, so that a changed experiment never resumes from stale state.
 """
 
 import hashlib
@@ -42,18 +42,22 @@ def fingerprint(settings: Settings, corpus_fingerprint: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def checkpoint_folder() -> Path:
+    return project_root() / CHECKPOINTS
+
+
 def checkpoint_path(name: str, fingerprint: str) -> Path:
-    return _folder() / f"{name}-{fingerprint}.pt"
+    return checkpoint_folder() / f"{name}-{fingerprint}.pt"
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a training run's state, preceded by its SHA-256. The previous checkpoint stays until this one is complete.
+    """Write a training run's state, preceded by its SHA-256. Replaces the previous checkpoint only once it is complete.
 
     Raises OSError.
     """
     import torch
 
-    buffer = io.BytesIO()  # if it writes to the file itself, PyTorch hides why the disk refused
+    buffer = io.BytesIO()  # when writing to a file itself, PyTorch hides the system's error
     torch.save(state, buffer)
     with atomic_write(path, "wb") as file:
         file.write(hashlib.sha256(buffer.getbuffer()).digest())
@@ -73,12 +77,12 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     return state
 
 
-def training_id(checkpoint: Path, *, make: bool = False) -> str | None:
-    """Distinguishes a training run from others with the same settings, on any machine: drawn at its start and kept next
-    to its checkpoint. None if there is none and none is to be made. Raises UserError if it is damaged.
+def training_id(checkpoint: Path, *, create: bool = False) -> str | None:
+    """Distinguishes a training run from others with the same settings, on any machine: drawn at random when it starts,
+    and stored next to its checkpoint. None if there is none and `create` is false. Raises UserError if it is damaged.
     """
     path = checkpoint.with_suffix(".id")
-    if make and not path.exists():
+    if create and not path.exists():
         with atomic_write(path) as file:
             file.write(secrets.token_hex(8))
     if not path.exists():
@@ -89,9 +93,9 @@ def training_id(checkpoint: Path, *, make: bool = False) -> str | None:
 
 
 def release(model: str) -> None:
-    """Delete a model's checkpoint once DVC has recorded its results, which can be restored from then on.
+    """Delete a model's checkpoint once DVC has recorded its results, and can restore them.
 
-    Until then a finished training run can be finished again within seconds.
+    Until then, the checkpoint of a finished training run gives its results again within seconds.
     """
     stage = read_lock().get(f"train@{model}")
     if stage and stage.made(weights_path(model)) and stage.made(history_path(model)):
@@ -99,26 +103,22 @@ def release(model: str) -> None:
 
 
 def delete_checkpoint(path: Path) -> None:
-    """Delete a checkpoint and what is kept next to it."""
+    """Delete a checkpoint and the files that belong to it."""
     for file in (path, path.with_suffix(".id"), *path.parent.glob(f"{path.stem}.*.features")):
         file.unlink(missing_ok=True)
 
 
 def delete_checkpoints(prefix: str) -> None:
-    """Delete all checkpoints whose names start with a prefix, and what is kept next to them."""
-    for path in _folder().glob(f"{prefix}*"):
+    """Delete all checkpoints whose names start with a prefix, and the files that belong to them."""
+    for path in checkpoint_folder().glob(f"{prefix}*"):
         path.unlink(missing_ok=True)
-
-
-class InUseError(UserError):
-    """Another process of this machine holds a checkpoint."""
 
 
 @contextmanager
 def exclusive(path: Path, *, waiting: str = "") -> Iterator[None]:
-    """Hold a checkpoint for this process alone.
+    """Lock a checkpoint for this process.
 
-    waiting: who waits until another process lets go of it, and says so; if it is empty, that raises InUseError
+    waiting: if another process holds it, wait and print a message that starts with this; if empty, raise UserError
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = path.with_suffix(".holder")
@@ -126,9 +126,10 @@ def exclusive(path: Path, *, waiting: str = "") -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        busy = f"process {holder.read_text() if holder.exists() else 'another one'} is training this very model"
+        other = f"process {holder.read_text()}" if holder.exists() else "another process"
+        busy = f"{other} is already training this model"
         if not waiting:
-            raise InUseError(f"{busy}: wait for it, or stop it") from None
+            raise UserError(f"{busy}: wait for it, or stop it") from None
         say(f"{waiting}: {busy}; waiting for it")
         lock.acquire()
     try:
@@ -141,14 +142,10 @@ def exclusive(path: Path, *, waiting: str = "") -> Iterator[None]:
 
 def is_being_trained(model: str) -> bool:
     """Whether a process holds one of the model's checkpoints."""
-    for path in _folder().glob(f"{model}-*.lock"):
+    for path in checkpoint_folder().glob(f"{model}-*.lock"):
         try:
             with Lock(path, timeout=0):
                 pass
         except Timeout:
             return True
     return False
-
-
-def _folder() -> Path:
-    return project_root() / CHECKPOINTS

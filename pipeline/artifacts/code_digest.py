@@ -1,4 +1,4 @@
-"""A digest of what code means: comments, docstrings, layout, parentheses and quotes do not count; the rest does."""
+"""A digest of what code means. It ignores comments, docstrings, layout, parentheses and kinds of quotes."""
 
 import ast
 import hashlib
@@ -11,10 +11,10 @@ MEANINGLESS = {"ctx", "kind", "type_comment"}
 def code_digest(folder: Path) -> str:
     """The SHA-256 of all modules below a folder: their names and their syntax trees without docstrings.
 
-    A file that cannot be imported by its name is no module, but an editor's or a system's: `.#model.py`, `._model.py`.
+    Skips files whose names cannot be imported, such as those of editors and systems: `.#model.py`, `._model.py`.
 
-    It is the same on Python 3.11 to 3.14. `ast.dump` is not: later versions have new fields, leave out empty ones, and
-    split f-strings differently. Raises SyntaxError for a file that is not Python.
+    The digest is the same on Python 3.11 to 3.14. That of `ast.dump` is not: later versions have new fields, leave out
+    empty ones, and split f-strings differently. Raises SyntaxError for a file that is not Python.
     """
     digest = hashlib.sha256()
     modules = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py")}
@@ -26,7 +26,7 @@ def code_digest(folder: Path) -> str:
 
 
 def _form(part: object) -> str:
-    """A node, a list of nodes or a plain value as text; in ASCII, as `repr` depends on the version of Unicode."""
+    """A node, a list of nodes or a plain value as text; in ASCII, because `repr` depends on the version of Unicode."""
     if isinstance(part, list):
         return f"[{', '.join(map(_form, part))}]"
     if isinstance(part, ast.JoinedStr):
@@ -36,13 +36,13 @@ def _form(part: object) -> str:
     fields = {name: value for name, value in ast.iter_fields(part) if name not in MEANINGLESS}
     if isinstance(part, DOCUMENTED) and ast.get_docstring(part, clean=False) is not None:
         fields["body"] = part.body[1:]
-    if isinstance(part, ast.ClassDef):  # below an attribute, a text describes it
-        fields["body"] = [statement for statement in part.body if not _is_text(statement)]
+    if isinstance(part, ast.ClassDef):  # a string below an attribute describes it
+        fields["body"] = [statement for statement in part.body if not _is_string(statement)]
     filled = [f"{name}={_form(value)}" for name, value in fields.items() if value is not None and value != []]
     return f"{type(part).__name__}({', '.join(filled)})"
 
 
-def _is_text(statement: ast.stmt) -> bool:
+def _is_string(statement: ast.stmt) -> bool:
     return (
         isinstance(statement, ast.Expr)
         and isinstance(statement.value, ast.Constant)
@@ -51,7 +51,7 @@ def _is_text(statement: ast.stmt) -> bool:
 
 
 def _f_string(pieces: list[ast.expr]) -> str:
-    """Text + value + ... + text: some Python versions split a text, add an empty one or make a lone one a constant."""
+    """Text + value + ... + text: some Python versions split texts, add empty ones, or make a single one a constant."""
     forms, text = [], ""
     for piece in pieces:
         if isinstance(piece, ast.Constant):

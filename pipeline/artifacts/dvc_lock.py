@@ -1,4 +1,4 @@
-"""dvc.lock: the inputs and outputs of DVC's stages, as far as they are read here, and the code that they ran."""
+"""dvc.lock: reading the inputs and outputs of DVC's stages, and renewing the digests of their code."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ class LockedFile(BaseModel):
 
 
 class LockedStage(BaseModel):
-    """A stage in dvc.lock: its inputs and outputs, as far as they matter here."""
+    """A stage in dvc.lock, with the fields that are used here."""
 
     params: dict[str, dict[str, Any]] = {}
     deps: list[LockedFile] = []
@@ -63,17 +63,17 @@ def read_lock() -> dict[str, LockedStage]:
 
 
 def renew_code(stages: Collection[str]) -> list[str]:
-    """Write the digests of the current code, and nothing else, into dvc.lock for those of these stages that it has.
+    """Write only the digests of the current code into dvc.lock, for those of these stages that are in it.
 
-    Returns the stages in which they differed. Uses DVC's own API, which needs neither data nor weights for this.
-    Raises UserError for what DVC refuses.
+    Returns the stages whose digests changed. Uses DVC's own API, which needs neither data nor weights for this.
+    Raises UserError if DVC fails.
     """
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]
 
     try:
         return _renew_code(stages)
     except DvcException as error:
-        raise UserError(f"DVC: {' '.join(str(error).split())} ({LOCK} is as it was)") from None
+        raise UserError(f"DVC: {' '.join(str(error).split())} ({LOCK} is unchanged)") from None
 
 
 def _renew_code(stages: Collection[str]) -> list[str]:
@@ -95,7 +95,7 @@ def _renew_code(stages: Collection[str]) -> list[str]:
 
 
 def dvc_md5(path: Path) -> str:
-    """The digest by which DVC knows a file or, by the list of its files, a folder."""
+    """DVC's digest of a file, or of a folder, which is that of a list of its files."""
     if path.is_dir():
         files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
         listing = [{"md5": dvc_md5(file), "relpath": name} for name, file in files]

@@ -19,13 +19,13 @@ def history_path(model: str) -> Path:
 
 
 def write_history(path: Path, records: Iterable[EpochRecord]) -> None:
-    """Write a model's epochs, from epoch 1; every number is written so that it reads back exactly."""
+    """Write a model's epochs, from epoch 1. Every number reads back exactly."""
     with atomic_write(path) as file:
         file.writelines(f"{line}\n" for line in [HEADER, *map(_line, records)])
 
 
 def write_histories(path: Path, histories: Mapping[str, Sequence[EpochRecord]]) -> None:
-    """Write the epochs of several models as one table, with `model` as the first column."""
+    """Write the epochs of several models as one table whose first column is `model`."""
     with atomic_write(path) as file:
         file.write(f"model,{HEADER}\n")
         for model, records in histories.items():
@@ -49,7 +49,7 @@ def read_history(path: Path) -> list[EpochRecord]:
 
 
 def best_epoch(records: Sequence[EpochRecord]) -> EpochRecord:
-    """The epoch with the lowest validation perplexity, the first if several are equal."""
+    """The epoch with the lowest validation perplexity; of equal ones, the first."""
     return min(records, key=lambda record: record.valid_perplexity)
 
 

@@ -1,4 +1,4 @@
-"""Figures as JSON: of a model, of the corpus, of all models. Those that are read back have every value checked."""
+"""Figures as JSON: of a model, of the corpus, of all models. Every value is checked when it is read back."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from pipeline.project.console import UserError
 from pipeline.project.files import CORPUS_METRICS, MODELS, VALID_PERPLEXITY, atomic_write
 from pipeline.settings.schema import CorpusSizes
 
-SAME_WEIGHTS = 1e-4  # how far the perplexity of the same weights may differ between two devices
+DEVICE_TOLERANCE = 1e-4  # by how much two devices may differ in the perplexity of the same weights
 
 S = TypeVar("S", bound=Strict)
 
@@ -23,8 +23,8 @@ S = TypeVar("S", bound=Strict)
 class Metrics(Strict):
     """A trained model's final figures; the perplexities are those of the best epoch's weights.
 
-    Those under dynamic evaluation and at a fitted temperature are present if params.yaml asks for them, `gpu` if it was
-    trained on one.
+    Those of dynamic evaluation and at a fitted temperature are present if params.yaml asks for them, `gpu` if the model
+    was trained on one.
     """
 
     train_perplexity: PositiveFloat
@@ -62,14 +62,14 @@ def mismatch(metrics: Metrics, history: Sequence[EpochRecord]) -> str | None:
     best = best_epoch(history)
     if metrics.best_epoch != best.epoch:
         return f"is of epoch {metrics.best_epoch}, but the best in the history is {best.epoch}"
-    if not math.isclose(metrics.valid_perplexity, best.valid_perplexity, rel_tol=SAME_WEIGHTS):
+    if not math.isclose(metrics.valid_perplexity, best.valid_perplexity, rel_tol=DEVICE_TOLERANCE):
         ours, theirs = metrics.valid_perplexity, best.valid_perplexity
         return f"has validation perplexity {ours:.2f}, but the best in the history is {theirs:.2f}"
     return None
 
 
 def worse_than_guessing(figures: Mapping[str, Any], words: int) -> str:
-    """What to say where a perplexity among named figures is above the number of words, which is a blind guess's."""
+    """A remark if one of these perplexities is above the number of words, that of a uniform guess; else empty."""
     perplexities = (value for name, value in figures.items() if "perplexity" in name)
     return f"worse than guessing among {words:,} words" if any(value > words for value in perplexities) else ""
 
@@ -79,7 +79,7 @@ def write_corpus_sizes(sizes: CorpusSizes) -> None:
 
 
 def write_valid_perplexities(perplexities: dict[str, float]) -> None:
-    """Write the figure by which experiments are compared, by model: what `dvc metrics` and `dvc exp show` show."""
+    """Write the figure by which experiments are compared, by model, for `dvc metrics` and `dvc exp show`."""
     _write(VALID_PERPLEXITY, perplexities)
 
 

@@ -1,8 +1,8 @@
-"""What git keeps so that nobody has to train it: the weights of the reference run, and the trainings of recipes.
+"""Trained models that are in git, so that nobody has to train them: the reference run, and the runs of recipes.
 
-They are in results/reference, DVC's remote `reference`: files by their digests and, for each training of a recipe, an
-entry of DVC's run cache. Where `dvc repro` is to train with the same settings, data and code, DVC takes weights and
-history from there instead.
+They are in results/reference, DVC's remote `reference`: files named by their digests and, for each training and each
+evaluation of a recipe, an entry of DVC's run cache. Instead of doing the same with the same settings, data and code
+again, `dvc repro` takes weights, history and metrics from there.
 """
 
 import json
@@ -26,37 +26,37 @@ if TYPE_CHECKING:  # DVC takes a second to import
     from dvc.repo import Repo  # type: ignore[import-untyped]
 
 REMOTE = "reference"  # in .dvc/config, at REFERENCE
-CODE = Path("pipeline/lm")
-RUNS = REFERENCE / "runs"  # where DVC looks for the run cache of a remote
+KEPT_STAGES = ("train@", "evaluate@")
+RUNS = REFERENCE / "runs"  # where DVC expects the run cache of a remote
 
 
-class Lacking(NamedTuple):
-    """A model without weights for which git has them."""
+class Missing(NamedTuple):
+    """A model without weights here, and the digest of its weights in git."""
 
     model: str
     md5: str
 
 
-def lacking() -> list[Lacking]:
-    """The models without weights that may have those of the reference run. Raises UserError.
+def missing_weights() -> list[Missing]:
+    """The models that have no weights and can get those of the reference run. Raises UserError.
 
-    Those whose settings in params.yaml and whose history are the ones that dvc.lock names, and that are not being
-    trained: your own results are left alone.
+    Their settings in params.yaml and their histories match dvc.lock, and they are not being trained: your own results
+    are left alone.
     """
     params, stages = load_params(), read_lock()
     found = []
     for name, settings in params.models.items():
         stage, weights = stages.get(f"train@{name}", LockedStage()), weights_path(name)
         digest = stage.md5(weights)
-        if not digest or weights.exists() or not _is_kept(kept(digest)):
+        if not digest or weights.exists() or not _is_kept(kept_path(digest)):
             continue
         if stage.settings(name) == settings and stage.made(history_path(name)) and not is_being_trained(name):
-            found.append(Lacking(name, digest))
+            found.append(Missing(name, digest))
     return found
 
 
-def kept(md5: str) -> Path:
-    """Where the remote has a file, by its digest."""
+def kept_path(md5: str) -> Path:
+    """The path of a file in the remote, by its digest."""
     return REFERENCE / "files/md5" / md5[:2] / md5[2:]
 
 
@@ -65,69 +65,77 @@ def _is_kept(file: Path) -> bool:
 
 
 def restore_kept(repo: "Repo") -> None:
-    """Fill DVC's cache with what is kept, and give the models that lack weights those of the reference run.
+    """Fill DVC's cache from results/reference, and give models without weights those of the reference run.
 
-    Raises UserError, when all else is done, for files that are not whole: DVC would delete them, so it never gets to
-    see them.
+    Damaged files are kept from DVC, which would delete them. Raises UserError for these at the end, after all others
+    have been restored.
     """
     from dvc.repo import lock_repo
     from dvc_data.hashfile.hash_info import HashInfo
 
     with lock_repo(repo):
-        models, cache = lacking(), repo.cache.local
+        models, cache = missing_weights(), repo.cache.local
         wanted = {one.md5 for one in models} | {out["md5"] for _, run in kept_runs() for out in run["outs"]}
         wanted |= {file.parent.name + file.name for file in (REFERENCE / "files").rglob("*") if file.is_file()}
         wanted -= {md5 for md5 in wanted if cache.exists(md5)}
-        whole = {md5 for md5 in wanted if kept(md5).is_file() and dvc_md5(kept(md5)) == md5}
-        if whole:
-            repo.cloud.pull([HashInfo("md5", md5) for md5 in whole], remote=REMOTE)
+        intact = {md5 for md5 in wanted if kept_path(md5).is_file() and dvc_md5(kept_path(md5)) == md5}
+        if intact:
+            repo.cloud.pull([HashInfo("md5", md5) for md5 in intact], remote=REMOTE)
         if RUNS.exists():
             shutil.copytree(RUNS, repo.stage_cache.cache_dir, dirs_exist_ok=True)
-        if brought := [one.model for one in models if cache.exists(one.md5)]:
-            repo.checkout([str(weights_path(model)) for model in brought])
-            say(f"the weights of {', '.join(brought)} are those of the reference run, from {REFERENCE}")
-    if broken := sorted(str(kept(md5)) for md5 in wanted - whole):
-        raise UserError(f"damaged or missing: {', '.join(broken)}: `git checkout {REFERENCE}` brings it back")
+        if restored := [one.model for one in models if cache.exists(one.md5)]:
+            repo.checkout([str(weights_path(model)) for model in restored])
+            say(f"the weights of {', '.join(restored)} are those of the reference run, from {REFERENCE}")
+    if damaged := sorted(str(kept_path(md5)) for md5 in wanted - intact):
+        raise UserError(f"damaged or missing: {', '.join(damaged)}: run `git checkout {REFERENCE}`")
 
 
 def kept_runs() -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The entries of the run cache that git keeps, each with its file: what a stage ran on, and what it made."""
+    """The entries of the run cache in git, each with its file: the inputs and outputs of a stage."""
     for file in sorted(RUNS.rglob("*")):
         if file.is_file():
             yield file, YAML(typ="safe", pure=True).load(file)
 
 
 def keep(repo: "Repo") -> list[str]:
-    """Keep the training of each model in params.yaml, as dvc.lock has it -> their stages."""
+    """Store the training and the evaluation of each model in params.yaml that dvc.lock has; returns their stages."""
     from dvc.repo import lock_repo
     from dvc.stage.serialize import to_single_stage_lockfile  # type: ignore[import-untyped]
     from dvc_data.hashfile.hash_info import HashInfo
 
-    trained = [stage for stage in repo.index.stages if stage.name.startswith("train@")]
+    stages = [stage for stage in repo.index.stages if stage.name.startswith(KEPT_STAGES)]
+    recorded = [stage for stage in stages if all(out.hash_info for out in stage.outs)]
     with lock_repo(repo):
-        for stage in trained:
-            repo.stage_cache.save(stage)  # which puts the history into the cache as well
+        for stage in recorded:
+            repo.stage_cache.save(stage)  # also puts history and metrics into the cache
             entry = json.loads(json.dumps(to_single_stage_lockfile(stage)))
             repo.cloud.push([HashInfo("md5", out["md5"]) for out in entry["outs"]], remote=REMOTE)
             _write_run(entry)
-    return [stage.addressing for stage in trained]
+    return [stage.addressing for stage in recorded]
 
 
 def renew_kept_runs() -> None:
-    """Make the kept trainings those of the current code."""
+    """Write the digests of the current code into the stored trainings and evaluations."""
     from dvc.repo import Repo
 
     with Repo() as repo:
-        code = next(dep for stage in repo.index.stages for dep in stage.deps if dep.def_path == str(CODE))
-        code.save()
-    current = {"path": str(CODE), "hash": "md5", "md5": code.hash_info.value}
+        code = code_of(repo)
     for file, entry in list(kept_runs()):
         file.unlink()
-        _write_run(entry | {"deps": [current if dep["path"] == str(CODE) else dep for dep in entry["deps"]]})
+        _write_run(entry | {"deps": [code.get(dep["path"], dep) for dep in entry["deps"]]})
+
+
+def code_of(repo: "Repo") -> dict[str, dict[str, str]]:
+    """The current code that trainings and evaluations depend on, by path, as dvc.lock has it."""
+    stages = [stage for stage in repo.index.stages if stage.name.startswith(KEPT_STAGES)]
+    code = {dep.def_path: dep for stage in stages for dep in stage.deps if Path(dep.def_path).parts[0] == "pipeline"}
+    for dep in code.values():
+        dep.save()
+    return {path: {"path": path, "hash": "md5", "md5": dep.hash_info.value} for path, dep in code.items()}
 
 
 def _write_run(entry: dict[str, Any]) -> None:
-    """Under the names that DVC gives it: the digest of what identifies the run, and of the whole."""
+    """Write it under DVC's names: a digest of what identifies the run, and one of the entire entry."""
     from dvc.utils import dict_sha256  # type: ignore[import-untyped]
 
     def digest(of: dict[str, Any]) -> str:

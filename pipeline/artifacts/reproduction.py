@@ -1,4 +1,4 @@
-"""`dvc repro`, and what it takes for that to go well: its cache, the corpus, and patience with others at work."""
+"""`dvc repro` with a filled cache, without the corpus where it is not needed, and waiting for other processes."""
 
 import logging
 import os
@@ -17,9 +17,9 @@ from dvc.repo import Repo, lock_repo  # type: ignore[import-untyped]
 from dvc.stage import Stage  # type: ignore[import-untyped]
 from dvc.stage.exceptions import StageCmdFailedError  # type: ignore[import-untyped]
 
-from pipeline.artifacts.dvc_waiting import causes, patiently
+from pipeline.artifacts.dvc_waiting import causes, retry_while_locked
 from pipeline.artifacts.reference import restore_kept
-from pipeline.corpus.sources import any_answers
+from pipeline.corpus.sources import any_source_responds
 from pipeline.project.console import UserError, say
 from pipeline.project.files import PARAMS, PROCESSED, RAW
 from pipeline.settings.params import load_params
@@ -30,12 +30,12 @@ INTERRUPTED = re.compile(r"exited with (130|-2|-15)$")
 
 
 def reproduce(arguments: list[str], jobs: int) -> None:
-    """`dvc repro` with these arguments, after training so many models at a time. Raises UserError."""
+    """`dvc repro` with these arguments, training up to `jobs` models at a time. Raises UserError."""
     try:
         _reproduce(parse_args(["--wait-for-lock", "repro", *arguments]), jobs)
     except DvcException as error:
         raise _explained(error) from None
-    except DvcParserError:  # which has been told
+    except DvcParserError:  # DVC has printed it
         sys.exit(2)
 
 
@@ -43,19 +43,19 @@ def _reproduce(given: Namespace, jobs: int) -> None:
     command = given.func(given)
     options = command._common_kwargs | command._repro_kwargs
     with command.repo as repo:
-        repo.scm_context.quiet = True  # no advice on what to do with git
+        repo.scm_context.quiet = True  # no hints about git commands
         restore_kept(repo)
         _refill_cache(repo)
-        _drop_empty_text()
+        _remove_empty_raw()
         without_text = False
-        lacks_text = any(out.changed_cache() for out in _cached_outs(repo, *TEXT_STAGES))
-        if lacks_text and not options["dry"] and not any(map(_needs_text, _stale(repo, options))):
+        text_is_missing = any(out.changed_cache() for out in _cached_outs(repo, *TEXT_STAGES))
+        if text_is_missing and not options["dry"] and not any(map(_needs_text, _stale(repo, options))):
             options["allow_missing"] = without_text = not _fetch_text(repo)
         elif jobs > 1:
-            patiently(repo, lambda: repo.reproduce("preprocess"))
+            retry_while_locked(repo, lambda: repo.reproduce("preprocess"))
             stale = [stage.addressing for stage in _stale(repo, options)]
-            _side_by_side([stage for stage in stale if stage.startswith("train@")], jobs)
-        patiently(repo, lambda: repo.reproduce(**options))
+            _run_in_parallel([stage for stage in stale if stage.startswith("train@")], jobs)
+        retry_while_locked(repo, lambda: repo.reproduce(**options))
     if without_text:
         corpus = load_params().preprocess.corpus
         say(f"no source in {PARAMS} delivers the text of {corpus}, which training and evaluation need;")
@@ -63,7 +63,7 @@ def _reproduce(given: Namespace, jobs: int) -> None:
 
 
 def _refill_cache(repo: Repo) -> None:
-    """Put into DVC's cache what it lacks of the results that are here as they were recorded."""
+    """Add to DVC's cache the results in place that are unchanged since they were recorded and missing from it."""
     with lock_repo(repo):
         for out in _cached_outs(repo):
             if out.hash_info and out.exists and out.changed_cache() and not out.changed_checksum():
@@ -71,19 +71,19 @@ def _refill_cache(repo: Repo) -> None:
 
 
 def _cached_outs(repo: Repo, *stages: str) -> list[Any]:
-    """The outputs of these stages, or of all, that DVC keeps in its cache."""
+    """The outputs that DVC caches, of these stages or of all."""
     chosen = [stage for stage in repo.index.stages if not stages or stage.name in stages]
     return [out for stage in chosen for out in stage.outs if out.use_cache]
 
 
 def _stale(repo: Repo, options: dict[str, Any]) -> list[Stage]:
-    """The stages that DVC would run if it had the text, but for those that wait for the results of these."""
+    """The stages that DVC would run if it had the text, except those that first need the results of others."""
 
     def changed(stage: Stage, upstream: list[Stage], force: bool, **_: object) -> Stage | None:
         return stage if force or stage.changed(True, upstream) else None
 
     with set_loggers_level(logging.CRITICAL):
-        return patiently(repo, lambda: repo.reproduce(**options, repro_fn=changed))
+        return retry_while_locked(repo, lambda: repo.reproduce(**options, repro_fn=changed))
 
 
 def _needs_text(stage: Stage) -> bool:
@@ -91,36 +91,36 @@ def _needs_text(stage: Stage) -> bool:
 
 
 def _fetch_text(repo: Repo) -> bool:
-    """Whether a source delivers the text, which is then there."""
-    if not any_answers(load_params().download):
+    """Get the text if a source delivers it; returns whether one did."""
+    if not any_source_responds(load_params().download):
         return False
     try:
-        patiently(repo, lambda: repo.reproduce("preprocess"))
+        retry_while_locked(repo, lambda: repo.reproduce("preprocess"))
     except DvcException as error:
-        _drop_empty_text()
+        _remove_empty_raw()
         if RAW.exists() or not isinstance(_explained(error), UserError):
             raise
         return False
     return True
 
 
-def _drop_empty_text() -> None:
-    """Remove the folder that a download leaves empty if it fails: it would count as an edit."""
+def _remove_empty_raw() -> None:
+    """Remove the empty folder that a failed download leaves, which would count as an edit."""
     with suppress(OSError):
         RAW.rmdir()
 
 
-def _side_by_side(stages: list[str], jobs: int) -> None:
-    """Run stages, so many at a time, each with its share of the cores. Raises UserError when any of them fails."""
+def _run_in_parallel(stages: list[str], jobs: int) -> None:
+    """Run stages, up to `jobs` at a time, each with its share of the cores. Raises UserError if any of them fails."""
     if not stages:
         return
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
-    this = [sys.executable, "-m", "pipeline.repro", "--single-item"]
+    command = [sys.executable, "-m", "pipeline.repro", "--single-item"]
     with subprocess.Popen(
-        ["xargs", "-n", "1", "-P", str(jobs), *this],
+        ["xargs", "-n", "1", "-P", str(jobs), *command],
         env=environment,
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,  # no terminal, on which their bars would collide
+        stdout=subprocess.PIPE,  # not a terminal, where their progress bars would collide
         stderr=subprocess.STDOUT,
         text=True,
     ) as running:
@@ -135,7 +135,7 @@ def _side_by_side(stages: list[str], jobs: int) -> None:
 
 
 def _explained(error: DvcException) -> BaseException:
-    """What to raise for what DVC refuses: its own words, unless a stage has said why."""
+    """What to raise for an error of DVC's: with its message, unless a stage has printed the reason."""
     words = [" ".join(str(cause).split()) for cause in causes(error)]
     if INTERRUPTED.search(words[-1]):
         return KeyboardInterrupt()

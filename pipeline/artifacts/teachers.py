@@ -1,7 +1,7 @@
-"""A model's teachers: their names, their histories, and what they make of the training text, kept beside checkpoints.
+"""A model's teachers: their names, their histories, and their features of the training text.
 
-Their features are a file of half-precision numbers after a SHA-256 of these and of the teacher's weights, so that those
-of other weights are never taken for its own. It is mapped, and so takes no memory.
+The features are in a file next to the teacher's checkpoint, in half precision, after a SHA-256 of these and of the
+teacher's weights, so that features of other weights are never used. The file is memory-mapped, so it takes no memory.
 """
 
 import hashlib
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.artifacts.checkpoint import DIGEST_BYTES, checkpoint_path, fingerprint
+from pipeline.artifacts.checkpoint import DIGEST_BYTES, checkpoint_folder, checkpoint_path, fingerprint
 from pipeline.lm.errors import TrainingError
 from pipeline.lm.settings import Settings
-from pipeline.project.files import CHECKPOINTS, MODELS, atomic_write, project_root
+from pipeline.project.files import MODELS, atomic_write, project_root
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a history is found without it
     from torch import Tensor
@@ -25,34 +25,34 @@ if TYPE_CHECKING:  # torch takes seconds to import, and a history is found witho
     from pipeline.lm.batching import Batches
     from pipeline.lm.model import LanguageModel
 
-TEACHER = "_teacher"  # how the checkpoints of teachers are named, which no model of params.yaml can be
+TEACHER = "_teacher"  # the prefix of teachers' checkpoints; no model in params.yaml can have this name
 HALF = np.dtype("<f2")
 
 
 def named_teachers(model: str, settings: Settings) -> list[tuple[str, Settings]]:
-    """A model's teachers, by the names under which they are trained."""
+    """A model's teachers, each with the name under which it is trained."""
     return [(f"{model}_teacher_{number}", teacher) for number, teacher in enumerate(settings.teachers, start=1)]
 
 
 def student_of(title: str) -> str | None:
-    """Whose teacher it is, by its name; None if it is no teacher."""
+    """The model whose teacher has this name; None if it is not a teacher's."""
     found = re.fullmatch(r"(.+)_teacher_\d+", title)
     return found[1] if found else None
 
 
 def all_teachers(model: str, settings: Settings) -> Iterator[tuple[str, Settings]]:
-    """A model's teachers and theirs, each after its own."""
+    """A model's teachers and their teachers, each after its own."""
     for title, teacher in named_teachers(model, settings):
         yield from all_teachers(title, teacher)
         yield title, teacher
 
 
 def teacher_history_path(model: str, title: str) -> Path:
-    """Where the history of a model's teacher is kept: `lstm/teacher_1.csv`."""
+    """The history of a model's teacher: `lstm/teacher_1.csv`."""
     return MODELS / model / f"{title.removeprefix(f'{model}_')}.csv"
 
 
-def forget_other_teachers(model: str, settings: Settings) -> None:
+def delete_former_teachers(model: str, settings: Settings) -> None:
     """Delete the histories of teachers that a model no longer has."""
     own = {teacher_history_path(model, title) for title, _ in all_teachers(model, settings)}
     for path in set((MODELS / model).glob("teacher_*.csv")) - own:
@@ -60,15 +60,15 @@ def forget_other_teachers(model: str, settings: Settings) -> None:
 
 
 def features_path(checkpoint: Path, text: "Batches") -> Path:
-    """The features that a teacher, by its checkpoint, has of this process's columns of a text."""
+    """The file with the features that the teacher of this checkpoint has of this process's columns of a text."""
     from pipeline.lm.distributed import rank, world_size
 
     share = "" if world_size() == 1 else f"-{rank()}of{world_size()}"
     return checkpoint.with_suffix(f".{text.batch_size}{share}.features")
 
 
-def check_room(settings: Settings, corpus: "Corpus") -> None:
-    """Raise TrainingError if what a model's teachers have yet to make of the training text does not fit on the disk."""
+def check_disk_space(settings: Settings, corpus: "Corpus") -> None:
+    """Raise TrainingError if the features that a model's teachers have not computed yet do not fit on the disk."""
     from pipeline.lm.training import train_layout
     from pipeline.project.memory import as_size
 
@@ -80,14 +80,13 @@ def check_room(settings: Settings, corpus: "Corpus") -> None:
             needed += text.time * text.batch_size * teacher.hidden_size * HALF.itemsize
     free = shutil.disk_usage(project_root()).free
     if needed > free:
-        folder = project_root() / CHECKPOINTS
         raise TrainingError(
-            f"what its teachers make of the text takes {as_size(needed)} in {folder}, where {as_size(free)} are free:"
-            " free some space"
+            f"the features of its teachers take {as_size(needed)} in {checkpoint_folder()}, where {as_size(free)} are"
+            " free: free some space"
         )
 
 
-def read_once(
+def cached_features(
     checkpoint: Path,
     teacher: "LanguageModel",
     precision: str,
@@ -96,16 +95,16 @@ def read_once(
 ) -> "Tensor":
     """A teacher's features of this process's columns of a text [time, columns, hidden], float16, mapped from disk.
 
-    It reads the text if there is no whole file of these weights' features yet. Raises OSError.
+    The teacher reads the text if there is no complete file of these weights' features yet. Raises OSError.
     """
     import torch
 
     path = features_path(checkpoint, text)
     shape = (text.time, text.columns, teacher.output.in_features)
-    if not _is_whole(path, shape, teacher):
+    if not _is_complete(path, shape, teacher):
         _delete_orphans()
         _write(path, teacher, precision, text, on_window)
-    return torch.from_numpy(np.memmap(path, HALF, "c", DIGEST_BYTES, shape))  # as "r" would, without PyTorch's warning
+    return torch.from_numpy(np.memmap(path, HALF, "c", DIGEST_BYTES, shape))  # "c": like "r", without PyTorch's warning
 
 
 def _write(
@@ -125,7 +124,7 @@ def _write(
         file.write(digest.digest())
 
 
-def _is_whole(path: Path, shape: tuple[int, ...], teacher: "LanguageModel") -> bool:
+def _is_complete(path: Path, shape: tuple[int, ...], teacher: "LanguageModel") -> bool:
     """Whether a file holds all features of these weights."""
     if not path.exists() or path.stat().st_size != DIGEST_BYTES + HALF.itemsize * int(np.prod(shape)):
         return False
@@ -147,6 +146,6 @@ def _digest_of_weights(teacher: "LanguageModel") -> "hashlib._Hash":
 
 def _delete_orphans() -> None:
     """Delete features whose teacher's checkpoint is gone."""
-    for path in (project_root() / CHECKPOINTS).glob("*.features"):
+    for path in checkpoint_folder().glob("*.features"):
         if not path.with_name(f"{path.name.split('.')[0]}.pt").exists():
             path.unlink(missing_ok=True)

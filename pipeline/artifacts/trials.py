@@ -23,8 +23,8 @@ class EndedTrial(Strict):
 
     number: from 1
     group: the name, in words, shared by the trials that differ only in their seed
-    picked: the value, or the bundle, at every place in the sweep's space
-    failure: why it diverged
+    picked: the value or the bundle chosen at every place in the sweep's space
+    failure: why it diverged; empty if it did not
     test_perplexity: of the best epoch's weights, if the sweep evaluates them
     """
 
@@ -39,7 +39,7 @@ class EndedTrial(Strict):
 
     @property
     def valid_perplexity(self) -> float:
-        """The lowest of its epochs; infinite if it did not finish any."""
+        """The lowest of its epochs; infinite if it finished none."""
         return min((record.valid_perplexity for record in self.history), default=math.inf)
 
 
@@ -59,7 +59,7 @@ class KeptStudy(Strict):
     ended: list[EndedTrial] = Field(default_factory=list)
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         return len(self.ended) >= self.trials
 
 
@@ -67,15 +67,18 @@ def study_path(sweep: str) -> Path:
     return SWEEPS / sweep / "trials.jsonl"
 
 
+SEEDS = study_path("seeds")  # the report judges by it, and dvc.yaml says so
+
+
 def write_study(path: Path, study: KeptStudy) -> None:
-    """Write a line on the study and one for each trial; equal studies give equal bytes."""
+    """Write a line for the study and one for each trial; equal studies give equal bytes."""
     lines = [study.model_dump(exclude={"ended"}), *(trial.model_dump(exclude_defaults=True) for trial in study.ended)]
     with atomic_write(path) as file:
         file.writelines(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
 
 
 def read_study(path: Path) -> KeptStudy | None:
-    """None if there is none: no file, or nothing on its first line.
+    """The study, or None if there is no file or its first line is empty.
 
     Raises UserError, naming the line, if it has been altered.
     """

@@ -1,4 +1,4 @@
-"""A trained model as a single data file: weights, settings and vocabulary (safetensors, nothing is ever unpickled)."""
+"""A trained model as a single file: weights, settings and vocabulary (safetensors: nothing is ever unpickled)."""
 
 import hashlib
 import json
@@ -20,12 +20,12 @@ if TYPE_CHECKING:  # torch takes seconds to import, and a description is read wi
 
 
 class Description(Strict):
-    """What a file says about its weights.
+    """The metadata in a file of weights.
 
-    lower_case: whether the model's text was turned into lower case
-    gpu: what it was trained on; None for a CPU
-    data_sha256: the fingerprint of the corpus that it was trained on; None in older files
-    sha256: of the description's other entries and of the weights; None in older files
+    lower_case: whether the training text was converted to lower case
+    gpu: the GPU that it was trained on; None for a CPU
+    data_sha256: the fingerprint of its corpus; None in older files
+    sha256: of the other metadata and of the weights; None in older files
     """
 
     settings: Settings
@@ -39,7 +39,7 @@ class Description(Strict):
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model with its best weights, and what it was trained with."""
+    """A model with its best weights, its settings and its vocabulary."""
 
     model: "LanguageModel"
     settings: Settings
@@ -73,21 +73,17 @@ def save_weights(
         "vocabulary": vocabulary,
         "fingerprint": fingerprint,
     }
-    if lower_case:
-        description["lower_case"] = True
-    if gpu:
-        description["gpu"] = gpu
-    if data_sha256:
-        description["data_sha256"] = data_sha256
+    optional = {"lower_case": lower_case, "gpu": gpu, "data_sha256": data_sha256}
+    description |= {name: value for name, value in optional.items() if value}
     description["sha256"] = _sha256(description, weights)
-    # One entry, because the format does not promise an order of several.
+    # One entry, because the format guarantees no order among several.
     data = save(weights, {"model": json.dumps(description, ensure_ascii=False)})
     with atomic_write(path, "wb") as file:
         file.write(data)
 
 
 def load_weights(path: Path) -> TrainedModel:
-    """Build the model anew, on the CPU, and load the saved weights into it.
+    """Build a new model on the CPU and load the saved weights into it.
 
     Raises UserError if the file is missing, damaged, or not a model of this project.
     """
@@ -99,7 +95,7 @@ def load_weights(path: Path) -> TrainedModel:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             rest = json.loads(file.metadata()["model"])
         if description.sha256 and rest.pop("sha256") != _sha256(rest, weights):
-            raise _damaged(path, ValueError("its SHA-256 is another"))
+            raise _damaged(path, ValueError("its SHA-256 does not match"))
         model = build_model(description.settings, len(description.vocabulary))
         model.load_state_dict(weights)
     except (SafetensorError, RuntimeError) as error:
@@ -120,14 +116,14 @@ def read_description(path: Path) -> Description:
     """Read it without PyTorch. Raises UserError if the file is missing or not a model of this project."""
     if not path.exists():
         raise UserError(
-            f"{path} not found: `make repro` brings it or trains it; `dvc pull` brings it from a store that you share"
+            f"{path} not found: `make repro` restores or trains it; `dvc pull` fetches it from a shared store"
         )
     try:
         with safe_open(path, framework="np") as file:
             return Description.model_validate_json(file.metadata()["model"])
     except (SafetensorError, ValidationError, KeyError, TypeError) as error:
         raise _damaged(path, error) from None
-    except OSError as error:  # whose words do not name the file
+    except OSError as error:  # its message does not name the file
         raise UserError(f"{path} cannot be read ({error}): move it away, then `dvc checkout {path}`") from None
 
 
@@ -141,4 +137,4 @@ def _sha256(description: dict[str, Any], weights: dict[str, "Tensor"]) -> str:
 
 def _damaged(path: Path, error: Exception) -> UserError:
     reason = str(error).splitlines()[0]
-    return UserError(f"{path} is not a whole model of this project ({reason}): run `dvc checkout {path}`")
+    return UserError(f"{path} is not a complete model of this project ({reason}): run `dvc checkout {path}`")

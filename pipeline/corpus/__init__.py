@@ -1,1 +1,1 @@
-"""The corpus: its words, their ids, and how those lie on disk."""
+"""The corpus: where it comes from, its words, and their ids on disk."""

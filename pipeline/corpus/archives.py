@@ -1,4 +1,4 @@
-"""Copying files out of archives. Nothing is extracted, so no member's path is ever used."""
+"""Reading files in archives. Nothing is extracted, so no member's path is ever written to."""
 
 import gzip
 import io
@@ -9,10 +9,10 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import PurePosixPath
 from tempfile import TemporaryFile
 
-MAX_BYTES = 2**30  # at one address, and in one unpacked archive: whatever is longer is not the corpus
+MAX_BYTES = 2**30  # from one address, and in one unpacked archive: anything longer is not the corpus
 CHUNK_BYTES = 2**16
 
-Read = Callable[[int], bytes]  # at most that many of the next bytes; empty at the end
+Read = Callable[[int], bytes]  # returns up to that many bytes; empty at the end
 
 
 class SourceError(Exception):
@@ -20,7 +20,7 @@ class SourceError(Exception):
 
 
 class BoundedStream(io.RawIOBase):
-    """What a `read` function returns, limited to MAX_BYTES."""
+    """A stream over a `read` function, limited to MAX_BYTES."""
 
     def __init__(self, read: Read) -> None:
         self._read = read
@@ -42,10 +42,10 @@ def is_archive(name: str) -> bool:
 def unpack(name: str, body: io.RawIOBase, wanted: Collection[str], on_member: Callable[[str, Read], None]) -> None:
     """Call `on_member` with each wanted path and a function that reads the first member whose path ends in it.
 
-    name: of the archive; its ending tells the format
+    name: of the archive; its extension gives the format
     wanted: paths; a name without a folder is looked for in a folder named data
 
-    Raises SourceError when some are missing, and whatever is raised for an archive that is damaged.
+    Raises SourceError if some are missing; a damaged archive raises various other errors.
     """
     missing = {_parts(path if "/" in path else f"data/{path}"): path for path in wanted}
     members = _zip_members(body) if name.lower().endswith(".zip") else _tar_members(body)
@@ -55,22 +55,22 @@ def unpack(name: str, body: io.RawIOBase, wanted: Collection[str], on_member: Ca
             on_member(missing.pop(ending), read)
         if not missing:
             return
-    raise SourceError(f"the archive lacks {', '.join('/'.join(ending) for ending in missing)}")
+    raise SourceError(f"the archive does not contain {', '.join('/'.join(ending) for ending in missing)}")
 
 
 def _tar_members(body: io.RawIOBase) -> Iterator[tuple[str, Read]]:
-    """The plain files, as the archive streams by."""
+    """The regular files, while the archive is streamed."""
     unzipped = BoundedStream(gzip.GzipFile(fileobj=body, mode="rb").read)
     with tarfile.open(fileobj=unzipped, mode="r|") as archive:
         for member in archive:
             if member.isreg() and not member.issparse():
                 content = archive.extractfile(member)
-                assert content  # as for every regular file
+                assert content  # always true of a regular file
                 yield member.name, content.read
 
 
 def _zip_members(body: io.RawIOBase) -> Iterator[tuple[str, Read]]:
-    """The plain files, from a copy of the archive, whose list of members is at its end."""
+    """The regular files, from a copy of the archive on disk, as the list of members is at its end."""
     with TemporaryFile() as copy:
         while chunk := body.read(CHUNK_BYTES):
             copy.write(chunk)

@@ -1,4 +1,4 @@
-"""The corpus as token ids: how it lies in `data/processed`, written by `preprocess` and read by every later stage."""
+"""The corpus as token ids in `data/processed`, written by `preprocess` and read by every later stage."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # torch takes seconds to import and only `load_corpus` needs 
 
 VOCABULARY = "vocabulary.txt"
 FILES = (*(f"{split}.npy" for split in SPLITS), VOCABULARY)
-LOWER_CASE = "lower_case"  # an empty file, there if words were turned into lower case
+LOWER_CASE = "lower_case"  # an empty file that exists if words were converted to lower case
 
 IDS_AT_A_TIME = 2**18
 
@@ -31,7 +31,7 @@ _REMEDY = "run `dvc checkout preprocess`, or `dvc repro --single-item --force pr
 class Corpus:
     """train, valid, test [length], ids of tokens of any integer type; vocabulary[id] is the word.
 
-    lower_case: the text was turned into lower case
+    lower_case: whether the text was converted to lower case
     """
 
     train: "Tensor"
@@ -45,13 +45,13 @@ class Corpus:
         return {split: getattr(self, split) for split in SPLITS}
 
     def sizes(self) -> CorpusSizes:
-        """Tokens of each split, and words."""
+        """The number of tokens in each split and of words in the vocabulary."""
         tokens = {f"{split}_tokens": len(ids) for split, ids in self.splits().items()}
         return CorpusSizes(**tokens, vocabulary_size=len(self.vocabulary))
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over ids and vocabulary: equal for equal corpora only, whatever the ids' type."""
+        """SHA-256 of ids and vocabulary, whatever the ids' type: only equal corpora have equal fingerprints."""
         digest = hashlib.sha256("\n".join(self.vocabulary).encode())
         for ids in (self.train, self.valid, self.test):
             digest.update(f"\n\n{len(ids)}\n".encode())
@@ -61,7 +61,7 @@ class Corpus:
 
 
 def id_dtype(vocabulary_size: int) -> np.dtype:
-    """The smaller of the two id types that holds every word's id."""
+    """The smaller of the two id types that can hold every id."""
     return np.dtype(np.uint16 if vocabulary_size <= 2**16 else np.uint32)
 
 
@@ -72,16 +72,16 @@ def write_corpus(
     *,
     lower_case: bool = False,
 ) -> None:
-    """Write each split's ids [length], and the vocabulary, one word a line in the order of ids: all files, or none.
+    """Write each split's ids [length], and the vocabulary, one word per line in the order of ids: all files, or none.
 
-    ids: of each split, whole or in successive parts, of which one at a time is in memory
-    lower_case: whether the text was turned into lower case
+    ids: of each split, as one array or in successive parts, of which only one is in memory at a time
+    lower_case: whether the text was converted to lower case
     """
     dtype = id_dtype(len(vocabulary))
     with ExitStack() as stack:
         for split in SPLITS:
-            whole = ids[split]
-            parts = [whole] if isinstance(whole, np.ndarray) else whole
+            given = ids[split]
+            parts = [given] if isinstance(given, np.ndarray) else given
             _write_ids(stack.enter_context(atomic_write(folder / f"{split}.npy", "wb")), parts, dtype)
         stack.enter_context(atomic_write(folder / VOCABULARY)).writelines(f"{word}\n" for word in vocabulary)
     (folder / LOWER_CASE).unlink(missing_ok=True)
@@ -92,7 +92,7 @@ def write_corpus(
 
 
 def _write_ids(file: IO[bytes], parts: Iterable[np.ndarray], dtype: np.dtype) -> None:
-    """Write an .npy file as `np.save` does, without its whole array in memory."""
+    """Write an .npy file as `np.save` does, without holding the entire array in memory."""
 
     def write_header(length: int) -> None:
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (length,)}
@@ -104,28 +104,28 @@ def _write_ids(file: IO[bytes], parts: Iterable[np.ndarray], dtype: np.dtype) ->
         file.write(np.asarray(part, dtype).data)
         length += len(part)
     file.seek(0)
-    write_header(length)  # of the same size: NumPy leaves room for the length to grow
+    write_header(length)  # takes the same space: NumPy pads the header so that the length can grow
 
 
 def load_corpus(folder: Path = PROCESSED) -> Corpus:
-    """Load a corpus, its ids mapped from disk. Raises UserError when a file is missing or damaged."""
+    """Load a corpus, its ids memory-mapped. Raises UserError if a file is missing or damaged."""
     import torch
 
     vocabulary = _load_vocabulary(folder / VOCABULARY)
     ids = {split: torch.from_numpy(_load_ids(folder / f"{split}.npy", len(vocabulary))) for split in SPLITS}
     digest_file = _digest_file(folder)  # a corpus of an earlier version has none
     if digest_file.exists() and digest_file.read_bytes() != corpus_digests(folder).encode():
-        raise UserError(f"{folder} is damaged (its SHA-256 are not those in {digest_file}): {_REMEDY}")
+        raise UserError(f"{folder} is damaged (its SHA-256 differ from those in {digest_file}): {_REMEDY}")
     return Corpus(**ids, vocabulary=vocabulary, lower_case=(folder / LOWER_CASE).exists())
 
 
 def _digest_file(folder: Path) -> Path:
-    """Next to the folder, because trained models depend on the digest of the folder itself."""
+    """It is next to the folder, because trained models depend on the digest of the folder itself."""
     return folder.with_name(f"{folder.name}.sha256")
 
 
 def corpus_digests(folder: Path = PROCESSED) -> str:
-    """The SHA-256 of the corpus's files, one per line, as `sha256sum --check` reads it. Raises UserError."""
+    """The SHA-256 of the corpus's files, one per line, in the format of `sha256sum --check`. Raises UserError."""
     if missing := [name for name in FILES if not (folder / name).exists()]:
         raise UserError(f"{folder / missing[0]} not found: {_REMEDY}")
     names = [*FILES, *([LOWER_CASE] if (folder / LOWER_CASE).exists() else [])]
@@ -140,20 +140,20 @@ def _load_vocabulary(path: Path) -> tuple[str, ...]:
     except UnicodeDecodeError:
         raise UserError(f"{path} is damaged (not text in UTF-8): {_REMEDY}") from None
     if words.pop() or "" in words or EOS not in words or len(set(words)) < len(words):
-        raise UserError(f"{path} is damaged (needs distinct words, one a line, with {EOS}): {_REMEDY}")
+        raise UserError(f"{path} is damaged (expected distinct words, one per line, with {EOS}): {_REMEDY}")
     return tuple(words)
 
 
 def _load_ids(path: Path, vocabulary_size: int) -> np.ndarray:
-    """ids [length], uint16 or uint32, mapped from disk."""
+    """ids [length], uint16 or uint32, memory-mapped."""
     try:
-        ids = np.load(path, mmap_mode="c", allow_pickle=False)  # as "r" would, without PyTorch's warning
+        ids = np.load(path, mmap_mode="c", allow_pickle=False)  # "c": like "r", without PyTorch's warning
     except FileNotFoundError:
         raise UserError(f"{path} not found: {_REMEDY}") from None
-    except Exception:  # NumPy fails in many ways on a file that is damaged
-        raise UserError(f"{path} is damaged (no complete NumPy array): {_REMEDY}") from None
+    except Exception:  # NumPy raises various errors for damaged files
+        raise UserError(f"{path} is damaged (not a complete NumPy array): {_REMEDY}") from None
     if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype not in (np.uint16, np.uint32) or len(ids) < 2:
-        raise UserError(f"{path} is damaged (needs a list of ids, uint16 or uint32): {_REMEDY}")
+        raise UserError(f"{path} is damaged (expected a list of ids, uint16 or uint32): {_REMEDY}")
     if ids.max() >= vocabulary_size:
         raise UserError(f"{path} has the id {ids.max()}, but {VOCABULARY} has {vocabulary_size} words: {_REMEDY}")
     return ids

@@ -1,4 +1,4 @@
-"""A text read once: its words as numbers of its own, which become ids when the vocabulary is known."""
+"""A text, read once: its words as provisional numbers, which become ids once the vocabulary is known."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,14 +7,14 @@ from typing import IO
 import numpy as np
 
 from pipeline.corpus.ids import id_dtype
-from pipeline.corpus.vocabulary import Encoder, no_unk
+from pipeline.corpus.vocabulary import Encoder, unknown_word
 from pipeline.corpus.words import EOS
 
-PART = 2**18  # numbers that are in memory at once
+PART = 2**18  # numbers in memory at a time
 
 
 class _Numbers(dict[str, int]):
-    """The number of each word, in the order in which they are first asked for."""
+    """The number of each word: words are numbered when they are first looked up."""
 
     def __missing__(self, word: str) -> int:
         number = self[word] = len(self)
@@ -22,13 +22,13 @@ class _Numbers(dict[str, int]):
 
 
 class NumberedText:
-    """A text of which only the different words are in memory.
+    """A text of which only the distinct words are in memory.
 
     counts: how often each word occurs, `<eos>` included
 
     name: of the text, for messages
-    parts: its tokens, as `read_tokens` gives them
-    file: an empty one for the numbers, 4 bytes a token
+    parts: its tokens, from `read_tokens`
+    file: an empty file for the numbers, 4 bytes per token
     """
 
     def __init__(self, name: str, parts: Iterable[Sequence[str]], file: IO[bytes]) -> None:
@@ -43,20 +43,20 @@ class NumberedText:
         self.counts = Counter(dict(zip(self._number_of, frequencies.tolist(), strict=True)))
 
     def ids(self, vocabulary: Sequence[str], remedy: str) -> Iterator[np.ndarray]:
-        """The ids of the tokens in successive parts [length], of the smallest type that holds them.
+        """The ids of the tokens in successive parts [length], of the smallest type that can hold them.
 
-        Raises UserError, with place and remedy, at a word that is not in the vocabulary if `<unk>` is not either.
+        Raises UserError, with line and remedy, at a word outside the vocabulary if that has no `<unk>`.
         """
         try:
             id_of = np.fromiter(Encoder(vocabulary).ids(self._number_of), id_dtype(len(vocabulary)))
         except KeyError as error:
             word = error.args[0]
-            raise no_unk(word, f"{self._name}, line {self._line_of(word)}", remedy) from None
+            raise unknown_word(word, f"{self._name}, line {self._line_of(word)}", remedy) from None
         for numbers in self._parts():
             yield id_of[numbers]
 
     def _line_of(self, word: str) -> int:
-        """The line in which a word occurs first, counted from 1."""
+        """The line in which a word first occurs, counted from 1."""
         number, line = self._number_of[word], 1
         for numbers in self._parts():
             places = np.flatnonzero(numbers == number)

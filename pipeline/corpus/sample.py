@@ -67,7 +67,7 @@ def source() -> MarkovSource:
 
 
 def text(num_tokens: int, seed: int) -> str:
-    """Whole sentences, one per line: at least `num_tokens` tokens, line ends included."""
+    """Complete sentences, one per line: at least `num_tokens` tokens, line ends included."""
     words = source().draw(seed)
     pieces: list[str] = []
     while len(pieces) < num_tokens or pieces[-1] != "\n":

@@ -1,4 +1,4 @@
-"""A text of one's own as training, validation and test text: three files, or one that is split by its lines."""
+"""Splitting your own text into training, validation and test text: three files, or one that is split by lines."""
 
 import hashlib
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.corpus.words import shown_path
-from pipeline.project.console import UserError
+from pipeline.project.console import UserError, counted
 from pipeline.project.files import SPLITS, sha256
 
 NAMES = {
@@ -24,7 +24,7 @@ NAMES = {
 
 
 def find_texts(paths: Sequence[Path]) -> list[Path]:
-    """One text, or the three of the splits in their order, told by their names where those say so.
+    """One text, or those of the three splits in order, recognized by their names if possible.
 
     paths: one file, three files, or a folder of either
 
@@ -34,18 +34,18 @@ def find_texts(paths: Sequence[Path]) -> list[Path]:
     if len(files) == 1 and files[0].is_dir():
         files = sorted(path for path in files[0].iterdir() if path.is_file() and not path.name.startswith("."))
     if len(files) not in (1, 3):
-        raise UserError(f"{len(files)} files: give one text (`cat` makes one of many), or three: train, valid and test")
+        raise UserError(f"{len(files)} files: give one text (`cat` joins several), or three: train, valid and test")
     if len(files) == 1:
         if files[0].exists() and not files[0].is_file():
             raise UserError(f"{shown_path(files[0])} cannot be read twice: write the text to a file first")
         return files
     if missing := [path for path in files if not path.is_file()]:
-        raise UserError(f"{shown_path(missing[0])} is no file: correct its name")
+        raise UserError(f"{shown_path(missing[0])} is not a file: correct its name")
     splits, names = [_split_of(path) for path in files], ", ".join(path.name for path in files)
     if set(splits) == set(SPLITS):
         files.sort(key=lambda path: SPLITS.index(_split_of(path) or ""))
     elif len(paths) == 1 or any(split not in (None, place) for split, place in zip(splits, SPLITS, strict=True)):
-        raise UserError(f"{names}: which is which? Have train, valid, test in the names, or give them in this order")
+        raise UserError(f"{names}: which is which? Put train, valid, test in the names, or give them in this order")
     if len({sha256(path) for path in files}) < len(SPLITS):
         raise UserError(f"{names}: two of them are the same text: give three different ones")
     return files
@@ -56,10 +56,10 @@ def _split_of(path: Path) -> str | None:
 
 
 def divide(lines: Iterable[Sequence[str]], shares: Sequence[float], seed: int) -> Callable[[Sequence[str]], str]:
-    """A function that tells the split of a line from its words: equal lines are in the same one.
+    """A function that returns the split of a line, given its words: equal lines are in the same split.
 
-    lines: all that are to be divided
-    shares: of the lines for each split, in proportion; met as closely as equal lines allow, and no split is empty
+    lines: all lines of the text
+    shares: relative sizes of the splits, met as closely as equal lines allow; no split is empty
 
     Raises UserError if there are fewer than three different lines.
     """
@@ -69,7 +69,7 @@ def divide(lines: Iterable[Sequence[str]], shares: Sequence[float], seed: int) -
 
     keys, counts = np.unique(np.fromiter(map(key, lines), np.uint64), return_counts=True)
     if len(keys) < len(SPLITS):
-        raise UserError(f"{len(keys)} different lines: a text is split by lines, and needs three of them at least")
+        raise UserError(f"{counted(len(keys), 'different line')}: a text is split by lines, and needs at least three")
     ends = np.cumsum(shares) / sum(shares) * counts.sum()
     first, second = np.searchsorted(np.cumsum(counts), ends[:2]) + 1
     first = min(first, len(keys) - 2)

@@ -1,4 +1,4 @@
-"""Words to ids, for preprocessing and for scoring alike."""
+"""Words to ids, for both preprocessing and scoring."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ class Sentence:
 
 
 class Encoder:
-    """Turns words into ids, a word outside the vocabulary into the id of `<unk>`.
+    """Turns words into ids, and words outside the vocabulary into the id of `<unk>`.
 
-    lower_case: `encode` reads every word in lower case
+    lower_case: `encode` converts every word to lower case
     """
 
     def __init__(self, vocabulary: Sequence[str], *, lower_case: bool = False) -> None:
@@ -38,7 +38,7 @@ class Encoder:
         try:
             ids = list(self.ids(read))
         except KeyError as error:
-            raise no_unk(error.args[0], where, "use a model that was trained on such a text") from None
+            raise unknown_word(error.args[0], where, "use a model that was trained on such a text") from None
         return Sentence(words, ids, [place for place, word in enumerate(read) if word not in self._id_of])
 
 
@@ -49,20 +49,20 @@ class _Ids(dict[str, int]):
         return self[UNK]
 
 
-def no_unk(word: str, where: str, remedy: str) -> UserError:
-    """What to raise at a word without an id."""
-    return UserError(f"{where}: the vocabulary lacks the word {word!r}, and {UNK} to stand for it: {remedy}")
+def unknown_word(word: str, where: str, remedy: str) -> UserError:
+    """The error for a word without an id."""
+    return UserError(f"{where}: the vocabulary has neither the word {word!r} nor {UNK} to stand for it: {remedy}")
 
 
 def build_vocabulary(counts: Mapping[str, int], max_size: int | None = None, min_count: int = 1) -> list[str]:
-    """The words of a text and `<eos>`, the most frequent first, equally frequent ones by code point.
+    """The words of a text and `<eos>`, most frequent first, equally frequent ones by code point.
 
     counts: how often each word occurs, `<eos>` included
-    max_size: of the vocabulary, `<eos>` and `<unk>` included: the least frequent words fall out
-    min_count: words that occur less often fall out
+    max_size: of the vocabulary, `<eos>` and `<unk>` included: the least frequent words are dropped
+    min_count: words that occur less often are dropped
 
-    Either bound puts `<unk>` into the vocabulary, which is counted as often as what falls out: the vocabulary is that
-    of the text with `<unk>` written in place of those words.
+    Either bound adds `<unk>` to the vocabulary, with the count of all dropped words: the vocabulary is that of the text
+    with these words replaced by `<unk>`.
     """
     if max_size is None and min_count == 1:
         return _by_frequency(counts)

@@ -13,8 +13,8 @@ from pipeline.settings.mistakes import shown
 
 EOS = "<eos>"  # the end of a line
 UNK = "<unk>"  # stands for every word outside the vocabulary
-BLOCK = 2**18  # bytes of whole lines, read at once
-LONGEST_LINE = 2**27  # bytes: anything longer is no sentence, and might never end
+BLOCK = 2**18  # bytes read at a time, plus the rest of the last line
+LONGEST_LINE = 2**27  # bytes: anything longer is not a sentence, and might never end
 
 
 def read_lines(
@@ -24,15 +24,15 @@ def read_lines(
     *,
     lower_case: bool = False,
 ) -> Iterator[list[str]]:
-    """The words of each line of a file, or of stdin where path is None, one line in memory at a time.
+    """The words of each line of a file, or of stdin if path is None, with one line in memory at a time.
 
     A byte-order mark is not part of a word. Calls `on_bytes` with each line's length. Raises UserError, with the
     remedy, if the file is missing, binary or not UTF-8, has lines that end in CR alone, or contains the word `<eos>`.
 
-    lower_case: turn every word into lower case
+    lower_case: convert every word to lower case
     """
     name = "stdin" if path is None else shown_path(path)
-    with _complaints_of(name, remedy), sys.stdin.buffer if path is None else path.open("rb") as file:
+    with _reading(name, remedy), sys.stdin.buffer if path is None else path.open("rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
             words = _words(line, f"{name}, line {number}", remedy, lower_case=lower_case)
             on_bytes(len(line))
@@ -46,12 +46,12 @@ def read_tokens(
     *,
     lower_case: bool = False,
 ) -> Iterator[list[str]]:
-    """What `read_lines` gives of a file, with `<eos>` at the end of each line, in successive parts of many lines.
+    """The words of a file as from `read_lines`, with `<eos>` after each line, in successive parts of many lines.
 
-    Several times as fast. Calls `on_bytes` with each part's length in bytes.
+    This is several times as fast. Calls `on_bytes` with each part's length in bytes.
     """
     name, number = shown_path(path), 1
-    with _complaints_of(name, remedy), path.open("rb") as file:
+    with _reading(name, remedy), path.open("rb") as file:
         while block := file.read(BLOCK) + file.readline(LONGEST_LINE):
             tokens = _plain_tokens(block, lower_case=lower_case)
             if tokens is None:
@@ -65,7 +65,7 @@ def read_tokens(
 
 
 def _plain_tokens(block: bytes, *, lower_case: bool) -> list[str] | None:
-    """The tokens of a block of whole lines; None if it has anything that must be looked at line by line."""
+    """The tokens of a block of complete lines; None if it has anything that requires checking line by line."""
     marks = (b"\0", codecs.BOM_UTF8)
     if block.count(b"\r") != block.count(b"\r\n") or len(block) >= LONGEST_LINE or any(mark in block for mark in marks):
         return None
@@ -81,7 +81,7 @@ def _plain_tokens(block: bytes, *, lower_case: bool) -> list[str] | None:
 
 def _words(line: bytes, where: str, remedy: str, *, lower_case: bool) -> list[str]:
     """The words of one line. Raises UserError."""
-    if b"\0" in line or b"\r" in line or len(line) >= LONGEST_LINE:  # seldom; the rest would take time
+    if b"\0" in line or b"\r" in line or len(line) >= LONGEST_LINE:  # a quick test, as this is rare
         _refuse_binary_line(line, where, remedy)
     try:
         text = line.removeprefix(codecs.BOM_UTF8).decode("utf-8")
@@ -94,15 +94,15 @@ def _words(line: bytes, where: str, remedy: str, *, lower_case: bool) -> list[st
 
 
 @contextmanager
-def _complaints_of(name: str, remedy: str) -> Iterator[None]:
-    """Turn the system's errors on reading a file of that name into UserError."""
+def _reading(name: str, remedy: str) -> Iterator[None]:
+    """Turn the system's errors from reading a file of this name into UserError."""
     try:
         yield
     except FileNotFoundError:
         raise UserError(f"{name} not found: {remedy}") from None
     except IsADirectoryError:
-        raise UserError(f"{name} is a folder and not a file: {remedy}") from None
-    except OSError as error:  # a text instead of a file name, a file taken for a folder, a loop of links
+        raise UserError(f"{name} is a folder, not a file: {remedy}") from None
+    except OSError as error:  # not a file name, a file used as a folder, a loop of links
         raise UserError(f"{name}: {error.strerror}: {remedy}") from None
 
 
@@ -112,8 +112,8 @@ def _refuse_binary_line(line: bytes, where: str, remedy: str) -> None:
         raise UserError(f"{where}: not text in UTF-8 but in UTF-16: convert it to UTF-8")
     if b"\0" in line:
         raise UserError(f"{where}: not text but binary data: {remedy}")
-    if b"\r" in line.rstrip(b"\r\n"):  # read as whitespace, they would make the whole text one sentence
-        raise UserError(f"{where}: has line ends of CR alone: convert them, as `tr '\\r' '\\n'` does")
+    if b"\r" in line.rstrip(b"\r\n"):  # read as whitespace, they would make the text one sentence
+        raise UserError(f"{where}: has CR alone as line ends: convert them with `tr '\\r' '\\n'`")
     if len(line) >= LONGEST_LINE:
         raise UserError(f"{where}: longer than {LONGEST_LINE:,} bytes: write one sentence per line")
 

@@ -20,7 +20,7 @@ def continuations(
     temperature: float = 1.0,
     top_k: int | None = None,
 ) -> Iterator[tuple[str, bool]]:
-    """Lines that begin with the prompt, and whether each ended within so many new words; see `generate`.
+    """Lines that begin with the prompt, and whether each ended within `max_words` new words; see `generate`.
 
     A line is the same however many there are.
     """
@@ -81,7 +81,7 @@ def sample(logits: Tensor, uniform: Tensor, temperature: float = 1.0, top_k: int
         logits = logits.masked_fill(logits < least, -torch.inf)
     differences = logits - logits.amax(dim=-1, keepdim=True)  # of at most 0: no temperature makes them overflow
     cumulative = (differences / temperature).softmax(dim=-1).cumsum(dim=-1)  # [batch, vocab]
-    cumulative /= cumulative[:, -1:].clone()  # rounding left the last a little off 1
+    cumulative /= cumulative[:, -1:].clone()  # rounding leaves the last one slightly off 1
     return torch.searchsorted(cumulative, uniform.double()[:, None].contiguous(), right=True).squeeze(1)
 
 

@@ -26,7 +26,7 @@ def token_losses(
     Each sentence is scored on its own: from the zero state, its first word is predicted from `<eos>`. Its losses
     therefore do not depend on the other sentences, which only share its batch. Dropout is off and products are in
     float32.
-    on_tokens: called now and then with the number of tokens scored since the last call.
+    on_tokens: called from time to time with the number of tokens scored since the last call.
     """
     model.eval()
     device = next(model.parameters()).device

@@ -42,7 +42,7 @@ def score_sentences(
 ) -> Iterator[SentenceScore]:
     """Score each sentence on its own, in order; see `token_losses`. Raises UserError naming the line.
 
-    on_share: called now and then with the scored share of the sentences that have been taken but not yet yielded.
+    on_share: called from time to time with the scored share of the sentences that have been taken but not yet yielded.
     """
     encoder = Encoder(trained.vocabulary, lower_case=trained.lower_case)
     encoded = (encoder.encode(words, f"line {number}") for number, words in enumerate(sentences, start=1))

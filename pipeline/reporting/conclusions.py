@@ -25,8 +25,8 @@ T = TypeVar("T", bound=Trained)
 class Conclusion:
     """A claim of the course report, our verdicts on it, and the numbers behind them, one sentence each.
 
-    verdicts: by what each rests on, such as `over 3 seeds`
-    condition: a sentence on what the verdicts hold for
+    verdicts: by their basis, such as `over 3 seeds`
+    condition: a sentence on when the verdicts hold
     """
 
     claim: str
@@ -36,9 +36,9 @@ class Conclusion:
 
 
 def judge(results: Sequence[Result], groups: Sequence[Group] = ()) -> list[Conclusion]:
-    """Check each conclusion against the results; which models it concerns follows from their settings.
+    """Check each conclusion against the results; the models it is about are found by their settings.
 
-    groups: models from several seeds
+    groups: models trained from several seeds
     """
     return [
         # Each cell may train at the rate that suits it.
@@ -48,7 +48,7 @@ def judge(results: Sequence[Result], groups: Sequence[Group] = ()) -> list[Concl
         Conclusion(
             claim="More schedules and optimizers should have been tried",
             verdicts={"": "open"},
-            evidence=["These runs cannot settle it: that takes models in `params.yaml` that differ in nothing else."],
+            evidence=["These runs cannot settle it: that would take models that differ in nothing else."],
         ),
     ]
 
@@ -97,14 +97,14 @@ def _better(
         verdicts[f"over {seeds} seeds of {compared[0][0].settings.epochs} epochs"] = _verdict_over_seeds(
             [found for _, _, found in compared]
         )
-        evidence += [_by_how_much(one.name, other.name, found) for one, other, found in compared]
+        evidence += [_in_words(one.name, other.name, found) for one, other, found in compared]
     settings = [(one.settings, other.settings) for one, other in pairs]
     settings += [(one.settings, other.settings) for one, other, _ in compared]
     return Conclusion(claim, verdicts, evidence, _condition(settings))
 
 
 def _condition(pairs: Sequence[tuple[Settings, Settings]]) -> str:
-    """What models of different cells were allowed to differ in as well."""
+    """What else models of different cells were allowed to differ in."""
     ratios = {other.learning_rate / one.learning_rate for one, other in pairs if one.cell != other.cell}
     if not ratios:
         return ""
@@ -112,11 +112,11 @@ def _condition(pairs: Sequence[tuple[Settings, Settings]]) -> str:
     rates = f"the GRU at {'half' if ratios == {0.5} else by} the LSTM's learning rate"
     if ratios == {1}:
         rates = "both at the same learning rate"
-    return f"This holds for these settings, {rates}; others may decide otherwise."
+    return f"This holds for these settings, {rates}; other settings may give another verdict."
 
 
 def _verdict_over_seeds(found: Sequence[Difference]) -> str:
-    """By those whose interval is on one side of zero: the others are undecided."""
+    """Only differences whose interval excludes zero count; the others are undecided."""
     cases = {
         "confirmed": sum(one.mean > one.margin for one in found),
         "contradicted": sum(one.mean < -one.margin for one in found),
@@ -126,8 +126,8 @@ def _verdict_over_seeds(found: Sequence[Difference]) -> str:
     return f"{verdict} in {cases[verdict]} of {len(found)} cases" if some else verdict
 
 
-def _by_how_much(one: str, other: str, found: Difference) -> str:
-    """found: by how much the other's test perplexity is higher"""
+def _in_words(one: str, other: str, found: Difference) -> str:
+    """found: the other's test perplexity minus that of `one`"""
     over = f"over {found.n} seeds"
     if abs(found.mean) <= found.margin:
         return f"`{one}` and `{other}` differ in test perplexity by {found.mean:.2f} ± {found.margin:.2f} {over}."
@@ -143,7 +143,7 @@ def _over_fitting(results: Sequence[Result]) -> Conclusion:
         without = " and ".join(cell.upper() for cell in sorted(missing))
         return Conclusion(claim, {"": "not tested"}, [f"No {without} without dropout was trained."])
     verdict = _verdict([_over_fits(result) for result in bare])
-    return Conclusion(claim, {ONE_RUN: verdict}, [_course(result) for result in bare])
+    return Conclusion(claim, {ONE_RUN: verdict}, [_after_the_best(result) for result in bare])
 
 
 def _over_fits(result: Result) -> bool:
@@ -151,7 +151,7 @@ def _over_fits(result: Result) -> bool:
     return last.valid_perplexity > best.valid_perplexity and last.train_perplexity < best.train_perplexity
 
 
-def _course(result: Result) -> str:
+def _after_the_best(result: Result) -> str:
     """Where validation and training perplexity went after the best epoch."""
     best, last = result.best, result.last
     if best == last:

@@ -1,8 +1,8 @@
-"""The report that params.yaml has figures of: it stands beside our results only where corpus and models are the same.
+"""The course report, whose figures are in params.yaml: they are shown beside our results only if these are comparable.
 
-That is Penn Treebank, by its sizes, and models of 2 layers of 200 units; beside a model of one of its names, also its
-cell and whether it drops. How long and by which optimizer a model is trained is what the recipes try against its
-figures, and has no part in it.
+Comparable are models with 2 layers of 200 units on Penn Treebank, which is recognized by its sizes. A model that has
+the name of one of the course report's must also have its cell, and dropout if and only if that has. The optimizer and
+the number of epochs may differ: they are what the recipes vary.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,27 +13,32 @@ from pipeline.settings.schema import CorpusSizes, Perplexities
 
 CORPUS = CorpusSizes(train_tokens=929_589, valid_tokens=73_760, test_tokens=82_430, vocabulary_size=10_000)
 LAYERS, UNITS = 2, 200
-MODELS = {"lstm_dropout": ("lstm", True), "lstm": ("lstm", False), "gru_dropout": ("gru", True), "gru": ("gru", False)}
+ITS_MODELS = {  # cell, and whether there is dropout
+    "lstm_dropout": ("lstm", True),
+    "lstm": ("lstm", False),
+    "gru_dropout": ("gru", True),
+    "gru": ("gru", False),
+}
 
 SOURCE = (
     "a student's report for homework 2 of the course Deep Learning, 0510-7255, Tel Aviv University, spring 2020; not "
     "published as a paper"
 )
 LEFT_OUT = (
-    f"The course report is on Penn Treebank and models of {LAYERS} layers of {UNITS} units. These results are of "
-    "something else, so neither its figures nor its conclusions stand beside them."
+    f"The course report is about models with {LAYERS} layers of {UNITS} units on Penn Treebank. These results are "
+    "about something else, so its figures and conclusions are left out."
 )
 
 CourseReport = Mapping[str, Perplexities]
 
 
 def comparable(results: Sequence[Result], corpus: CorpusSizes) -> list[Result]:
-    """The results on which the course report's conclusions bear."""
+    """The results by which the course report's conclusions can be checked."""
     return [result for result in results if corpus == CORPUS and is_of_the_size(result.settings)]
 
 
 def figures_beside(results: Sequence[Result], corpus: CorpusSizes, course_report: CourseReport) -> CourseReport:
-    """The course report's figures that may stand beside our own."""
+    """The course report's figures that may be shown beside our own."""
     return {
         result.name: course_report[result.name]
         for result in comparable(results, corpus)
@@ -46,5 +51,5 @@ def is_of_the_size(settings: Settings) -> bool:
 
 
 def _is_what_its_name_says(result: Result) -> bool:
-    cell, _, _ = result.settings.cell.partition("_")  # a variant of a cell is one of them
-    return (cell, result.settings.drops) == MODELS.get(result.name, (cell, result.settings.drops))
+    cell, _, _ = result.settings.cell.partition("_")  # a variant of a cell counts as that cell
+    return (cell, result.settings.drops) == ITS_MODELS.get(result.name, (cell, result.settings.drops))

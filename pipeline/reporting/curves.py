@@ -130,7 +130,7 @@ def _label_lines(axes: Axes, histories: Mapping[str, History]) -> None:
     to_axes = axes.transData + axes.transAxes.inverted()
     named = sorted(enumerate(histories.items()), key=lambda item: item[1][1][-1].valid_perplexity)
     ends = [tuple(to_axes.transform((h[-1].epoch, h[-1].valid_perplexity))) for _, (_, h) in named]
-    heights = spread([y for _, y in ends], gap=0.11)
+    heights = spaced([y for _, y in ends], gap=0.11)
     for (index, (model, history)), (x, y), height in zip(named, ends, heights, strict=True):
         color, best = color_of(index), best_epoch(history)
         leader: dict[str, Any] = {"color": color, "transform": axes.transAxes, "clip_on": False}
@@ -141,7 +141,7 @@ def _label_lines(axes: Axes, histories: Mapping[str, History]) -> None:
         axes.text(1.075, height, text, transform=axes.transAxes, va="center", linespacing=1.35)
 
 
-def spread(heights: Sequence[float], gap: float) -> list[float]:
+def spaced(heights: Sequence[float], gap: float) -> list[float]:
     """Move ascending heights in [0, 1] until neighbours are at least `gap` apart (less if there is no room)."""
     gap = min(gap, 1 / max(1, len(heights) - 1))
     placed: list[float] = []

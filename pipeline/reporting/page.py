@@ -22,7 +22,7 @@ FIGURES = {
         "(<code>git show HEAD~:results/report/histories.csv &gt; before.csv</code>): "
         '<input type="file" id="before" accept=".csv"></label> <output id="said"></output></p>'
     ),
-    "curves.svg": Markup(""),  # `train` is in the table of the first
+    "curves.svg": Markup(""),  # the table of the first one has `train`
     "learning_rates.svg": Markup('<figure id="learning_rates" data-label="learning rate"></figure>'),
 }
 

@@ -10,11 +10,11 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from pipeline.reporting.style import BEST, COLORS, INK, MUTED, WIDTH, drawn
 
-FARTHEST = 3.0  # times the best perplexity: trials that are worse than this are not distinguished
+FARTHEST = 3.0  # times the best perplexity: worse trials are not told apart
 BAND = 0.08  # height of the band of values around a mark
 ABOVE = 1.12  # where an axis from 0 to 1 shows values that do not fit on it
 MOST_NAMES = 6  # up to this many different numbers are marked one by one
-LINES: dict[str, dict[str, Any]] = {  # by what became of a trial
+LINES: dict[str, dict[str, Any]] = {  # by the state of a trial
     "best": {"color": COLORS[2], "linewidth": 2.6},
     "complete": {"color": COLORS[0], "linewidth": 1.2},
     "pruned or diverged": {"color": MUTED, "linewidth": 0.8, "linestyle": "--"},
@@ -81,7 +81,7 @@ def _scale(
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in present)
     in_order = sorted(present, key=None if numbers else str)
     if numbers and len(present) > most_names:
-        logarithmic = logarithmic and in_order[0] > 0  # elsewhere in the space the same setting may be 0
+        logarithmic = logarithmic and in_order[0] > 0  # the same setting may be 0 in another part of the space
         transform = math.log if logarithmic else float
         low, high = transform(in_order[0]), transform(in_order[-1])
         marks = _marks(in_order[0], in_order[-1], logarithmic)

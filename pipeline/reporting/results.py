@@ -1,4 +1,4 @@
-"""The results of the earlier stages, read back with every value checked, and their table."""
+"""The results of the earlier stages, read and validated, and a table of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person tells a time: `under 1 min`, `5 min`, `1 h 02 min`."""
+    """Seconds in words: `under 1 min`, `5 min`, `1 h 02 min`."""
     hours, minutes = divmod(round(seconds / 60), 60)
     if hours:
         return f"{hours} h {minutes:02d} min"

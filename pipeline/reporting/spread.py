@@ -51,7 +51,7 @@ class Difference:
 
 
 def grouped(trials: Sequence[EndedTrial]) -> list[Group]:
-    """The groups of the trials that are complete, in the order in which they come first."""
+    """The groups of the trials that are complete, in the order of their first trials."""
     groups: dict[str, list[EndedTrial]] = {}
     for trial in trials:
         if trial.state == "complete":
@@ -73,8 +73,8 @@ def spread(values: Collection[float]) -> Spread:
 def difference(one: Group, other: Group, split: str) -> Difference | None:
     """The mean perplexity of `one` on a split minus that of `other`; None if there are too few values for an interval.
 
-    Models of the same shape are paired by the seeds that they share, if those are two or more. A seed is no condition
-    that models of different shapes have in common: for them, and for the rest, it is Welch's t, for unequal variances.
+    Models of the same shape are paired by the seeds that they share, if there are at least two. The same seed means
+    nothing for models of different shapes: those, and all others, are compared by Welch's t, for unequal variances.
     """
     ours, theirs = one.perplexities.get(split, {}), other.perplexities.get(split, {})
     shared = sorted(ours.keys() & theirs.keys())
@@ -84,7 +84,7 @@ def difference(one: Group, other: Group, split: str) -> Difference | None:
         return None
     from scipy import stats  # takes seconds to import
 
-    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # for values that are nearly equal
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # if values are nearly equal
         values = [*ours.values()], [*theirs.values()]
         test = stats.ttest_rel(*values) if paired else stats.ttest_ind(*values, equal_var=False)
         low, high = map(float, test.confidence_interval(CONFIDENCE))

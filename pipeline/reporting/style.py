@@ -21,7 +21,7 @@ INK, MUTED, GRID, SHADE, EDGE = "#1f2328", "#59636e", "#e4e7eb", "#f7ede2", "#b1
 # Pairs of a dark and a lighter shade of one hue. Colour-blind readers can tell the hues apart, grey print the shades.
 COLORS = ("#0b4f8a", "#4d9de0", "#a63c06", "#ef8e33", "#1b6b4a", "#58b78c", "#6b3a85", "#b98ad1")
 MARKERS = "osD^vPXp"
-# What the colours of a figure turn into where the reader's system is set to dark.
+# The colours that replace these if the reader's system is set to dark.
 DARK = {
     "#ffffff": "#0d1117",
     INK: "#e6edf3",
@@ -38,7 +38,7 @@ DARK = {
 )
 BEST: dict[str, Any] = {"markeredgecolor": "white", "markersize": 8, "clip_on": False, "zorder": 3}
 STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so all machines draw the same
     "font.size": 9,
     "text.color": INK,
     "axes.labelcolor": MUTED,
@@ -83,7 +83,7 @@ def drawn(path: Path, width: float, height: float) -> Iterator[Figure]:
 
 
 def in_both_schemes(svg: bytes) -> bytes:
-    """The same figure with a style sheet that replaces its colours where the reader's system is set to dark."""
+    """The same figure with a style sheet that replaces its colours if the reader's system is set to dark."""
     rules = "".join(
         f'[style*="{what}: {light}"]{{{what}:{dark}!important}}'
         for light, dark in DARK.items()
@@ -106,7 +106,7 @@ def perplexity_axis(axes: Axes, histories: Iterable[History], fields: Sequence[s
 
 
 def round_numbers(low: float, high: float, most: int = 8) -> list[float]:
-    """At most so many round numbers between two limits, to mark on a logarithmic axis."""
+    """At most `most` round numbers between two limits, to mark on a logarithmic axis."""
     if high < 2 * low:
         return list(MaxNLocator(most - 2, steps=[1, 2, 5, 10]).tick_values(low, high))
     inside: list[float] = []
@@ -136,5 +136,5 @@ def marker_of(index: int) -> str:
 
 
 def dots(points: Sequence) -> str | None:
-    """A marker for a line of one point, which would not show otherwise."""
+    """A marker for a line of one point, which would be invisible without."""
     return "." if len(points) == 1 else None

@@ -1,1 +1,1 @@
-"""Sweeps: what to try, the trials that try it, and their results."""
+"""Sweeps: the space of settings, the trials, and their results."""

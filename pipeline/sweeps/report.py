@@ -41,27 +41,27 @@ def write_files(sweep: Sweep, study: KeptStudy) -> list[Path]:
     return files
 
 
-def show(sweep: Sweep, study: KeptStudy) -> None:
+def print_summary(sweep: Sweep, study: KeptStudy) -> None:
     """Print a summary of a sweep, after its files have been written."""
     if not study.ended:
         say(f"{sweep.name}: nothing to report yet: no trial has ended")
         return
     folder, trials, best = SWEEPS / sweep.name, tables.best_first(study.ended), tables.best_of(study.ended)
-    _say_table([tables.trial_row(sweep, trial) for trial in trials[:MOST_SHOWN]])
+    _print_table([tables.trial_row(sweep, trial) for trial in trials[:MOST_SHOWN]])
     if len(trials) > MOST_SHOWN:
         say(f"... and {len(trials) - MOST_SHOWN} more in {folder / 'trials.csv'}")
     shares = ", ".join(f"{name} {share:.0%}" for name, share in tables.importance(sweep, study.ended).items())
     say(f"\nimportance: {shares or 'too few complete trials to say'}")
     if groups := tables.groups_of(sweep, study.ended):
-        _say_table(tables.spread_rows(groups))
-        _say_table(tables.difference_rows(groups))
+        _print_table(tables.spread_rows(groups))
+        _print_table(tables.difference_rows(groups))
         say("")
     recipe = _recipe_path(sweep)
     if best:
         say(f"best: trial {best.number}, validation perplexity {best.valid_perplexity:.2f}, as a recipe: {recipe}")
     say(f"tables, importance and pictures: {folder}")
     if best:
-        say(f"next: {_next(recipe)}")
+        say(f"next: {_next_command(recipe)}")
 
 
 def summary(sweep: Sweep, trials: Sequence[EndedTrial]) -> str:
@@ -79,8 +79,8 @@ def _write_table(path: Path, rows: Sequence[tables.Row]) -> Path:
     return path
 
 
-def _say_table(rows: Sequence[tables.Row]) -> None:
-    """Print the first rows, if there are any, below a header, each column as wide as necessary."""
+def _print_table(rows: Sequence[tables.Row]) -> None:
+    """Print a header and the first rows, if there are any, with columns aligned."""
     if not rows:
         return
     lines = [list(rows[0]), *([short(value) for value in row.values()] for row in rows[:MOST_SHOWN])]
@@ -102,14 +102,14 @@ def _draw(sweep: Sweep, trials: Sequence[EndedTrial], path: Path) -> Path:
     return path
 
 
-def _as_in_the_root(path: Path) -> str:
-    """The path from the project's root, however it was given; the name alone of what is elsewhere."""
+def _relative_to_root(path: Path) -> str:
+    """The path relative to the project's root; outside of it, only the file's name."""
     path, root = path.resolve(), project_root()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
 def _write_recipe(sweep: Sweep, trial: EndedTrial, trials: int) -> Path:
-    """A recipe with one model, which has the best settings: everything that differs from the recipes' base."""
+    """Write the best trial as a recipe with one model: everything that differs from the recipes' base."""
     settings = sweep.settings(trial.picked)
     base = parse_yaml(sweep.source.recipe_base, PARAMS)
     shared = parse_params(base).train.model_dump()
@@ -121,7 +121,7 @@ def _write_recipe(sweep: Sweep, trial: EndedTrial, trials: int) -> Path:
     path = _recipe_path(sweep)
     with atomic_write(path) as file:
         file.write(
-            f"# The best of {trials} trials of {_as_in_the_root(sweep.path)}: trial {trial.number}, validation"
+            f"# The best of {trials} trials of {_relative_to_root(sweep.path)}: trial {trial.number}, validation"
             f" perplexity {trial.valid_perplexity:.2f} after {counted(len(trial.history), 'epoch')}.\n\n"
         )
         round_trip().dump(in_layout(document), file)
@@ -133,8 +133,8 @@ def _recipe_path(sweep: Sweep) -> Path:
     return SWEEPS / sweep.name / f"{sweep.name}.yaml"
 
 
-def _next(recipe: Path) -> str:
-    """The commands that run a recipe in this folder: the demo's has neither a Makefile nor recipes of its own."""
+def _next_command(recipe: Path) -> str:
+    """The commands that run a recipe in this folder: the demo's has neither a Makefile nor a folder of recipes."""
     make = f"make repro RECIPE={recipe.stem}"
     if not Path("Makefile").exists():
         make = f"python -m pipeline.recipe {recipe.stem} && dvc repro"

@@ -1,6 +1,6 @@
-"""What a sweep tries: a space of settings, some fixed and some searched, and what may be picked from it.
+"""A sweep's search space: settings, some fixed and some searched, and the combinations that may be picked from it.
 
-A place in a space is a setting's dotted name or, within a bundle, the way there: `update.adamw.learning_rate`.
+A place in a space is a setting's dotted name or, within a bundle, the path to it: `update.adamw.learning_rate`.
 """
 
 import math
@@ -21,7 +21,7 @@ Scalar = bool | int | float | str | None
 
 
 class Range(Strict):
-    """The numbers from low to high; only whole numbers if both are whole."""
+    """The numbers from low to high; only integers if both ends are."""
 
     low: int | float
     high: int | float
@@ -29,21 +29,21 @@ class Range(Strict):
 
     @field_validator("high")
     @classmethod
-    def _ends_are_in_order(cls, high: float, info: ValidationInfo) -> float:
+    def _check_order(cls, high: float, info: ValidationInfo) -> float:
         if (low := info.data.get("low")) is not None and not low < high:
             raise PydanticCustomError("order", "has to be greater than low, {low}", {"low": low})
         return high
 
     @field_validator("log")
     @classmethod
-    def _a_logarithm_is_of_positive_numbers(cls, log: bool, info: ValidationInfo) -> bool:
+    def _check_log(cls, log: bool, info: ValidationInfo) -> bool:
         if log and info.data.get("low", 1) <= 0:
-            raise PydanticCustomError("logarithm", "low has to be greater than 0 for that")
+            raise PydanticCustomError("logarithm", "low has to be greater than 0 for this")
         return log
 
     @property
     def values(self) -> tuple[float, float]:
-        """Its ends."""
+        """Both ends."""
         return self.low, self.high
 
     def suggest(self, trial: BaseTrial, place: str) -> float:
@@ -80,11 +80,11 @@ class OneOf:
 Searched = Range | Choice | OneOf
 Node = Searched | Scalar
 Space = Mapping[str, Node]  # by dotted name
-Picked = Mapping[str, Any]  # a value, or a bundle's name, by place
+Picked = Mapping[str, Any]  # by place: a value, or a bundle's name
 
 
 def walk(space: Space, picked: Picked | None = None, prefix: str = "") -> Iterator[tuple[str, str, Node]]:
-    """Every place in a space, the setting's name and its node: within the bundles that are picked, or within all."""
+    """Every place in a space, with the setting's name and its node: in all bundles, or only in those picked."""
     for name, node in space.items():
         place = prefix + name
         yield place, name, node
@@ -94,21 +94,21 @@ def walk(space: Space, picked: Picked | None = None, prefix: str = "") -> Iterat
 
 
 def draw(space: Space, trial: BaseTrial) -> dict[str, Any]:
-    """What Optuna's trial suggests for each place."""
+    """The values that Optuna's trial suggests, by place."""
     picked: dict[str, Any] = {}
-    for place, _, node in walk(space, picked):  # which goes into a bundle after it has been picked
+    for place, _, node in walk(space, picked):  # enters a bundle once it has been picked
         if isinstance(node, Searched):
             picked[place] = node.suggest(trial, place)
     return picked
 
 
-def is_whole(space: Space, picked: Picked) -> bool:
-    """Whether something is picked for each place, and not only for the first ones."""
+def is_complete(space: Space, picked: Picked) -> bool:
+    """Whether something is picked for every place, not only for the first ones."""
     return all(place in picked for place, _, node in walk(space, picked) if isinstance(node, Searched))
 
 
 def overrides(space: Space, picked: Picked) -> dict[str, Scalar]:
-    """The values of a space's settings by their dotted names."""
+    """The values of a space's settings, by dotted name."""
     return {
         name: picked[place] if isinstance(node, Searched) else node
         for place, name, node in walk(space, picked)
@@ -117,7 +117,7 @@ def overrides(space: Space, picked: Picked) -> dict[str, Scalar]:
 
 
 def searched(space: Space) -> dict[str, Searched]:
-    """Everything that is searched, bundles as well as the settings in them, each once and by its own name."""
+    """Everything that is searched, including bundles and the settings in them, each once, by its own name."""
     found: dict[str, Searched] = {}
     for _, name, node in walk(space):
         if isinstance(node, Searched):
@@ -126,10 +126,10 @@ def searched(space: Space) -> dict[str, Searched]:
 
 
 def combinations(space: Space, most: int = MOST_COMBINATIONS, prefix: str = "") -> Iterator[dict[str, Any]]:
-    """What may be picked: every combination of a space's bundles, choices and ends of ranges, up to `most`.
+    """What may be picked: the combinations of a space's bundles, choices and ends of ranges, up to `most` of them.
 
-    Where there are more, each bundle, choice and end is at least in one of those. The seed varies slowest, so that
-    every other combination comes once before any comes again.
+    If there are more, each bundle, choice and end is in at least one of those. The seed varies slowest, so that every
+    combination of other settings comes once before any is repeated.
     """
     alternatives = [
         [
@@ -148,11 +148,11 @@ def combinations(space: Space, most: int = MOST_COMBINATIONS, prefix: str = "") 
 
 
 def size(space: Space) -> int:
-    """How many combinations there are, without making them."""
-    searched = (node for node in space.values() if isinstance(node, Searched))
-    return math.prod(sum(size(_bundle(node, value)) for value in node.values) for node in searched)
+    """The number of combinations, computed without listing them."""
+    nodes = (node for node in space.values() if isinstance(node, Searched))
+    return math.prod(sum(size(_bundle(node, value)) for value in node.values) for node in nodes)
 
 
 def _bundle(node: Searched, value: Any) -> Space:
-    """The settings in a bundle, which are not those of any other value."""
+    """The settings in a bundle; empty for any other value."""
     return node.one_of[value] if isinstance(node, OneOf) else {}

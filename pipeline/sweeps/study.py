@@ -1,8 +1,8 @@
 """The trials of a sweep, shared by any number of workers through Optuna and its database.
 
-Two rules keep the budget exact, whenever a worker is killed. What remains to be done is derived from the trials
-themselves: a number without a trial that is waiting, running or ended gets one. And all decisions about trials are made
-by one worker at a time, under a lock.
+Two rules keep the number of trials exact, whenever a worker is killed. What remains to be done is derived from the
+trials themselves: a number without a waiting, running or ended trial gets a new one. And only one worker at a time,
+under a lock, makes decisions about trials.
 """
 
 import warnings
@@ -22,43 +22,43 @@ from pipeline.corpus.ids import Corpus
 from pipeline.project.console import UserError
 from pipeline.project.files import project_root
 from pipeline.project.locks import Lock
-from pipeline.sweeps.space import is_whole
+from pipeline.sweeps.space import is_complete
 from pipeline.sweeps.sweep import Sweep
 from pipeline.sweeps.trial import Trial, as_ended, as_frozen, number_of
 
 PATIENCE = {"sqlite": {"timeout": 60}, "postgresql": {"connect_timeout": 10}}  # seconds
-LOCK_KEY = 1409_2329  # any number does
+LOCK_KEY = 1409_2329  # an arbitrary number
 DRIVER_REMEDY = "pip install -r requirements-stores.txt -c constraints.txt"
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=ExperimentalWarning)
 
 
-def identity(sweep: Sweep, kept: KeptStudy | None, corpus: Corpus | None) -> KeptStudy:
-    """This sweep's study on the given corpus or, without one, on the kept study's corpus; no trials included.
+def identify(sweep: Sweep, kept: KeptStudy | None, corpus: Corpus | None) -> KeptStudy:
+    """This sweep's study, without its trials, on the given corpus or else on the kept study's.
 
-    Raises UserError if a study is kept that this one does not continue.
+    Raises UserError if this study does not continue the kept one.
     """
     if corpus:
-        data, of = corpus.fingerprint, corpus.sizes()
+        data, sizes = corpus.fingerprint, corpus.sizes()
     else:
         assert kept
-        data, of = kept.data_sha256, kept.corpus
+        data, sizes = kept.data_sha256, kept.corpus
     name = sweep.study_name(data)
     if kept and kept.ended and kept.name not in (name, *sweep.earlier_names(data)):
         path = study_path(sweep.name)
         raise UserError(
-            f"{path} is of another study than {sweep.path}, {kept.name}: bring back its settings or its corpus, or move"
-            f" {path.parent} away to start anew"
+            f"{path} is of the study {kept.name}, which {sweep.path} does not continue: restore its settings or its"
+            f" corpus, or move {path.parent} away to start a new study"
         )
-    return KeptStudy(name=name, data_sha256=data, corpus=of, trials=sweep.trials)
+    return KeptStudy(name=name, data_sha256=data, corpus=sizes, trials=sweep.trials)
 
 
 class Study:
     """A sweep's trials in a database, which is created if necessary."""
 
     def __init__(self, sweep: Sweep, name: str, storage: str | None = None) -> None:
-        """storage: a database's URL, sqlite or postgresql; None for the project's own. Raises UserError."""
+        """storage: a database's URL, sqlite or postgresql; None for the project's sweeps.db. Raises UserError."""
         self.sweep = sweep
         self.name = name
         self._url = _parse_url(storage)
@@ -66,13 +66,13 @@ class Study:
             with self.faults():
                 self._engine = create_engine(self._url)
         except ImportError:
-            raise UserError(f"--storage: {self._url.drivername} has no driver here: {DRIVER_REMEDY}") from None
-        with self.faults(), self.alone():
+            raise UserError(f"--storage: {self._url.drivername} has no driver installed: {DRIVER_REMEDY}") from None
+        with self.faults(), self.lock():
             tables = set(inspect(self._engine).get_table_names())
             if "experiments" in tables:
-                raise UserError(f"--storage: {self.place} is MLflow's database: give sweeps one of their own")
-            if "alembic_version" in tables and "studies" not in tables:  # Optuna takes that for its own
-                raise UserError(f"--storage: {self.place} is another program's database: give sweeps one of their own")
+                raise UserError(f"--storage: {self.place} is MLflow's database: use a separate one for sweeps")
+            if "alembic_version" in tables and "studies" not in tables:  # Optuna would take it for its own
+                raise UserError(f"--storage: {self.place} is another program's database: use a separate one for sweeps")
             self.storage = self._open_storage()
             optuna.create_study(storage=self.storage, study_name=name, load_if_exists=True)
 
@@ -84,19 +84,19 @@ class Study:
                 heartbeat_interval=max(1, self.sweep.file.grace_seconds // 4),
                 grace_period=self.sweep.file.grace_seconds,
             )
-        except RuntimeError:  # which Optuna raises for this alone
+        except RuntimeError:  # which Optuna raises only for this
             raise UserError(
-                f"--storage: {self.place} is of another version of Optuna: give this sweep a new one"
-                f" ({study_path(self.sweep.name)} brings the trials that have ended)"
+                f"--storage: {self.place} was written by another version of Optuna: use a new one for this sweep"
+                f" (the trials that have ended come from {study_path(self.sweep.name)})"
             ) from None
 
     @property
     def place(self) -> str:
-        """Where the database is, without anything that may be a secret."""
+        """The location of the database, without user name and password."""
         return f"{self._url.host}/{self._url.database}" if self._url.host else str(self._url.database)
 
-    def alone(self) -> AbstractContextManager[Any]:
-        """Keeps all other workers of this sweep, on any machine, from deciding anything in the meantime."""
+    def lock(self) -> AbstractContextManager[Any]:
+        """Keeps all other workers of this sweep, on any machine, from making decisions in the meantime."""
         if self._url.get_backend_name() == "sqlite":
             database = Path(str(self._url.database)).absolute()
             return Lock(database.with_name(f".{database.name}.lock"))
@@ -104,7 +104,7 @@ class Study:
 
     @contextmanager
     def faults(self) -> Iterator[None]:
-        """Turns faults of the database into UserError, without the password."""
+        """Turns errors of the database into UserError, without the password."""
         try:
             yield
         except (SQLAlchemyError, StorageInternalError) as error:
@@ -115,8 +115,8 @@ class Study:
             raise UserError(f"the sweep's database: {reason}: fix that, then run the same command again") from None
 
     def claim(self) -> Trial | None:
-        """The first waiting trial, for this worker alone; None while others run all that are left, or at the end."""
-        with self.alone():
+        """Claim the first waiting trial for this worker; None if none is left, or other workers run all that are."""
+        with self.lock():
             study = self._load()
             optuna.storages.fail_stale_trials(study)
             self._enqueue_missing(study)
@@ -128,10 +128,10 @@ class Study:
             study = self._load(number)
             study.get_trials(deepcopy=False)  # Optuna's cache has to know a trial that it did not create
             trial_id = waiting[number]._trial_id
-            # In this order: a trial that runs without a heartbeat would never be noticed to be silent.
+            # In this order, because Optuna never considers a RUNNING trial without any heartbeat stale.
             self.storage.record_heartbeat(trial_id)
             self.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-            return Trial(optuna.Trial(study, trial_id), self.sweep.space, self.storage, self.alone)
+            return Trial(optuna.Trial(study, trial_id), self.sweep.space, self.storage, self.lock)
 
     def ended(self) -> list[EndedTrial]:
         """All trials that have ended, in the order of their numbers."""
@@ -139,12 +139,12 @@ class Study:
         return sorted((as_ended(trial, self.sweep) for trial in trials), key=lambda trial: trial.number)
 
     def is_finished(self) -> bool:
-        """Whether all trials of the budget have ended."""
+        """Whether all planned trials have ended."""
         return {trial.number for trial in self.ended()} >= set(range(1, self.sweep.trials + 1))
 
-    def take_in(self, ended: Sequence[EndedTrial]) -> int:
-        """Add trials that have ended elsewhere, as far as they neither have here nor are running; returns how many."""
-        with self.alone():
+    def add(self, ended: Sequence[EndedTrial]) -> int:
+        """Add trials that have ended elsewhere, except those that are running or have ended here; returns how many."""
+        with self.lock():
             study = self._load()
             optuna.storages.fail_stale_trials(study)
             known = _alive(study.get_trials(deepcopy=False))
@@ -160,23 +160,23 @@ class Study:
         return len(missing)
 
     def _load(self, number: int = 0) -> optuna.Study:
-        """The study as it is now, for the trial of that number."""
-        sampler, pruner = self.sweep.file.sampler.of_trial(number), self.sweep.file.pruner
+        """The study in its current state, with the sampler for the trial of this number."""
+        sampler, pruner = self.sweep.file.sampler.for_trial(number), self.sweep.file.pruner
         return optuna.load_study(
             study_name=self.name,
             storage=self.storage,
             sampler=sampler,
-            pruner=pruner.of_study() if pruner else optuna.pruners.NopPruner(),
+            pruner=pruner.build() if pruner else optuna.pruners.NopPruner(),
         )
 
     def _enqueue_missing(self, study: optuna.Study) -> None:
-        """A trial for each number of the budget; for one that failed, with the values that had been picked for it.
+        """Enqueue a trial for each number that has none. If one failed, the new one gets the values picked for it.
 
-        If it failed while they were being picked, all are picked again: the random numbers start anew.
+        If it failed while they were being picked, all are picked again, from the same random numbers.
         """
         trials = study.get_trials(deepcopy=False)
         alive = _alive(trials)
-        picked = {number_of(trial): trial.params for trial in trials if is_whole(self.sweep.space, trial.params)}
+        picked = {number_of(trial): trial.params for trial in trials if is_complete(self.sweep.space, trial.params)}
         picked |= dict(enumerate(self.sweep.grid, start=1))
         for number in range(1, self.sweep.trials + 1):
             if number not in alive:
@@ -184,13 +184,13 @@ class Study:
 
 
 def _alive(trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
-    """Those that are waiting, running or ended, by their numbers."""
+    """The trials that are waiting, running or ended, by number."""
     return {number_of(trial): trial for trial in trials if trial.state != TrialState.FAIL}
 
 
 @contextmanager
 def _advisory_lock(engine: Engine) -> Iterator[None]:
-    """PostgreSQL's own lock, under a number shared by all workers; it ends with the connection."""
+    """A lock of PostgreSQL's, under a number that all workers share. It ends with the connection."""
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
         yield
@@ -208,5 +208,5 @@ def _parse_url(storage: str | None) -> URL:
     if backend not in PATIENCE or not url.database:
         raise UserError(f"--storage: {expected}")
     if backend == "sqlite" and not Path(url.database).absolute().parent.is_dir():
-        raise UserError(f"--storage: no folder {Path(url.database).parent}: make it first")
+        raise UserError(f"--storage: no folder {Path(url.database).parent}: create it first")
     return url

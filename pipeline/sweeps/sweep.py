@@ -1,4 +1,4 @@
-"""A sweep: the model it starts from, what it tries instead of that model's settings, and how."""
+"""A sweep: the model that it starts from, the settings that it tries, and how it chooses them."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from pipeline.settings.overlay import flattened, nested, overlay
 from pipeline.settings.schema import ModelName, ModelSettings
 from pipeline.sweeps.space import Choice, OneOf, Picked, Space, combinations, overrides, searched, walk
 
-MOST_TRIALS = 100_000  # each of them waits in the database from the start
+MOST_TRIALS = 100_000  # all of them are in the database from the start
 
 
 class Sampler(Strict):
@@ -27,8 +27,8 @@ class Sampler(Strict):
     name: Literal["tpe", "random"]
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
 
-    def of_trial(self, number: int) -> BaseSampler:
-        """A trial's random numbers follow from its number, not from the worker that runs it."""
+    def for_trial(self, number: int) -> BaseSampler:
+        """A trial's random numbers depend on its number, not on the worker that runs it."""
         seed = (self.seed * 1_000_003 + number) % 2**32
         if self.name == "random":
             return RandomSampler(seed)
@@ -36,12 +36,12 @@ class Sampler(Strict):
 
 
 class Grid(Strict):
-    """Every combination of the choices, each once."""
+    """Each combination of the choices, once."""
 
     name: Literal["grid"]
 
-    def of_trial(self, number: int) -> BaseSampler:
-        return RandomSampler()  # never asked, because everything is picked when a trial is enqueued
+    def for_trial(self, number: int) -> BaseSampler:
+        return RandomSampler()  # never used: everything is picked when a trial is enqueued
 
 
 class Pruner(Strict):
@@ -56,12 +56,12 @@ class Pruner(Strict):
     startup_trials: Count
     min_epochs: Count
 
-    def of_study(self) -> BasePruner:
+    def build(self) -> BasePruner:
         return PercentilePruner(self.percentile, self.startup_trials, self.min_epochs)
 
 
 class SweepFile(Strict):
-    """The file as written. How many trials a grid has follows from its choices.
+    """A sweep's file. A grid needs no `trials`: its choices determine their number.
 
     grace_seconds: a worker that is silent for longer is presumed dead
     evaluate: whether the best weights of each complete trial are evaluated on the test text
@@ -87,22 +87,22 @@ class Source:
 
     base: its settings
     params: the params file that has it, as a document; for a recipe, the complete file it results in
-    recipe_base: the text of the params.yaml that recipes are laid over
+    recipe_base: the text of the params.yaml that recipes are applied to
     """
 
     base: Settings
     params: Mapping[str, Any]
     recipe_base: str
 
-    def overlaid(self, space: Space, picked: Picked, path: Path) -> Settings:
-        """Its settings, what is picked from a space laid over them. Raises UserError, which names the sweep's file."""
+    def settings(self, space: Space, picked: Picked, path: Path) -> Settings:
+        """The model's settings, overridden by those of a space. Raises UserError, which names the sweep's file."""
         document = overlay(self.base.model_dump(), nested(overrides(space, picked)))
         return validate(Combination, {"settings": document}, path).settings
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep, checked: every combination of its space's ends and choices is a model that can be trained.
+    """A checked sweep: every combination of its space's choices and ends of ranges is a valid model.
 
     trials: how many to run in total
     """
@@ -123,19 +123,19 @@ class Sweep:
 
     @cached_property
     def grid(self) -> list[dict[str, Any]]:
-        """What each trial picks, if that is known from the start."""
+        """What each trial of a grid picks; empty for other samplers."""
         return list(combinations(self.space, MOST_TRIALS)) if isinstance(self.file.sampler, Grid) else []
 
     def settings(self, picked: Picked) -> Settings:
-        """Raises UserError if what is picked from the space is not valid together."""
-        return self.source.overlaid(self.space, picked, self.path)
+        """The settings of a trial. Raises UserError if what is picked is not a valid combination."""
+        return self.source.settings(self.space, picked, self.path)
 
     def corners(self) -> Iterator[Settings]:
-        """The settings of the combinations of ends and choices."""
+        """The settings of every combination of choices and ends of ranges."""
         return map(self.settings, combinations(self.space))
 
     def tried(self, picked: Picked) -> dict[str, Any]:
-        """What is picked of everything that is searched: each bundle's name, each setting's value or None."""
+        """The value of everything that is searched: a bundle's name or a setting's value; None if it was not picked."""
         bundles = {name: picked[place] for place, name, node in walk(self.space, picked) if isinstance(node, OneOf)}
         flat = flattened(self.settings(picked))
         return {
@@ -144,7 +144,7 @@ class Sweep:
         }
 
     def group_name(self, picked: Picked) -> str:
-        """What is picked apart from the seed, in words: names of bundles, settings with values; or else the model."""
+        """What is picked apart from the seed, in words: bundles' names, settings with values; if nothing, the model."""
         nodes = searched(self.space)
         words = [
             value if isinstance(nodes[name], OneOf) else in_words({name: value})
@@ -154,7 +154,7 @@ class Sweep:
         return ", ".join(words) or self.file.model
 
     def study_name(self, corpus_fingerprint: str) -> str:
-        """Identifies what the trials have in common, so that an edited sweep never continues with trials of another.
+        """Identifies what all trials have in common, so that an edited sweep never continues an earlier one's trials.
 
         It does not depend on the number of trials: more may be requested later. See also `earlier_names`.
         """
@@ -170,7 +170,7 @@ class Sweep:
         return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def earlier_names(self, corpus_fingerprint: str) -> Iterator[str]:
-        """The names of the studies that this one continues: a grid's list of seeds may become longer at its end."""
+        """The names of the studies that this one continues: seeds may be added at the end of a grid's list."""
         seeds = self.space.get("seed")
         if isinstance(self.file.sampler, Grid) and isinstance(seeds, Choice):
             for number in range(2, len(seeds.values)):

@@ -1,11 +1,11 @@
-"""Reading a sweep's file, with all the mistakes in it told at once.
+"""Reading a sweep's file, and reporting all mistakes in it at once.
 
 Its section `settings` is the space. Settings are named as in a params file, dotted or nested:
 
     epochs: 3                                         fixed
     cell: [lstm, gru]                                 one of these values
     learning_rate: {low: 0.1, high: 30.0, log: true}  between these, uniformly in the logarithm
-    bptt: {low: 20, high: 40}                         a whole number, because both ends are
+    bptt: {low: 20, high: 40}                         an integer, because both ends are
     update: {one_of: {plain: {...}, adamw: {...}}}    one of these bundles of settings, each written as here
 """
 
@@ -26,9 +26,9 @@ from pipeline.sweeps.sweep import MOST_TRIALS, Grid, Source, Sweep, SweepFile
 
 def load_sweep(path: Path) -> Sweep:
     """Read and check a sweep's file and the params file or recipe in it. Raises UserError, a line for each mistake."""
-    if not re.fullmatch(NAME, path.stem) or len(path.stem) > LONGEST_NAME:  # it becomes a recipe's, in the end
-        letters = f"lower-case letters, digits and underscores, {LONGEST_NAME} at most"
-        raise UserError(f"{shown(path.name)}: a sweep goes by its file's name, which is of {letters}: rename the file")
+    if not re.fullmatch(NAME, path.stem) or len(path.stem) > LONGEST_NAME:  # it becomes a recipe's name
+        rule = f"at most {LONGEST_NAME} lower-case letters, digits and underscores"
+        raise UserError(f"{shown(path.name)}: the file's name is the sweep's, and may have {rule}: rename it")
     document = read_yaml(path)
     if not isinstance(document, dict):
         raise UserError(f"{path}: expected {', '.join(SweepFile.model_fields)}")
@@ -39,24 +39,24 @@ def load_sweep(path: Path) -> Sweep:
     trials = mistakes.check(lambda: _count_trials(file, space, path)) if file and space else None
     if space and source:
         for picked in combinations(space):
-            mistakes.check(partial(source.overlaid, space, picked, path))
+            mistakes.check(partial(source.settings, space, picked, path))
     mistakes.raise_all()
     assert file and space and source and trials  # noqa: PT018 (or there was a mistake)
     return Sweep(path, file, source, space, trials)
 
 
 def _read_space(document: Mapping[str, Any], path: Path) -> Space | None:
-    """None if the file has no settings, which `SweepFile` tells."""
+    """None if the file has no settings, which `SweepFile` reports."""
     if not isinstance(settings := document.get("settings"), dict):
         return None
     space = _parse_space(settings, path, ("settings",))
     if not searched(space):
-        raise UserError(f"{path}: settings: nothing to search: give one of them a [list] or {{low: ..., high: ...}}")
+        raise UserError(f"{path}: settings: nothing to search: give at least one a [list] or {{low: ..., high: ...}}")
     return space
 
 
 def _read_source(document: Mapping[str, Any], path: Path) -> Source | None:
-    """None if the file names no params file or no model, which `SweepFile` tells."""
+    """None if the file names no params file or no model, which `SweepFile` reports."""
     params, model = document.get("params"), document.get("model")
     if not isinstance(params, str) or not params or not isinstance(model, str):
         return None
@@ -66,24 +66,24 @@ def _read_source(document: Mapping[str, Any], path: Path) -> Source | None:
     if model not in models:
         raise UserError(f"{path}: model = {shown(model)}: {params} has {', '.join(models)}")
     if models[model].teachers:
-        raise UserError(f"{path}: model = {shown(model)}: one that has teachers cannot be in a sweep: choose another")
+        raise UserError(f"{path}: model = {shown(model)}: a model with teachers cannot be in a sweep: choose another")
     return Source(models[model], complete, recipe_base)
 
 
 def _count_trials(file: SweepFile, space: Space, path: Path) -> int:
-    """How many trials there are to be. Raises UserError."""
+    """The total number of trials. Raises UserError."""
     if not isinstance(file.sampler, Grid):
         if file.trials is None:
             raise UserError(f"{path}: trials is missing")
         return file.trials
     for _, name, node in walk(space):
         if isinstance(node, Range):
-            raise UserError(f"{path}: settings.{name}: a grid is of choices: give a [list] instead of a range")
+            raise UserError(f"{path}: settings.{name}: a grid takes no ranges: give a [list]")
     combined = size(space)
     if combined > MOST_TRIALS:
-        raise UserError(f"{path}: a grid of {shown(combined)} combinations: {MOST_TRIALS:,} at most")
+        raise UserError(f"{path}: a grid of {shown(combined)} combinations: at most {MOST_TRIALS:,} are possible")
     if file.trials not in (None, combined):
-        raise UserError(f"{path}: trials = {file.trials}: this grid has {combined} combinations: leave it out")
+        raise UserError(f"{path}: trials = {file.trials}: this grid has {combined} combinations: leave `trials` out")
     return combined
 
 
@@ -108,7 +108,7 @@ def _parse_node(name: str, value: Any, path: Path, location: tuple[str, ...]) ->
         case dict():
             group = {} if "one_of" in value else _parse_space(value, path, location)
             if "one_of" in value or any(isinstance(node, OneOf) for node in group.values()):
-                raise UserError(f"{path}: {'.'.join(location)}: name a one_of without a dot, outside of any group")
+                raise UserError(f"{path}: {'.'.join(location)}: a one_of needs a name without a dot, outside any group")
             return {f"{name}.{inner}": node for inner, node in group.items()}
     return {name: value}
 
@@ -116,16 +116,16 @@ def _parse_node(name: str, value: Any, path: Path, location: tuple[str, ...]) ->
 def _parse_choice(values: list, path: Path, location: tuple[str, ...]) -> Choice:
     where = f"{path}: {'.'.join(location)}"
     if not all(isinstance(value, Scalar) for value in values):
-        raise UserError(f"{where}: a list is of plain values: name bundles of settings under {{one_of: ...}}")
+        raise UserError(f"{where}: a list may only have plain values: put bundles of settings under {{one_of: ...}}")
     if len(values) < 2 or len(set(values)) < len(values):
-        raise UserError(f"{where} = {shown(values)}: a choice is between two or more different values")
+        raise UserError(f"{where} = {shown(values)}: a choice needs two or more different values")
     return Choice(tuple(values))
 
 
 def _parse_one_of(document: dict, path: Path, location: tuple[str, ...]) -> OneOf:
     where, bundles = f"{path}: {'.'.join(location)}", document["one_of"]
     if len(document) > 1:
-        raise UserError(f"{where}: nothing stands beside one_of, but {', '.join(set(document) - {'one_of'})} does")
+        raise UserError(f"{where}: one_of has to be the only key: remove {', '.join(set(document) - {'one_of'})}")
     if not isinstance(bundles, dict) or len(bundles) < 2 or not all(isinstance(b, dict) for b in bundles.values()):
         raise UserError(f"{where}.one_of: expected two or more names, each with its settings: {{name: {{...}}, ...}}")
     mistakes, parsed = Mistakes(), {}

@@ -20,9 +20,9 @@ from pipeline.sweeps.trial import as_frozen
 FEWEST_FOR_IMPORTANCE = 8  # complete trials
 MOST_COMPARED = 10  # groups, the best by validation perplexity
 DECIMALS = 4
-LONGEST = 180  # letters of a group's name, of the 250 that MLflow takes
+LONGEST = 180  # characters of a group's name, as MLflow allows 250 for a metric's
 
-Row = dict[str, Any]  # a value, by column
+Row = dict[str, Any]  # values by column
 
 
 def best_first(trials: Sequence[EndedTrial]) -> list[EndedTrial]:
@@ -49,15 +49,15 @@ def trial_row(sweep: Sweep, trial: EndedTrial) -> Row:
 
 
 def importance(sweep: Sweep, trials: Sequence[EndedTrial]) -> dict[str, float]:
-    """How much each setting matters for being among the best quarter, as shares of 1; the largest first.
+    """How much each setting matters for being among the best quarter, as shares of 1, largest first.
 
-    Of the complete trials, by PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255). Empty if there are too few. What is
-    searched within a bundle is left out, because only some trials have it.
+    By PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255) of the complete trials; empty if they are too few. Settings
+    within bundles are left out, because only some trials have them.
     """
     complete = [as_frozen(trial, sweep) for trial in trials if trial.state == "complete"]
     if len(complete) < FEWEST_FOR_IMPORTANCE:
         return {}
-    study = optuna.create_study()  # in memory: the same trials give the same shares, wherever they were run
+    study = optuna.create_study()  # in memory, with nothing but these trials
     study.add_trials(complete)
     places = [name for name, node in sweep.space.items() if isinstance(node, Searched)]
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.25, evaluate_on_local=False)
@@ -67,12 +67,12 @@ def importance(sweep: Sweep, trials: Sequence[EndedTrial]) -> dict[str, float]:
 
 
 def groups_of(sweep: Sweep, trials: Sequence[EndedTrial]) -> list[Group]:
-    """The groups of complete trials that differ in the seed alone; none if that is not searched."""
+    """The groups of complete trials that differ only in the seed; none if the seed is not searched."""
     return grouped(trials) if sweep.over_seeds else []
 
 
 def spread_rows(groups: Sequence[Group]) -> list[Row]:
-    """A row for each group and split."""
+    """A row for each group and each split."""
     return [
         {"group": group.name, "split": split}
         | {name: value and round(value, DECIMALS) for name, value in asdict(spread(by_seed.values())).items()}
@@ -82,7 +82,7 @@ def spread_rows(groups: Sequence[Group]) -> list[Row]:
 
 
 def difference_rows(groups: Sequence[Group]) -> list[Row]:
-    """A row for each pair of groups and split: by how much `other` is above `group`, with the 95% interval."""
+    """A row for each pair of groups and each split: `other` minus `group`, with the 95% confidence interval."""
     ranked = sorted(groups, key=lambda one: fmean(one.perplexities["valid"].values()))[:MOST_COMPARED]
     return [
         {
@@ -102,17 +102,17 @@ def difference_rows(groups: Sequence[Group]) -> list[Row]:
 
 
 def group_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Mean and standard deviation of each group, by names that MLflow takes."""
+    """Mean and standard deviation of each group, by the metric's name in MLflow."""
     metrics = {}
     for row in spread_rows(groups):
-        place = f"{row['split']}_perplexity/{_plain(row['group'])}"
+        place = f"{row['split']}_perplexity/{_mlflow_name(row['group'])}"
         metrics[f"mean_{place}"] = row["mean"]
         if row["standard_deviation"] is not None:
             metrics[f"standard_deviation_{place}"] = row["standard_deviation"]
     return metrics
 
 
-def _plain(name: str) -> str:
-    """In letters that MLflow takes; a long name ends in a digest of itself."""
+def _mlflow_name(name: str) -> str:
+    """Only the characters that MLflow allows; a name that is too long ends in a digest of itself."""
     plain = "".join(letter if letter.isalnum() or letter in "_-./ " else "" for letter in name)
     return plain if len(plain) <= LONGEST else f"{plain[:LONGEST]} {hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -1,7 +1,7 @@
-"""One trial of a sweep: claimed by a worker, run, and ended for good.
+"""One trial of a sweep: claimed by a worker, run, and ended.
 
-Each trial of the budget has a number of its own, kept in Optuna's trial as the attribute `trial`: Optuna gives a new
-trial to every retry.
+Each planned trial has a number, stored in Optuna's trial as the attribute `trial`: in Optuna, a retry is a new trial
+with a new number.
 """
 
 import threading
@@ -25,11 +25,11 @@ from pipeline.sweeps.sweep import Sweep
 
 
 class TakenOverError(Exception):
-    """Another worker has taken over a trial, for this one had been silent for too long."""
+    """Another worker has taken over the trial, because this one had been silent for too long."""
 
 
 @contextmanager
-def _taking_over_is_noticed() -> Iterator[None]:
+def _detects_takeover() -> Iterator[None]:
     try:
         yield
     except UpdateFinishedTrialError:
@@ -37,9 +37,9 @@ def _taking_over_is_noticed() -> Iterator[None]:
 
 
 class Trial:
-    """A trial that this worker has claimed and that lives as long as the `with` block does.
+    """A trial that this worker has claimed. Within the `with` block, its heartbeat is recorded.
 
-    If an interrupt or an error leaves the block before the trial has ended, it waits again for the next free worker.
+    If an interrupt or an error leaves the block before the trial has ended, the next free worker gets it.
     """
 
     def __init__(
@@ -47,37 +47,37 @@ class Trial:
         trial: optuna.Trial,
         space: Space,
         storage: optuna.storages.RDBStorage,
-        alone: Callable[[], AbstractContextManager[Any]],
+        lock: Callable[[], AbstractContextManager[Any]],
     ) -> None:
-        """alone: as `Study.alone`."""
+        """lock: see `Study.lock`."""
         self.number = number_of(trial)
         self._trial = trial
         self._space = space
         self._storage = storage
-        self._alone = alone
+        self._lock = lock
         self._reported = 0
-        self._left = threading.Event()
-        self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._stopped = threading.Event()
+        self._heartbeat = threading.Thread(target=self._record_heartbeats, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
-        self._heart.start()
+        self._heartbeat.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._left.set()
-        self._heart.join()
+        self._stopped.set()
+        self._heartbeat.join()
         if kind is not None:
-            with suppress(SQLAlchemyError, StorageInternalError):  # it waits again once its silence is noticed
+            with suppress(SQLAlchemyError, StorageInternalError):  # the missing heartbeat will be noticed instead
                 self._tell(TrialState.FAIL)
 
     @cached_property
     def picked(self) -> Picked:
-        """What this trial tries of the space; for a trial that is run again, the same as before."""
+        """What is picked from the space; in a retry, the same as before."""
         return draw(self._space, self._trial)
 
-    @_taking_over_is_noticed()
+    @_detects_takeover()
     def report(self, history: Sequence[EpochRecord]) -> bool:
         """Report all epochs so far; returns whether the trial is to be pruned. Raises TakenOverError."""
         for record in history[self._reported :]:
@@ -86,11 +86,11 @@ class Trial:
         self._reported = len(history)
         return self._trial.should_prune()
 
-    @_taking_over_is_noticed()
+    @_detects_takeover()
     def end(
         self, state: State, history: Sequence[EpochRecord], failure: str = "", test_perplexity: float | None = None
     ) -> None:
-        """Record the trial as complete, pruned or diverged, for good. Raises TakenOverError."""
+        """Record the trial as complete, pruned or diverged. Raises TakenOverError."""
         self._trial.set_user_attr("failure", failure)
         self._trial.set_user_attr("test_perplexity", test_perplexity)
         complete = state == "complete"
@@ -99,13 +99,13 @@ class Trial:
             raise TakenOverError
 
     def _tell(self, state: TrialState, value: float | None = None) -> TrialState:
-        """Returns the state the trial then has: a different one if it had already ended."""
-        with self._alone():
+        """Returns the trial's state, which differs from the given one if it had already ended."""
+        with self._lock():
             return self._trial.study.tell(self._trial, value, state, skip_if_finished=True).state
 
-    def _beat(self) -> None:
-        while not self._left.wait(self._storage.get_heartbeat_interval()):
-            with suppress(SQLAlchemyError, StorageInternalError):  # the database may be back at the next beat
+    def _record_heartbeats(self) -> None:
+        while not self._stopped.wait(self._storage.get_heartbeat_interval()):
+            with suppress(SQLAlchemyError, StorageInternalError):  # the database may be back at the next heartbeat
                 self._storage.record_heartbeat(self._trial._trial_id)
 
 
@@ -114,7 +114,7 @@ def number_of(trial: FrozenTrial | optuna.Trial) -> int:
 
 
 def as_ended(trial: FrozenTrial, sweep: Sweep) -> EndedTrial:
-    """A trial that has ended, in our form."""
+    """An ended trial of Optuna's in our format."""
     failure = trial.user_attrs.get("failure", "")
     state: State = "diverged" if failure else "complete" if trial.state == TrialState.COMPLETE else "pruned"
     return EndedTrial(
@@ -130,9 +130,9 @@ def as_ended(trial: FrozenTrial, sweep: Sweep) -> EndedTrial:
 
 
 def as_frozen(trial: EndedTrial, sweep: Sweep) -> FrozenTrial:
-    """A trial that has ended, in Optuna's form. Raises ValueError if it was not picked from the sweep's space."""
+    """An ended trial of ours in Optuna's format. Raises ValueError if it was not picked from the sweep's space."""
     fixed = FixedTrial(trial.picked)
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # of what `create_trial` refuses
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # about values that `create_trial` refuses
         draw(sweep.space, fixed)
     complete = trial.state == "complete"
     return optuna.trial.create_trial(

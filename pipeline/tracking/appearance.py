@@ -1,4 +1,4 @@
-"""What tells runs apart on MLflow's page: names that say what differs, and the report's colours."""
+"""How runs are told apart on MLflow's page: names that say what differs, and the report's colours."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,7 +13,7 @@ from pipeline.settings.schema import Params
 
 MOST_DIFFERENCES = 3  # in a name
 
-# Told apart from the report's and from each other, the plainest first.
+# Different from the report's and from each other, the most distinct first.
 MORE_COLORS = ("#e7298a", "#bcbd22", "#ff9896", "#2ca02c", "#b9ac70", "#7f7f7f", "#843c39", "#17becf", "#832db6")
 
 
@@ -31,14 +31,14 @@ def run_name(model: str, settings: Settings, recipe: str | None) -> str:
 
 
 def read_params(text: str) -> Params | None:
-    """Parse a params file; None if the text is not one, or is of another version of this project."""
+    """Parse a params file; None if it is invalid or from another version of this project."""
     with suppress(UserError):
         return parse_params(parse_yaml(text, PARAMS), PARAMS)
     return None
 
 
 def color_for(model: str, taken: Sequence[str]) -> str:
-    """The report's colour of a model; if a run has it already, or there is none, the one that fewest have."""
+    """The report's colour of a model; if a run already has it, or there is none, the one that the fewest runs have."""
     from pipeline.reporting.style import color_of  # matplotlib takes a second to import
 
     with suppress(UserError):

@@ -1,6 +1,6 @@
-"""How MLflow's page of curves is to look: a saved view, which MLflow keeps as a tag of the experiment.
+"""The layout of MLflow's page of curves: a saved view, which MLflow keeps as a tag of the experiment.
 
-Metrics that the view does not name follow it, in sections of MLflow's own.
+Metrics that are not in the view follow it, in sections of MLflow's own.
 """
 
 import json
@@ -16,7 +16,7 @@ TAG = f"mlflow.sharedViewState.{VIEW}"
 NAME = "Perplexity by epoch"
 SHOWN = "perplexity/valid"
 
-# Title, charts in a row, height of a chart in pixels, metrics. MLflow calls epochs steps, whatever one does.
+# Title, charts in a row, height of a chart in pixels, metrics. MLflow always calls epochs steps.
 SECTIONS = (
     ("Validation perplexity by epoch", 1, 360, (SHOWN,)),
     ("Training perplexity and learning rate by epoch", 2, 300, ("perplexity/train", "training/learning_rate")),
@@ -24,10 +24,9 @@ SECTIONS = (
 
 
 def pages_of_curves(client: "MlflowClient", experiment: "Experiment") -> dict[str, str]:
-    """The page, as the end of an address, by a name: with the view, which it gets here if there is a run of ours.
+    """The ends of the pages' addresses, by name; saves their views, if the experiment has any of our runs.
 
-    Perplexities of different texts do not compare: where there are runs of several corpora, each has a page of its own,
-    the newest first.
+    Perplexities of different texts cannot be compared, so each corpus has a page of its own, the newest first.
     """
     page = f"#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
     corpora = list(_corpora(client, experiment))
@@ -41,7 +40,7 @@ def pages_of_curves(client: "MlflowClient", experiment: "Experiment") -> dict[st
 
 
 def _corpora(client: "MlflowClient", experiment: "Experiment") -> Iterator[str]:
-    """Those of our runs, that of the newest first."""
+    """The corpora of our runs, that of the newest run first."""
     conditions = [f"metrics.`{SHOWN}` > 0"]
     while runs := client.search_runs([experiment.experiment_id], " and ".join(conditions), max_results=1):
         yield (corpus := runs[0].data.tags.get("corpus", ""))
@@ -53,7 +52,7 @@ def _with(corpus: str, name: str, between: str) -> str:
 
 
 def save_view(client: "MlflowClient", experiment: "Experiment", corpus: str = "") -> None:
-    """Give an experiment the view, or its current form; corpus: of which it shows the runs alone."""
+    """Save the view in an experiment, or update it. corpus: the only one whose runs it shows"""
     tag, view = _with(corpus, TAG, "-"), saved_view(corpus)
     if experiment.tags.get(tag) != view:
         client.set_experiment_tag(experiment.experiment_id, tag, view)

@@ -1,4 +1,4 @@
-"""The SQLite file of a store: created completely or not at all, checked before MLflow opens it, and moved along."""
+"""The SQLite file of a store: created completely or not at all, checked before MLflow opens it; updated if moved."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from pipeline.tracking.location import Location, file_address
 
 PATIENCE_SECONDS = 20.0  # with another process that is writing; the same as MLflow's
 
-# Where MLflow keeps addresses of artifacts.
+# The columns in which MLflow keeps addresses of artifacts.
 ADDRESSES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -31,13 +31,13 @@ def prepare_database(location: Location) -> None:
     """
     path = location.database
     assert path
-    if path.exists() and not path.is_file():  # a folder, or a device, which as root would be replaced
-        raise StoreError(f"{location.name} is not a file", "move it away, or name another in MLFLOW_TRACKING_URI")
+    if path.exists() and not path.is_file():  # a folder, or a device, which root would replace
+        raise StoreError(f"{location.name} is not a file", "move it away, or set MLFLOW_TRACKING_URI to another")
     if not path.exists() or path.stat().st_size == 0:
         _create(path)
     with closing(_open(path)) as database:
         _check_schema(database, location)
-        _bring_along(database, path)
+        _update_addresses(database, path)
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -58,33 +58,33 @@ def _create(path: Path) -> None:
 
 
 def _check_schema(database: sqlite3.Connection, location: Location) -> None:
-    """Raises StoreError: MLflow itself retries for minutes, and names the same remedy for everything."""
+    """Raises StoreError: MLflow itself would retry for minutes, and suggest the same remedy for everything."""
     from alembic.script import ScriptDirectory
     from mlflow.store.db.utils import _get_alembic_config
 
     name = location.name
     tables = {table for (table,) in database.execute("select name from sqlite_master where type = 'table'")}
-    whole = {"alembic_version", "experiments", "runs"} <= tables
-    if not whole or not (found := database.execute("select version_num from alembic_version").fetchone()):
-        raise StoreError(f"{name} is not a store of MLflow, or not a whole one", REBUILT)
+    complete = {"alembic_version", "experiments", "runs"} <= tables
+    if not complete or not (found := database.execute("select version_num from alembic_version").fetchone()):
+        raise StoreError(f"{name} is not an MLflow store, or not a complete one", REBUILT)
     version = found[0]
     scripts = ScriptDirectory.from_config(_get_alembic_config(""))
     if version == scripts.get_current_head():
         return
     if version in {script.revision for script in scripts.walk_revisions()}:
-        upgrade = f"`mlflow db upgrade {location.command_address}` brings them up to date"
+        upgrade = f"`mlflow db upgrade {location.command_address}` updates them"
         raise StoreError(f"{name} has the tables of an older MLflow ({version})", upgrade)
     raise StoreError(f"{name} has the tables of a newer MLflow ({version})", f"install that one again, or {REBUILT}")
 
 
-def _bring_along(database: sqlite3.Connection, path: Path) -> None:
+def _update_addresses(database: sqlite3.Connection, path: Path) -> None:
     """Update the addresses of artifacts, which MLflow keeps as absolute paths, to the project's current folder.
 
     Otherwise a copied project would write into the original, and a moved one would create its old folder again.
     """
     new = (path.parent / "mlruns").as_uri()
     addresses = database.execute("select artifact_location from experiments").fetchall()
-    for old in {old for (address,) in addresses if (old := _left_behind(address or "", path))}:
+    for old in {old for (address,) in addresses if (old := _outdated_folder(address or "", path))}:
         with database:
             for table, column in ADDRESSES:
                 database.execute(
@@ -94,11 +94,11 @@ def _bring_along(database: sqlite3.Connection, path: Path) -> None:
                 )
 
 
-def _left_behind(address: str, path: Path) -> str | None:
-    """The `mlruns` folder of an experiment's address, if it is one that this database was moved away from; else None.
+def _outdated_folder(address: str, path: Path) -> str | None:
+    """The `mlruns` folder in an experiment's address if this database was moved or copied away from it; else None.
 
-    Ours end in `mlruns`, those that MLflow chooses in `mlruns/ID`. Of a database outside the project, a folder that is
-    still there without such a database next to it was chosen by someone.
+    Our addresses end in `mlruns`, those that MLflow chooses in `mlruns/ID`. If a database outside the project names an
+    existing folder without such a database next to it, a person chose that folder.
     """
     if not (found := re.fullmatch(r"((file://)?/.*/mlruns)(/\d+)?", address)):
         return None

@@ -1,4 +1,4 @@
-"""What MLflow is told about a training run, apart from its epochs."""
+"""What MLflow gets to know about a training run, apart from its epochs."""
 
 from dataclasses import dataclass, field
 
@@ -19,12 +19,12 @@ class RunFacts:
 
     fingerprint: from `checkpoint.fingerprint`; None if only the history is available
     corpus: None if it is not available
-    trained_on: the fingerprint of the corpus by the weights' file, where no corpus is at hand
-    remedy: the command that will later write whatever MLflow lacks
+    trained_on: the fingerprint of the corpus according to the weights file, if the corpus is not available
+    remedy: the command that will later write whatever MLflow is missing
     training_id: from `checkpoint.training_id`; None if only the results are available
     params: the text of params.yaml at the start of the run
     corpus_name: what params.yaml calls the corpus
-    sizes: of the corpus, where that itself is not available
+    sizes: of the corpus, if it is not available itself
     """
 
     model: str

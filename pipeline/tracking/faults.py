@@ -11,14 +11,14 @@ from filelock import Timeout
 from pipeline.project.console import UserError, refused
 from pipeline.tracking.location import UNCLEAR, Location, has_secrets, locate, public_address
 
-REMEDY = "the next stage or `make ui` writes what it lacks"
-AGAIN = "then the same command writes what it lacks"  # for commands that are themselves named as the remedy
+REMEDY = "the next stage or `make ui` writes what is missing"
+AGAIN = "run the same command again to write what is missing"  # for commands that are the remedy themselves
 REBUILT = "move the file away, then `make ui` rebuilds it from results/"
 LONGEST = 200  # characters of another program's message
 
 _DAMAGED = ("{name} is damaged ({error})", REBUILT)
-_LOCKED = ("{name} is locked by another program", "end that program (`fuser {quoted}` tells which)")
-_FORBIDDEN = ("{name} cannot be written ({error})", "mend the permissions of the file and its folder")
+_LOCKED = ("{name} is locked by another program", "stop that program (`fuser {quoted}` shows which)")
+_FORBIDDEN = ("{name} cannot be written ({error})", "fix the permissions of the file and its folder")
 _BY_SQLITE = {
     sqlite3.SQLITE_NOTADB: _DAMAGED,
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
@@ -46,7 +46,7 @@ class StoreError(Exception):
 def fault_message(error: Exception, remedy: str = REMEDY) -> str:
     """One line for a fault that leaves MLflow behind the files.
 
-    remedy: what will write whatever it lacks, unless the fault's own says so
+    remedy: what will write whatever is missing, unless the fault's own remedy does
     """
     fault = diagnose(error)
     if REBUILT in fault.remedy:
@@ -60,7 +60,7 @@ def explain(error: Exception) -> str:
 
 
 def diagnose(error: Exception) -> StoreError:
-    """The cause of an error raised by MLflow or by what it calls."""
+    """The cause of an error raised by MLflow or by the libraries it calls."""
     location = locate()
     for cause in _causes(error):
         if isinstance(cause, StoreError):
@@ -73,8 +73,8 @@ def diagnose(error: Exception) -> StoreError:
             return _system_fault(cause, location)
     if location.name == UNCLEAR and (location.address.startswith("sqlite") or "://" not in location.address):
         remedy = "set it to a server's address, which starts with http://, or to sqlite:///FILE"
-        return StoreError("MLFLOW_TRACKING_URI names no store of MLflow", remedy)
-    if has_secrets():  # which the text may show, in whatever spelling
+        return StoreError("MLFLOW_TRACKING_URI is not an MLflow store", remedy)
+    if has_secrets():  # which the text may contain, in any spelling
         return StoreError(f"{location.name}: {getattr(error, 'error_code', type(error).__name__)}")
     return StoreError((str(error).strip().splitlines() or [type(error).__name__])[0][:LONGEST])
 
@@ -86,7 +86,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _database_fault(error: sqlite3.Error, location: Location) -> StoreError | None:
-    primary = getattr(error, "sqlite_errorcode", 0) & 0xFF  # SQLite's extended codes hold it in their lowest byte
+    primary = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the lowest byte of SQLite's extended codes
     words = {"name": location.name, "quoted": shlex.quote(location.name), "error": error}
     return StoreError(*(part.format(**words) for part in _BY_SQLITE[primary])) if primary in _BY_SQLITE else None
 
@@ -94,7 +94,7 @@ def _database_fault(error: sqlite3.Error, location: Location) -> StoreError | No
 def _system_fault(error: OSError, location: Location) -> StoreError:
     """What the system refused: a file or a connection (errors of requests are OSErrors too)."""
     if isinstance(error, Timeout):
-        return StoreError(f"another process holds {error.lock_file}", "wait for it, or end it")
+        return StoreError(f"another process holds {error.lock_file}", "wait for it, or stop it")
     if url := getattr(getattr(error, "request", None), "url", None):
         return _server_fault(error, url)
     if error.filename or location.database:
@@ -103,15 +103,15 @@ def _system_fault(error: OSError, location: Location) -> StoreError:
 
 
 def _server_fault(error: OSError, url: str) -> StoreError:
-    """What came of a request to a server, which may be that of the registry."""
+    """Why a request to a server failed, which may be the registry's."""
     from requests.utils import get_environ_proxies
 
     server = public_address(url) or UNCLEAR
     if server == public_address(os.environ.get("MLFLOW_REGISTRY_URI", "")):
         server += " (MLFLOW_REGISTRY_URI)"
     if failed := re.search(r"too many (\d+) error responses", str(error)):
-        return StoreError(f"{server} answers with error {failed[1]}", "look into that server's log")
+        return StoreError(f"{server} answers with error {failed[1]}", "look at that server's log")
     if proxy := get_environ_proxies(url).get(url.partition(":")[0]):
-        through = f"the proxy {public_address(proxy) or 'in its variable'}"
+        through = f"the proxy {public_address(proxy) or 'of the environment'}"
         return StoreError(f"{server} does not answer through {through}", "set no_proxy to reach it directly")
     return StoreError(f"{server} does not answer")

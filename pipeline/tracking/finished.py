@@ -1,4 +1,4 @@
-"""A finished training's record in MLflow, whoever finished it and whenever that was."""
+"""A finished training run's record in MLflow, whoever finished it and whenever."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,10 +21,10 @@ from pipeline.tracking.store import within
 def publish_finished(
     facts: RunFacts, history: Sequence[EpochRecord], files: Sequence[Path], metrics: Mapping[str, float] | None
 ) -> tuple[str, bool]:
-    """Bring MLflow up to date with a finished training, in one process at a time.
+    """Bring MLflow up to date with a finished training run, in one process at a time.
 
-    Returns the run's id, and whether it lacked anything. Raises UserError when MLflow cannot be written to, or does not
-    take all in time.
+    Returns the run's id, and whether anything was missing. Raises UserError if MLflow cannot be written to or does not
+    accept everything in time.
     """
 
     def write() -> tuple[str, bool]:
@@ -38,7 +38,7 @@ def publish_finished(
 
 
 def finished_teachers(facts: RunFacts) -> Iterator[tuple[RunFacts, list[EpochRecord], list[Path]]]:
-    """What is known of a model's teachers that were trained to their end: as for itself. Raises UserError."""
+    """The facts, history and files of each of a model's teachers whose training is complete. Raises UserError."""
     for title, settings in all_teachers(facts.model, facts.settings):
         if not (path := teacher_history_path(facts.model, title)).exists():
             continue
@@ -46,16 +46,16 @@ def finished_teachers(facts: RunFacts) -> Iterator[tuple[RunFacts, list[EpochRec
             identity = facts.data_sha256 and fingerprint(settings, facts.data_sha256)
             known = training_id(checkpoint_path(TEACHER, identity)) if identity else None
             tags = {name: value for name, value in facts.tags.items() if name != WEIGHTS_MD5}
-            its = replace(facts, model=title, settings=settings, tags=tags, training_id=known)
-            yield replace(its, fingerprint=identity if known else None), history, [path]
+            teacher = replace(facts, model=title, settings=settings, tags=tags, training_id=known)
+            yield replace(teacher, fingerprint=identity if known else None), history, [path]
 
 
 def publish(
     facts: RunFacts, history: Sequence[EpochRecord], files: Sequence[Path], metrics: Mapping[str, float] | None = None
 ) -> str | None:
-    """Write whatever MLflow lacks of a finished training run, its final figures among it.
+    """Write whatever MLflow is missing of a finished training run, final figures included.
 
-    Returns the run's id, or None when MLflow could not be written to.
+    Returns the run's id, or None if MLflow could not be written to.
     """
     try:
         run_id, _ = publish_finished(facts, history, files, metrics)

@@ -17,7 +17,7 @@ GRACE_SECONDS = 30.0  # how long the end of a training run waits for a slow serv
 
 
 class LiveRun:
-    """A training run in MLflow, written by a thread of its own so that no server can hold up training."""
+    """A training run in MLflow, written by a separate thread, so that no server can hold up training."""
 
     def __init__(self, facts: RunFacts, history: Sequence[EpochRecord] = ()) -> None:
         """history: the epochs of a training run that is resumed, by which its MLflow run is recognised."""
@@ -36,14 +36,14 @@ class LiveRun:
         self._reports.put(Report(self._history))
 
     def leave(self) -> None:
-        """Write nothing more, not even how it ends: another process goes on with this run."""
+        """Write nothing more, not even the end: another process continues this run."""
         self._left = True
         self._reports.put(None)
 
     def end(self, status: str, **ending: Any) -> None:
-        """Write everything that is left and end the run; waits for a slow server, but not forever.
+        """Write whatever is left and end the run; waits for a slow server, but not for ever.
 
-        ending: how and with what, as in `Report`
+        ending: the other fields of `Report`
         """
         if self._left:
             return
@@ -68,7 +68,7 @@ class LiveRun:
         self._publisher.stop_monitor()
 
     def _newest_report(self) -> Report | None:
-        """Each report includes everything in the earlier ones, so those that a slow server kept waiting are skipped."""
+        """Each report includes everything in the earlier ones, so those that waited for a slow server are skipped."""
         report = self._reports.get()
         while not self._reports.empty():
             report = self._reports.get()
@@ -77,7 +77,7 @@ class LiveRun:
 
 @contextmanager
 def live_run(facts: RunFacts, history: Sequence[EpochRecord] = ()) -> Iterator[LiveRun]:
-    """A run that ends as KILLED when interrupted, as FAILED, with the reason, on an error; else as its user ends it."""
+    """A run that ends as KILLED if interrupted, as FAILED with the reason on an error; else its user ends it."""
     run = LiveRun(facts, history)
     try:
         yield run

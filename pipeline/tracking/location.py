@@ -10,9 +10,9 @@ from pipeline.project.files import project_root
 
 DATABASE = "mlflow.db"
 THIS_MACHINE = "localhost,127.0.0.1,::1"
-UNCLEAR = "the server that MLFLOW_TRACKING_URI names"
+UNCLEAR = "the server in MLFLOW_TRACKING_URI"
 
-# A login, which may be left out, then host and port, then a path. With another @ or a space, who knows where they end.
+# An optional login, host and port, then a path. With another @ or a space, it would not be clear where they end.
 _ADDRESS = re.compile(
     r"([\w+.-]+://)([^@/?#\s\x00-\x20]*@)?(([\w.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?)([/?#][^@\s\x00-\x20]*)?",
     re.ASCII | re.IGNORECASE,
@@ -23,7 +23,7 @@ _ADDRESS = re.compile(
 class Location:
     """A store, relative to the repository's current root: `dvc exp run --temp` works in a temporary copy.
 
-    address: as MLflow takes it
+    address: for MLflow
     database: the file of a SQLite store
     name: for messages: a file, or a server's address without secrets
     """
@@ -42,7 +42,7 @@ class Location:
         """The store's address for a command typed in the project's root, without secrets."""
         if self.database is None:
             return '"$MLFLOW_TRACKING_URI"'
-        if self.database.parent == project_root():  # whatever letters the path has
+        if self.database.parent == project_root():  # the path may have characters that need quotes
             return f"sqlite:///{self.database.name}"
         return f"'{self.address}'"
 
@@ -63,32 +63,32 @@ def locate() -> Location:
 
 
 def file_address(path: Path, query: dict | None = None) -> str:
-    """The address of a SQLite file, whatever letters its path has."""
+    """The address of a SQLite file, whatever characters its path has."""
     from sqlalchemy import URL
 
     url = URL.create("sqlite", database=str(path), query=query or {}).render_as_string()
-    # For an address with `sqlite:` MLflow would create the folder, under its quoted name.
+    # For an address that starts with `sqlite:`, MLflow would create the folder under its quoted name.
     return url.replace("sqlite:", "sqlite+pysqlite:", 1) if "%" in url else url
 
 
 def public_address(address: str) -> str | None:
-    """Scheme, host and port of an address; None if there is any doubt about what they are."""
+    """Scheme, host and port of an address; None if they are not clear."""
     found = _ADDRESS.fullmatch(address)
     return f"{found[1]}{found[3]}" if found else None
 
 
 def has_secrets() -> bool:
-    """Whether MLflow is told any: in a variable of its own, or in an address, as login, query or fragment."""
-    told = any(os.environ.get(f"MLFLOW_TRACKING_{secret}") for secret in ("PASSWORD", "TOKEN"))
+    """Whether the environment may hold any: in a variable for them, or in an address, as login, query or fragment."""
+    given = any(os.environ.get(f"MLFLOW_TRACKING_{secret}") for secret in ("PASSWORD", "TOKEN"))
     addresses = [os.environ.get(f"MLFLOW_{store}_URI", "") for store in ("TRACKING", "REGISTRY")]
-    return told or any(
+    return given or any(
         set(address) & set("@?#") or not (address.startswith("sqlite") or public_address(address))
         for address in filter(None, addresses)
     )
 
 
-def reach_this_machine_directly() -> None:
-    """Keep what is addressed to this machine from any proxy: that would look for it on its own."""
+def bypass_proxy_for_this_machine() -> None:
+    """Send requests to this machine directly: a proxy would look for the server on its own machine."""
     excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     if excepted != "*" and THIS_MACHINE not in excepted:
         os.environ["no_proxy"] = os.environ["NO_PROXY"] = f"{excepted},{THIS_MACHINE}".lstrip(",")

@@ -1,6 +1,6 @@
 """What MLflow shows in words: a run's figures and how to use it, the card of a registered version, all models' results.
 
-What somebody has rewritten is left alone: only texts that start as ours do are updated.
+Only texts that start as ours do are updated: what a person has rewritten is left alone.
 """
 
 import json
@@ -30,21 +30,20 @@ if TYPE_CHECKING:  # MLflow takes seconds to import
 NOTE = "mlflow.note.content"
 PICTURE = "curve.png"
 OPENING = "**Perplexity**"
-EARLIER = re.compile(r"Perplexity [\d.]+ \(")  # how descriptions of versions once began
+EARLIER = re.compile(r"Perplexity [\d.]+ \(")  # the start of older descriptions of versions
 KINDS = ("tempered", "dynamic")
 
-# The settings by which one usually tells models apart.
-TELLING = ("cell", "num_layers", "hidden_size", "dropout", "tied_weights", "epochs", "optimizer.name", "learning_rate")
+MAIN = ("cell", "num_layers", "hidden_size", "dropout", "tied_weights", "epochs", "optimizer.name", "learning_rate")
 LIMITS = (
-    "Not for: texts of another kind, language or spelling than this corpus, and anything where it matters that what is "
-    "said is true: it goes on as its corpus would, and knows no facts."
+    "Not for: texts of another kind, language or spelling than this corpus, and anything where it matters whether a "
+    "statement is true: it continues as its corpus would, and knows no facts."
 )
 
 
 def describe_run(client: "MlflowClient", run_id: str) -> bool:
     """Update a run's note and the cards of its registered versions from what MLflow knows about the run.
 
-    MLflow shows the first lines of a note, and the rest when asked to. Returns whether anything changed.
+    MLflow shows the first lines of a note, and the rest on request. Returns whether anything changed.
     """
     run = client.get_run(run_id)
     versions = list(client.search_model_versions(f"run_id = '{run_id}'"))
@@ -74,7 +73,7 @@ def _is_ours(text: str | None) -> bool:
 
 
 def _figures(run: "Run") -> str:
-    """What the best weights came to, and what MLflow's table has beside it; empty until they are evaluated."""
+    """The perplexities of the best weights, and of the last epoch; empty until they are evaluated."""
     metrics, parts = run.data.metrics, []
     for split in SPLITS:
         if (name := shown(f"{split}_perplexity")) in metrics:
@@ -85,7 +84,7 @@ def _figures(run: "Run") -> str:
     epoch = f", those of epoch {metrics['best_epoch']:.0f}" if "best_epoch" in metrics else ""
     figures = f" of the best weights{epoch}: {', '.join(parts)}."
     last = metrics.get("perplexity/valid")
-    return f"{figures} (The last epoch came to {last:.2f}: `perplexity/valid`.)" if last else figures
+    return f"{figures} (The last epoch has {last:.2f}: `perplexity/valid`.)" if last else figures
 
 
 def _teaching(run: "Run") -> str:
@@ -97,12 +96,12 @@ def _teaching(run: "Run") -> str:
 
 
 def _card(run: "Run") -> str:
-    """What a model is: its corpus, its settings, and what it is not for."""
+    """A model's corpus, its main settings, and what it is not for."""
     corpus = f"`{run.data.tags['corpus']}`"
     for given in run.inputs.dataset_inputs if run.inputs else ():
         sizes = json.loads(given.dataset.profile or "")
         corpus += f", {sizes['tokens']['train']:,} tokens to train on, {sizes['vocabulary_size']:,} words"
-    settings = ", ".join(f"`{name}` {run.data.params[name]}" for name in TELLING if name in run.data.params)
+    settings = ", ".join(f"`{name}` {run.data.params[name]}" for name in MAIN if name in run.data.params)
     return f"- Corpus: {corpus}.\n- Settings: {settings}.\n- {LIMITS}"
 
 
@@ -133,7 +132,7 @@ def describe_experiment() -> None:
     try:
         within(write)
     except Exception as error:
-        warn(f"the experiment's note in MLflow is behind: {explain(error)}; the next stage or `make ui` renews it")
+        warn(f"the experiment's note in MLflow is behind: {explain(error)}; the next stage or `make ui` updates it")
 
 
 def experiment_note(results: Sequence[Result]) -> str:
@@ -143,9 +142,9 @@ def experiment_note(results: Sequence[Result]) -> str:
     except UserError:
         course_report = {}
     tests = ", ".join(f"`{result.name}` {result.metrics.test_perplexity:.2f}" for result in results)
-    # MLflow's page leaves no room between columns.
+    # MLflow's page leaves no space between columns.
     table = re.sub(r"(?<![-:]) \| ", " &emsp;| ", results_table(results, course_report))
-    more = f"Of the weights of the best epoch; more in `{REPORT / 'report.md'}`."
+    more = f"These are figures of the best epoch's weights; more in `{REPORT / 'report.md'}`."
     return f"{OPENING} on the test text, lower is better: {tests}.\n\n{table}\n\n{more}"
 
 

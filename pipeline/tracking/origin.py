@@ -13,7 +13,7 @@ from pipeline.project.console import UserError
 from pipeline.project.files import CORPUS_METRICS, PROCESSED, RAW
 from pipeline.project.git import git
 
-LONGEST_DIFF = 1_000_000  # letters
+LONGEST_DIFF = 1_000_000  # characters
 IDS_MD5, RAW_MD5, WEIGHTS_MD5 = "dvc_md5_ids", "dvc_md5_corpus", "dvc_md5_weights"
 
 
@@ -35,19 +35,19 @@ def circumstances() -> dict[str, str]:
 
 def uncommitted_changes() -> str:
     """What `git diff` shows, except for files that DVC writes; login and query are removed from addresses."""
-    aside = [f":(exclude){path}" for path in (CORPUS_METRICS.parent, LOCK)]
-    diff = git("diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD", "--", ".", *aside) or ""
+    excluded = [f":(exclude){path}" for path in (CORPUS_METRICS.parent, LOCK)]
+    diff = git("diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD", "--", ".", *excluded) or ""
     diff = re.sub(r"(://)[^\s\"'<>]*@", r"\1***@", diff)
     diff = re.sub(r"(://[^\s\"'<>?]*\?)[^\s\"'<>]*", r"\1***", diff)
-    return diff if len(diff) <= LONGEST_DIFF else f"{diff[:LONGEST_DIFF]}\n[cut: {len(diff):,} letters in all]\n"
+    return diff if len(diff) <= LONGEST_DIFF else f"{diff[:LONGEST_DIFF]}\n[cut: {len(diff):,} characters in all]\n"
 
 
 def packages() -> str:
-    """The installed packages and their versions, a line each, as pip takes them."""
+    """The installed packages and their versions, one per line, in pip's format."""
     return "".join(sorted({f"{one.metadata['Name']}=={one.version}\n" for one in distributions()}, key=str.lower))
 
 
-def data_at_hand() -> dict[str, str]:
+def local_data() -> dict[str, str]:
     """DVC's digests of the ids in data/processed and, if dvc.lock has it, of the text they were made from."""
     if not PROCESSED.exists():
         return {}
@@ -65,7 +65,7 @@ def digests_of_data(ids: str, stages: dict[str, LockedStage]) -> dict[str, str]:
     return {IDS_MD5: ids} | ({RAW_MD5: text} if text else {})
 
 
-def commit_that_brought(path: Path) -> str:
+def last_commit_of(path: Path) -> str:
     """The commit that last changed a file; empty if the file has been changed since, or is in no commit."""
     if git("status", "--porcelain", "--ignored", "--", str(path)):
         return ""
@@ -73,5 +73,5 @@ def commit_that_brought(path: Path) -> str:
 
 
 def text_at(commit: str, path: Path) -> str:
-    """A file as a commit has it; empty if it has none."""
+    """A file in a commit; empty if it is not there."""
     return git("show", f"{commit}:./{path}") or ""

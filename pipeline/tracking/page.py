@@ -1,7 +1,7 @@
-"""MLflow's server with one page more, `/start`, which sets what MLflow keeps in the browser and goes on to MLflow.
+"""MLflow's server with an additional page, `/start`, which sets MLflow's settings in the browser and then opens MLflow.
 
-Kept there: whether the menu is that of generative AI, as it is at first, or of model training; and whether the
-assistant, which takes up a quarter of the first page that one opens, has done so before.
+They make it show the menu for model training, instead of the one for generative AI, and keep its assistant closed,
+which would cover a quarter of the first page.
 """
 
 import os
@@ -16,9 +16,9 @@ if TYPE_CHECKING:  # takes a second to import
 
 PATH = "/start"
 APP = "start"
-KEPT = {"mlflow.workflowType_v1": '"machine_learning"', "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true"}
+SETTINGS = {"mlflow.workflowType_v1": '"machine_learning"', "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true"}
 PAGE = f"""<!doctype html><meta charset="utf-8"><title>MLflow</title><script>
-Object.assign(localStorage, {KEPT})
+Object.assign(localStorage, {SETTINGS})
 location.replace("/" + location.hash)
 </script>"""
 
@@ -30,13 +30,13 @@ def app() -> "FastAPI":
     from starlette.routing import Route
 
     page = HTMLResponse(PAGE, headers={"cache-control": "no-store"})
-    mlflow.router.routes.insert(0, Route(PATH, lambda _: page))  # the last takes all addresses that are left
+    mlflow.router.routes.insert(0, Route(PATH, lambda _: page))  # before the last, which takes all other addresses
     return mlflow
 
 
 @contextmanager
 def plugin() -> Iterator[dict[str, str]]:
-    """The variable by which MLflow finds the app, for which it looks among the packages that are installed."""
+    """The environment variable that makes MLflow find the app, which it looks for among the installed packages."""
     with TemporaryDirectory() as folder:
         package = Path(folder) / f"{APP}-0.dist-info"
         package.mkdir()

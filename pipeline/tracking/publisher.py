@@ -1,8 +1,8 @@
 """Brings MLflow's runs up to date with the files in `results/`, which are the source of truth.
 
-Whatever is written here can be written again: a run is found by its tags and given only what it lacks. A tracking
-server that is slow or down never stops a training run; what it missed is written at the next opportunity: the next
-epoch, the evaluation, or `pipeline.restore`.
+Whatever is written here can be written again: a run is found by its tags, and only what is missing in it is
+written. A tracking server that is slow or down never stops a training run; what it missed is written at the next
+opportunity: the next epoch, the evaluation, or `pipeline.restore`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,8 +29,8 @@ if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow.entities import Run
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-# Metrics with the same part before the slash share a section of charts on MLflow's page. Sections stand in the order of
-# the alphabet, with those of no slash last: perplexity by epoch comes first, and final figures after all curves.
+# On MLflow's page, metrics with the same part before the slash share a section of charts. The sections are in
+# alphabetical order, with metrics without a slash last: perplexity comes first, and final figures after all curves.
 EPOCH_METRICS = {
     "perplexity/train": "train_perplexity",
     "perplexity/valid": "valid_perplexity",
@@ -43,7 +43,7 @@ EPOCH_METRICS = {
 
 @dataclass(frozen=True)
 class Report:
-    """What MLflow is to have of a training run: all its epochs so far and, once it has ended, how and with what.
+    """What MLflow should have of a training run: all epochs so far and, once it has ended, its status and results.
 
     tags: set at the end, together with the status
     metrics: the final figures
@@ -73,24 +73,24 @@ class Publisher:
         self._monitor: SystemMetricsMonitor | None = None
 
     def publish(self, report: Report) -> tuple[str, bool]:
-        """Write what the run lacks: epochs, files, final metrics, status. Returns its id, and whether it lacked any.
+        """Write what is missing: epochs, files, final metrics, status. Returns the run's id, and whether anything was.
 
-        Raises whatever MLflow raises; the next call then checks again what the run has, because a request that failed
-        may have arrived all the same.
+        Raises whatever MLflow raises. The next call then checks again what the run has, because a failed request may
+        still have arrived.
         """
         try:
             run = self._run or self._open(report.history)
-            lacked = self._write_epochs(run, report.history)
-            lacked |= self._write_files(run, report)
-            lacked |= self._write_figures(run, report.metrics)
+            missing = self._write_epochs(run, report.history)
+            missing |= self._write_files(run, report)
+            missing |= self._write_figures(run, report.metrics)
             if report.status != "RUNNING":
-                lacked |= self._end(run, report)
-                lacked |= describe_run(self._client, run.info.run_id)
+                missing |= self._end(run, report)
+                missing |= describe_run(self._client, run.info.run_id)
         except Exception:
             self._run = None
             self.stop_monitor()
             raise
-        return run.info.run_id, lacked
+        return run.info.run_id, missing
 
     def _start_monitor(self, client: "MlflowClient", run_id: str) -> None:
         """Processor, memory and network use, every ten seconds, as MLflow's own system metrics."""
@@ -100,7 +100,7 @@ class Publisher:
         self._monitor.start()
 
     def stop_monitor(self, *, ended: bool = False) -> None:
-        """ended: the training run is, and gets one more sample: a short one would have none."""
+        """ended: the training run has ended, and gets one last sample, as a short one would have none."""
         if monitor := self._monitor:
             monitor.finish()
             if ended:
@@ -140,15 +140,15 @@ class Publisher:
     def _write_files(self, run: "Run", report: Report) -> bool:
         files, run_id = report.files, run.info.run_id
         present = {file.path: file.file_size for file in self._client.list_artifacts(run_id)} if files else {}
-        lacking = [path for path in files if present.get(path.name) != path.stat().st_size]
-        for path in lacking:
+        missing = [path for path in files if present.get(path.name) != path.stat().st_size]
+        for path in missing:
             self._client.log_artifact(run_id, str(path))
         if history_path(self._facts.model) in files and PICTURE not in present:
             self._draw(run, report.history)
-        return bool(lacking)
+        return bool(missing)
 
     def _draw(self, run: "Run", history: Sequence[EpochRecord]) -> None:
-        """Add the picture of the perplexities; without it, if drawing fails, the run is valid all the same."""
+        """Add a picture of the perplexities, or warn that it cannot be drawn."""
         with ExitStack() as stack:
             try:
                 from pipeline.reporting.curves import curve  # matplotlib takes a second to import
@@ -170,16 +170,16 @@ class Publisher:
         return True
 
     def _end(self, run: "Run", report: Report) -> bool:
-        """Write how the training run ended. A failure is forgotten that MLflow saw before the run went on."""
+        """Write how the training run ended, and remove a failure from before it was resumed."""
         self.stop_monitor(ended=True)
         run_id, present = run.info.run_id, run.data.tags
-        lacking = {name: value for name, value in self._tags_of_end(report).items() if present.get(name) != value}
-        went_on = "failure" in present and not report.failure
-        if run.info.status == report.status and not lacking and not went_on:
+        missing = {name: value for name, value in self._tags_of_end(report).items() if present.get(name) != value}
+        resumed = "failure" in present and not report.failure
+        if run.info.status == report.status and not missing and not resumed:
             return False
-        for name, value in lacking.items():
+        for name, value in missing.items():
             self._client.set_tag(run_id, name, value)
-        if went_on:
+        if resumed:
             self._client.delete_tag(run_id, "failure")
         ended = None if self._live else milliseconds(report.history[-1].finished_at)
         self._client.set_terminated(run_id, report.status, ended)

@@ -32,7 +32,7 @@ REQUIREMENTS = ("mlflow", "numpy", "pandas", "pydantic", "safetensors", "torch",
 
 
 def register(facts: RunFacts, run_id: str, weights_file: Path, valid_perplexity: float) -> None:
-    """Make a training run a version of its registered model, unless it already is. MLflow's faults become a warning."""
+    """Register a training run as a version of its model, unless it is already. If MLflow fails, there is a warning."""
     try:
         within(lambda: _register(facts, run_id, weights_file, valid_perplexity))
     except Exception as error:  # the results do not depend on it
@@ -42,7 +42,7 @@ def register(facts: RunFacts, run_id: str, weights_file: Path, valid_perplexity:
 
 def _register(facts: RunFacts, run_id: str, weights_file: Path, valid_perplexity: float) -> None:
     if facts.data_sha256 is None or facts.fingerprint is None:
-        raise ValueError("its corpus or its fingerprint is not at hand")
+        raise ValueError("its corpus or its fingerprint is not available")
     client, experiment_id = connect()
     name = f"{facts.corpus_name}-{facts.model}"
     tags = {
@@ -52,7 +52,7 @@ def _register(facts: RunFacts, run_id: str, weights_file: Path, valid_perplexity
     }
     versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
     for registered in versions:
-        for tag in tags.keys() - registered.tags.keys():  # removed by someone; the champion is found by them
+        for tag in tags.keys() - registered.tags.keys():  # removed by someone; the champion is chosen by them
             client.set_model_version_tag(name, registered.version, tag, tags[tag])
     if not versions:
         if not client.search_registered_models(f"name = '{name}'", max_results=1):
@@ -65,10 +65,10 @@ def _register(facts: RunFacts, run_id: str, weights_file: Path, valid_perplexity
 
 
 def _source(client: "MlflowClient", model: "LoggedModel") -> str:
-    """The location of a model that is given to the registry.
+    """The location of a model, for the registry.
 
-    A server looks `models:/ID` up in its own store. Without a server, MLflow looks in its default store for this
-    folder, whatever the client's store is, and creates one if there is none.
+    A server looks `models:/ID` up in its own store. Without a server, MLflow would look it up in its default store,
+    whatever the client's store is, and create that if there is none.
     """
     return f"models:/{model.model_id}" if client.tracking_uri.startswith("http") else model.artifact_location
 
@@ -76,7 +76,7 @@ def _source(client: "MlflowClient", model: "LoggedModel") -> str:
 def _log_model(client: "MlflowClient", experiment_id: str, name: str, run_id: str, weights_file: Path) -> "LoggedModel":
     """Write the model where MLflow keeps models: code, weights and signature. Returns MLflow's record.
 
-    Whatever a failed registration left is used again.
+    Whatever a failed registration left behind is reused.
     """
     import mlflow.pyfunc
     import pandas as pd  # type: ignore[import-untyped]
@@ -105,16 +105,16 @@ def _log_model(client: "MlflowClient", experiment_id: str, name: str, run_id: st
 
 
 def _signature() -> "ModelSignature":
-    """What the model takes and gives when it scores; with a number of `sentences` it gives a column `text` instead."""
+    """The input and output of scoring; with the parameter `sentences`, the output is a column `text` instead."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
     number, count = DataType.double, DataType.long
-    takes = Schema([ColSpec(DataType.string, "text")])
-    gives = Schema([ColSpec(number, "perplexity"), ColSpec(count, "tokens"), ColSpec(count, "unknown_words")])
+    inputs = Schema([ColSpec(DataType.string, "text")])
+    outputs = Schema([ColSpec(number, "perplexity"), ColSpec(count, "tokens"), ColSpec(count, "unknown_words")])
     options = {"sentences": 0, "temperature": 1.0, "top_k": 0, "seed": 1, "max_words": 100}
     params = [ParamSpec(name, number if isinstance(value, float) else count, value) for name, value in options.items()]
-    return ModelSignature(takes, gives, ParamSchema(params))
+    return ModelSignature(inputs, outputs, ParamSchema(params))
 
 
 def _promote_best(client: "MlflowClient", name: str, data_sha256: str) -> None:
@@ -133,5 +133,5 @@ def _valid_perplexity(client: "MlflowClient", version: "ModelVersion") -> float:
             return value
     with suppress(KeyError, MlflowException):
         metrics = client.get_run(version.run_id or "").data.metrics
-        return metrics.get(shown("valid_perplexity")) or metrics["valid_perplexity"]  # as older runs have it
+        return metrics.get(shown("valid_perplexity")) or metrics["valid_perplexity"]  # its name in older runs
     return math.inf

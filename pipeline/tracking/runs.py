@@ -1,4 +1,4 @@
-"""The MLflow run of a training run: found or made, and described by all but its epochs and what came of it."""
+"""The MLflow run of a training run: found or created, with everything but its epochs and its results."""
 
 import hashlib
 import json
@@ -23,15 +23,15 @@ if TYPE_CHECKING:  # MLflow takes seconds to import
 COLOR = "mlflow.runColor"
 TEACHER_OF = "teacher_of"
 PARENT = "mlflow.parentRunId"
-RUNS_TOLD_APART = 20  # by colour
-LONGEST_DIGEST = 36  # that MLflow takes
+RUNS_TOLD_APART = 20  # by their colours
+LONGEST_DIGEST = 36  # that MLflow accepts
 
 
 class RunDescription:
-    """What MLflow is told of a run; made when its training starts.
+    """What MLflow knows about a run from its start on; created when its training starts.
 
-    live: training is in progress in this process; otherwise a run that has to be created is marked as restored, and
-    gets the original times of the training run.
+    live: training is in progress in this process; otherwise a run that has to be created is marked as restored and
+        gets the original times of the training run
     """
 
     def __init__(self, facts: RunFacts, *, live: bool) -> None:
@@ -47,19 +47,19 @@ class RunDescription:
             TEACHER_OF: student_of(facts.model),
         }
         known = {name: value for name, value in identity.items() if value}
-        self._tags = known | facts.tags | (origin.data_at_hand() if facts.corpus else {})
+        self._tags = known | facts.tags | (origin.local_data() if facts.corpus else {})
         self._texts = {PARAMS.name: facts.params or ""}
         if live:
             self._texts |= {"uncommitted.diff": origin.uncommitted_changes(), "packages.txt": origin.packages()}
 
     def open(self, client: "MlflowClient", experiment_id: str, history: Sequence[EpochRecord]) -> "Run":
-        """The run, made if there is none, with whatever it lacked of this description."""
+        """The run, created if there is none, with this description completed."""
         run = _find(client, experiment_id, self._facts, history) or self._create(client, experiment_id, history)
         self._complete(client, run)
         return run
 
     def _create(self, client: "MlflowClient", experiment_id: str, history: Sequence[EpochRecord]) -> "Run":
-        """A run that starts when its training did, whenever MLflow answers."""
+        """A run with the start time of its training, even if MLflow answers later."""
         facts = self._facts
         start = milliseconds(history[0].finished_at) - round(history[0].seconds * 1000) if history else self._started
         name = run_name(facts.model, facts.settings, facts.tags.get("recipe"))
@@ -71,7 +71,7 @@ class RunDescription:
         run_id = run.info.run_id
         settings = {} if run.data.params else flattened(self._facts.settings)
         tags = {name: value for name, value in self._tags.items() if name not in run.data.tags}
-        if COLOR not in run.data.tags:  # one that tells the run from those that stand beside it, the latest
+        if COLOR not in run.data.tags:  # different from those of the latest runs
             others = client.search_runs([run.info.experiment_id], max_results=RUNS_TOLD_APART)
             tags[COLOR] = color_for(self._facts.model, [other.data.tags.get(COLOR, "") for other in others])
         params = [Param(name, str(value)) for name, value in settings.items()]
@@ -101,10 +101,10 @@ class RunDescription:
 
 
 def _find(client: "MlflowClient", experiment_id: str, facts: RunFacts, history: Sequence[EpochRecord]) -> "Run | None":
-    """The MLflow run of exactly this training run, not of another one with the same settings, perhaps alive elsewhere.
+    """The MLflow run of this very training run, not of another one with the same settings, which may still be training.
 
-    It ended with this history, has the same id, or began with these epochs, with exactly the same seconds. A teacher's
-    may have been begun under another name, as another model's.
+    It ended with this history, has the same id, or began with these epochs and exactly the same times. A teacher's run
+    may have been started under another name, as another model's teacher.
     """
     conditions = [f"tags.training_id = '{facts.training_id}'"] if facts.training_id else []
     if history:
@@ -121,9 +121,9 @@ def _find(client: "MlflowClient", experiment_id: str, facts: RunFacts, history: 
 
 
 def _link_teachers(client: "MlflowClient", run: "Run") -> None:
-    """Put a teacher's run under its student's newest, and under a student's those of its teachers that have no place.
+    """Put a teacher's run under its student's newest, and under a student's run its teachers' that have no parent yet.
 
-    Which of them MLflow hears of first depends on whether they were trained now or restored.
+    Which of them MLflow gets first depends on whether they were trained now or restored.
     """
     if "sweep" in run.data.tags:
         return
@@ -143,7 +143,7 @@ def epochs_of(client: "MlflowClient", run: "Run") -> list[tuple[int, int, float]
 
 
 def digest_of(history: Sequence[EpochRecord]) -> str:
-    """Distinguishes training runs with the same settings: a digest of the epochs, times included."""
+    """A digest of the epochs, times included: it distinguishes training runs with the same settings."""
     return hashlib.sha256(json.dumps([asdict(record) for record in history]).encode()).hexdigest()[:16]
 
 

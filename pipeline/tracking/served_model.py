@@ -1,7 +1,7 @@
-"""The model that MLflow's registry holds: sentences in, perplexities out, or sentences that go on from them.
+"""The model in MLflow's registry: sentences in, perplexities out, or sentences that continue them.
 
 MLflow runs this file when it loads the model; the code it needs and the weights are next to it in the model's folder,
-so it works from any folder and with any later state of the repository.
+so it works in any folder and with any later version of the repository.
 """
 
 from pathlib import Path
@@ -18,13 +18,13 @@ from pipeline.inference.generation import continuations
 from pipeline.inference.sentences import score_sentences
 from pipeline.project.console import UserError
 
-MOST = 1000  # sentences of a request for each row, and new words in each
+MOST = 1000  # sentences per row, and new words per sentence
 
 
 class PerplexityModel(PythonModel):
     """A column `text`, one sentence per row -> perplexity, tokens and unknown_words of each row, as in `score`.
 
-    With the parameter `sentences` above 0: so many that begin with each row, in a column `text`, as in `generate`.
+    With the parameter `sentences` above 0: that many continuations of each row in a column `text`, as in `generate`.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -33,9 +33,9 @@ class PerplexityModel(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Raises MlflowException, which a server answers as a bad request, if a text cannot be read."""
+        """Raises MlflowException, which a server reports as a bad request, if a text cannot be read."""
         texts = list(model_input["text"])
-        for number, text in enumerate(texts, start=1):  # pandas holds JSON of any type as it came
+        for number, text in enumerate(texts, start=1):  # pandas keeps JSON values of any type
             if not isinstance(text, str):
                 raise MlflowException.invalid_parameter_value(f"line {number}: has no text: give a string")
         try:

@@ -1,4 +1,4 @@
-"""MLflow's client, for the store that `location` finds, and a deadline for whatever is asked of it."""
+"""MLflow's client for the store that `location` finds, and a deadline for its work."""
 
 import concurrent.futures.thread
 import logging
@@ -13,7 +13,7 @@ from pipeline.project.console import UserError, say
 from pipeline.project.locks import Lock
 from pipeline.tracking.database import prepare_database
 from pipeline.tracking.faults import AGAIN, StoreError, fault_message
-from pipeline.tracking.location import Location, locate, reach_this_machine_directly
+from pipeline.tracking.location import Location, bypass_proxy_for_this_machine, locate
 
 if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow import MlflowClient
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # MLflow takes seconds to import
 DEFAULT_EXPERIMENT = "recurrent-lm"
 LOCK_SECONDS = 50.0
 DEADLINE_SECONDS = 60.0
-SECONDS_TO_WAIT_IN_SILENCE = 5.0
+SILENT_SECONDS = 5.0
 
 T = TypeVar("T")
 
@@ -37,8 +37,8 @@ def prepare_store() -> None:
 def within(work: Callable[[], T]) -> T:
     """The result of `work`. Raises what it raises, and StoreError if it does not end in time.
 
-    In that case it is left to a thread that ends with the process, since nothing in Python can end a thread. No other
-    limit would be met by a server that answers drop by drop.
+    It then goes on in a thread until the process ends, since Python cannot stop a thread. A time limit for each request
+    would not help against a server that trickles its answer.
     """
     future: Future[T] = Future()
 
@@ -49,12 +49,12 @@ def within(work: Callable[[], T]) -> T:
             future.set_exception(error)
 
     threading.Thread(target=run, name="mlflow, with a deadline", daemon=True).start()
-    if wait([future], SECONDS_TO_WAIT_IN_SILENCE).not_done and not locate().database:
-        say(f"waiting for {locate().name}, for {DEADLINE_SECONDS:g} seconds at most")
-    if wait([future], DEADLINE_SECONDS - SECONDS_TO_WAIT_IN_SILENCE).not_done:
-        # Python would wait at exit for the thread pools in which MLflow sends files.
+    if wait([future], SILENT_SECONDS).not_done and not locate().database:
+        say(f"waiting for {locate().name}, at most {DEADLINE_SECONDS:g} seconds")
+    if wait([future], DEADLINE_SECONDS - SILENT_SECONDS).not_done:
+        # At exit, Python would wait for the thread pools in which MLflow uploads files.
         threading._register_atexit(concurrent.futures.thread._threads_queues.clear)  # type: ignore[attr-defined]
-        raise StoreError(f"{locate().name} did not take all in {DEADLINE_SECONDS:g} seconds")
+        raise StoreError(f"{locate().name} did not accept everything within {DEADLINE_SECONDS:g} seconds")
     return future.result()
 
 
@@ -66,14 +66,14 @@ def connect() -> tuple["MlflowClient", str]:
 
 
 def open_client() -> "MlflowClient":
-    """MLflow's client; a store that is a file is made where there is none. Raises as `connect`."""
+    """MLflow's client; a store that is a file is created if there is none. Raises as `connect`."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # the address may hold a password
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the next epoch tries again
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
-    reach_this_machine_directly()
+    bypass_proxy_for_this_machine()
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # its messages name the server with its password
@@ -103,12 +103,12 @@ def _experiment(client: "MlflowClient", location: Location) -> str:
     if experiment is None:
         try:
             return str(client.create_experiment(name, location.artifacts))
-        except MlflowException:  # another process was faster
+        except MlflowException:  # another process has just created it
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
                 raise
     if experiment.lifecycle_stage == "deleted":
         command = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
-        remedy = f"`MLFLOW_TRACKING_URI={location.command_address} {command}` brings it back"
+        remedy = f"`MLFLOW_TRACKING_URI={location.command_address} {command}` restores it"
         raise StoreError(f"the experiment {experiment.name} was deleted in {location.name}", remedy)
     return str(experiment.experiment_id)

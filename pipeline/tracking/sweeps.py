@@ -1,4 +1,4 @@
-"""A sweep in MLflow: the parent run of its trials' runs, and what makes up for a server that was down."""
+"""A sweep in MLflow: the parent run of its trials' runs, and what a server that was down has missed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-RUNS_A_REQUEST = 50_000  # the most that MLflow returns
-REMEDY = "`python -m pipeline.sweep ... --report` writes what it lacks"
+MOST_RUNS = 50_000  # that MLflow returns at once
+REMEDY = "`python -m pipeline.sweep ... --report` writes what is missing"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class EndedRun:
 def open_sweep(study: str, name: str) -> str | None:
     """The id of the parent run of a sweep's trials, created if there is none.
 
-    Only one process at a time calls this. None if MLflow cannot be written to: `close_sweep` makes up for it.
+    Only one process at a time calls this. None if MLflow cannot be written to: `close_sweep` tries again.
     """
 
     def run_parent() -> str:
@@ -59,11 +59,11 @@ def close_sweep(
     files: Sequence[Path],
     metrics: Mapping[str, float],
 ) -> None:
-    """Write what MLflow lacks of a sweep whose trials have all ended; only one process at a time calls this.
+    """Write what MLflow is missing of a sweep whose trials have all ended; only one process at a time calls this.
+
+    Each trial has a deadline of its own, since there may be many.
 
     trials: those that finished an epoch
-
-    The deadline is for each trial, since there may be many.
     """
     try:
         ended = within(lambda: _ended_trials(study))
@@ -76,9 +76,9 @@ def close_sweep(
 
 
 def _ended_trials(study: str) -> set[str]:
-    """The numbers of the trials that MLflow knows to have ended."""
+    """The numbers of the trials that have ended according to MLflow."""
     client, experiment_id = connect()
-    runs = client.search_runs([experiment_id], f"tags.sweep = '{study}'", max_results=RUNS_A_REQUEST)
+    runs = client.search_runs([experiment_id], f"tags.sweep = '{study}'", max_results=MOST_RUNS)
     return {run.data.tags["trial"] for run in runs if "trial_state" in run.data.tags}
 
 
@@ -91,8 +91,8 @@ def _end_runs(study: str, name: str, files: Sequence[Path], metrics: Mapping[str
     """End the parent run with its files and metrics, and whatever dead workers left running."""
     client, experiment_id = connect()
     parent = _sweep_run(client, experiment_id, study, name)
-    for run in client.search_runs([experiment_id], f"tags.sweep = '{study}'", max_results=RUNS_A_REQUEST):
-        if "mlflow.parentRunId" not in run.data.tags:  # created while the parent could not be
+    for run in client.search_runs([experiment_id], f"tags.sweep = '{study}'", max_results=MOST_RUNS):
+        if "mlflow.parentRunId" not in run.data.tags:  # created while MLflow had no parent run
             client.set_tag(run.info.run_id, "mlflow.parentRunId", parent.info.run_id)
         if run.info.status == "RUNNING":
             client.set_tag(run.info.run_id, "failure", "its worker died, and the trial was run again")
