@@ -118,7 +118,8 @@ def new_corpus(texts: Sequence[Path], name: str, words: Words, shares: Sequence[
     with atomic_write(recipe) as file:
         in_yaml = {key: json.dumps(value) for key, value in chosen.model_dump().items()}
         file.write(RECIPE.format(name=name, epochs=epochs, models=models, **in_yaml, **digests))
-    say(f"{recipe}: an LSTM of {lstm_epochs} epochs and a GRU of {epochs}; an epoch takes {duration(tokens, len(vocabulary))}")
+    time = duration(tokens, len(vocabulary))
+    say(f"{recipe}: an LSTM of {lstm_epochs} epochs and a GRU of {epochs}; an epoch takes {time}")
     say(f"next: `make repro RECIPE={name}`")
 
 
