@@ -31,6 +31,7 @@ TOKENS_TO_SEE = 1_000_000  # by a model over all its epochs, within these limits
 FEWEST_EPOCHS, MOST_EPOCHS = 4, 10
 SMALL, EPOCHS_IF_SMALL = 70_000, 20  # tokens, and the LSTM's epochs with fewer of them: docs/experiments.md
 FAST, SLOW = 15_000, 4_000  # tokens a second on two cores, with and without bfloat16 products: docs/performance.md
+FULL_SPEED = 10_000  # words; a step with more takes as many times as long: docs/scaling.md
 MOST_OUTSIDE = 0.5  # of all words; above this there is a warning
 BOUNDS = {"max_size": 10_000, "min_count": 2}  # of the vocabulary, where the text has no <unk> of its own
 
@@ -117,7 +118,8 @@ def new_corpus(texts: Sequence[Path], name: str, words: Words, shares: Sequence[
     with atomic_write(recipe) as file:
         in_yaml = {key: json.dumps(value) for key, value in chosen.model_dump().items()}
         file.write(RECIPE.format(name=name, epochs=epochs, models=models, **in_yaml, **digests))
-    say(f"{recipe}: an LSTM of {lstm_epochs} epochs and a GRU of {epochs}; an epoch takes {duration(tokens)}")
+    time = duration(tokens, len(vocabulary))
+    say(f"{recipe}: an LSTM of {lstm_epochs} epochs and a GRU of {epochs}; an epoch takes {time}")
     say(f"next: `make repro RECIPE={name}`")
 
 
@@ -126,11 +128,14 @@ def outside(counts: Counter[str], unknown: Set[str]) -> float:
     return sum(counts[word] for word in unknown) / max(1, counts.total() - counts[EOS])
 
 
-def duration(tokens: int) -> str:
-    """About how long an epoch takes."""
-    least, most = tokens // FAST + 1, tokens // SLOW + 1
-    seconds = f"some {least:,} to {most:,} s" if least < most else f"about {most:,} s"
-    return f"{seconds} on two cores"
+def duration(tokens: int, words: int) -> str:
+    """About how long an epoch takes; words: the size of the vocabulary."""
+    work = tokens * max(1.0, words / FULL_SPEED)
+    least, most = int(work / FAST) + 1, int(work / SLOW) + 1
+    if least == most:
+        return f"about {most} s on two cores"
+    in_minutes = f"{least / 60:.0f} to {most / 60:.0f} min" if least > 120 else f"{least} to {most} s"
+    return f"some {in_minutes} on two cores"
 
 
 def check_usable(counts: Mapping[str, Counter[str]], unknown: Mapping[str, Set[str]], vocabulary: list[str]) -> None:

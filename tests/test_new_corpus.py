@@ -192,6 +192,12 @@ def test_there_is_a_warning_if_the_vocabulary_leaves_most_words_out(
     assert "an epoch takes about 1 s on two cores" in printed.out
 
 
+def test_an_epoch_takes_longer_with_more_tokens_and_with_more_words_than_ten_thousand() -> None:
+    assert new_corpus.duration(30_000, 2_000) == new_corpus.duration(30_000, 10_000) == "some 3 to 8 s on two cores"
+    assert new_corpus.duration(300_000, 10_000) == "some 21 to 76 s on two cores"
+    assert new_corpus.duration(2_088_628, 33_278) == "some 8 to 29 min on two cores"  # WikiText-2
+
+
 @pytest.mark.parametrize("name", ["a b.txt", "it's.txt", 'a "b".txt', "a;touch harm.txt", "$(touch harm).txt"])
 def test_make_takes_a_name_with_any_characters_as_one_text(name: str) -> None:
     shutil.copy(ROOT / "Makefile", "Makefile")
