@@ -526,8 +526,14 @@ def test_processes_that_share_a_training_do_not_wait_for_a_teacher(monkeypatch: 
 
 
 @pytest.mark.usefixtures("two_students")
-def test_a_model_with_teachers_is_in_no_sweep() -> None:
+def test_a_model_with_teachers_is_in_a_sweep_without_them() -> None:
     sweep = {"params": "params.yaml", "model": "lstm", "trials": 1, "settings": {"dropout": [0.1, 0.2]}}
     Path("s.yaml").write_text(json.dumps(sweep))
-    with pytest.raises(UserError, match=r"s\.yaml: model = 'lstm': a model with teachers cannot be in a sweep"):
+    with pytest.raises(UserError, match=r"s\.yaml: the model has teachers, .*: add `distillation: null`") as fault:
         load_sweep(Path("s.yaml"))
+    assert "\n" not in str(fault.value)
+    sweep["settings"]["distillation"] = None
+    Path("s.yaml").write_text(json.dumps(sweep))
+    untaught = load_params().model("lstm").model_copy(update={"distillation": None, "dropout": 0.2})
+    loaded = load_sweep(Path("s.yaml"))
+    assert loaded.source.settings(loaded.space, {"dropout": 0.2}, loaded.path) == untaught

@@ -13,6 +13,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from pydantic import Field, StringConstraints
 
 from pipeline.lm.settings import Count, Settings, Strict
+from pipeline.project.console import UserError
 from pipeline.settings.mistakes import validate
 from pipeline.settings.overlay import flattened, nested, overlay
 from pipeline.settings.schema import ModelName, ModelSettings
@@ -97,7 +98,11 @@ class Source:
     def settings(self, space: Space, picked: Picked, path: Path) -> Settings:
         """The model's settings, overridden by those of a space. Raises UserError, which names the sweep's file."""
         document = overlay(self.base.model_dump(), nested(overrides(space, picked)))
-        return validate(Combination, {"settings": document}, path).settings
+        settings = validate(Combination, {"settings": document}, path).settings
+        if settings.teachers:
+            remedy = "add `distillation: null` to settings, or choose another model"
+            raise UserError(f"{path}: the model has teachers, which a trial cannot have: {remedy}")
+        return settings
 
 
 @dataclass(frozen=True)

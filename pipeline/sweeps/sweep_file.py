@@ -65,8 +65,6 @@ def _read_source(document: Mapping[str, Any], path: Path) -> Source | None:
     models = parse_params(complete, Path(params)).models
     if model not in models:
         raise UserError(f"{path}: model = {shown(model)}: {params} has {', '.join(models)}")
-    if models[model].teachers:
-        raise UserError(f"{path}: model = {shown(model)}: a model with teachers cannot be in a sweep: choose another")
     return Source(models[model], complete, recipe_base)
 
 
