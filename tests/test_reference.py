@@ -6,7 +6,7 @@ import pytest
 from dvc.repo import Repo
 
 from pipeline.artifacts.dvc_lock import LOCK, Lock, LockedStage, dvc_md5
-from pipeline.artifacts.reference import KEPT_STAGES, code_of, kept_path, kept_runs
+from pipeline.artifacts.reference import KEPT_STAGES, current_code, kept_path, kept_runs
 from pipeline.artifacts.weights import weights_path
 from pipeline.project.files import REFERENCE
 from pipeline.settings.params import parse_yaml
@@ -41,7 +41,7 @@ def test_kept_runs_have_the_settings_of_their_recipe_and_the_current_code(monkey
     monkeypatch.chdir(ROOT)
     best = recipe_params("best")
     with Repo() as repo:
-        code = code_of(repo)
+        code = current_code(repo)
     found = set()
     for _, entry in kept_runs():
         *_, command, model = entry["cmd"].split()
