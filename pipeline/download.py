@@ -202,7 +202,7 @@ def _by_hand(settings: Download) -> list[str]:
     lines = [
         f"{file.name} with SHA-256 {file.sha256}" if file.sha256 else file.name for _, file in _by_split(settings.files)
     ]
-    return [f"or put the files by hand into {place}, then run `dvc repro`:", *lines]
+    return [f"fix that, or put the files by hand into {place}, then run `dvc repro`:", *lines]
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from pipeline.corpus.splitting import divide, find_texts
 from pipeline.corpus.vocabulary import build_vocabulary
 from pipeline.corpus.words import EOS, UNK, read_lines
 from pipeline.project.arguments import above
-from pipeline.project.console import UserError, progress, run, say, warn
+from pipeline.project.console import UserError, counted, progress, run, say, warn
 from pipeline.project.files import PARAMS, PROCESSED, RAW, RECIPES, SAMPLE, SPLITS, atomic_write, sha256
 from pipeline.settings.mistakes import validate
 from pipeline.settings.params import parse_yaml
@@ -102,8 +102,8 @@ def new_corpus(texts: Sequence[Path], name: str, words: Words, shares: Sequence[
         tokens, lines = counts[split].total(), counts[split][EOS]
         share = outside(counts[split], unknown[split])
         say(
-            f"{folder / split}.txt: {lines:,} lines, {tokens:,} tokens, {len(counts[split]) - 1:,} different words; "
-            f"{share:.1%} of all words are outside the vocabulary"
+            f"{folder / split}.txt: {counted(lines, 'line')}, {counted(tokens, 'token')}, {len(counts[split]) - 1:,} "
+            f"different words; {share:.1%} of all words are outside the vocabulary"
         )
     say(f"vocabulary: {len(vocabulary):,} words of the training text")
     if (share := outside(counts["train"], unknown["train"])) > MOST_OUTSIDE:

@@ -35,6 +35,8 @@ def check(settings: Sequence[str] = ()) -> Params:
 
 def _apply(copy: Path, setting: str) -> str | None:
     """Write a setting into the copy as DVC would, even a new one without its + -> what is wrong, if anything."""
+    if "=" not in setting:
+        return f"{setting}: expected KEY=VALUE, or +KEY=VALUE for a new key"
     from dvc.exceptions import InvalidArgumentError  # type: ignore[import-untyped]
     from dvc.utils.hydra import apply_overrides  # type: ignore[import-untyped]
     from omegaconf.errors import OmegaConfBaseException

@@ -40,7 +40,7 @@ def test_settings_are_checked_before_dvc_writes_them() -> None:
         "train.bptt=0": "^params.yaml: train.bptt = 0: input should be",
         "+train.bppt=5": "^params.yaml: train.bppt: no such setting; did you mean bptt",
         "train.bppt=5": "^params.yaml: train.bppt: no such setting; did you mean bptt",
-        "train.bptt": "write KEY=VALUE",
+        "train.bptt": "^train.bptt: expected KEY=VALUE",
         "train.seed=${x}": "Interpolation key 'x' not found",
         "models.gru.cell=???": "Missing mandatory value",
     }.items():

@@ -313,6 +313,8 @@ def test_adamw_does_not_take_over_the_rate_of_sgd() -> None:
             "models.gru.learning_rate": 0.5,
         }.items()
     ]
+    nobody = complaint(with_value("models.gru.distillation", {"share": 0.5, "teachers": []}))
+    assert nobody.endswith("models.gru.distillation.teachers = []: give at least 1")
     teacher = {"share": 0.5, "teachers": [{"optimizer": ADAMW}]}
     assert "models.gru.distillation.teachers.0.learning_rate = 0.5" in complaint(
         with_value("models.gru.distillation", teacher)

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -14,6 +14,10 @@ from pipeline.project.files import PARAMS
 from pipeline.settings.mistakes import validate
 from pipeline.settings.overlay import overlay
 from pipeline.settings.params import parse_yaml
+
+if TYPE_CHECKING:  # DVC takes a second to import
+    from dvc.dependency import Dependency  # type: ignore[import-untyped]
+    from dvc.stage import Stage  # type: ignore[import-untyped]
 
 LOCK = Path("dvc.lock")
 
@@ -84,7 +88,7 @@ def _renew_code(stages: Collection[str]) -> list[str]:
         for stage in repo.index.stages:
             if stage.name.partition("@")[0] not in stages or not any(out.hash_info for out in stage.outs):
                 continue
-            code = [dep for dep in stage.deps if Path(dep.def_path).parts[0] == "pipeline"]
+            code = code_of(stage)
             before = [dep.hash_info for dep in code]
             for dep in code:
                 dep.save()
@@ -92,6 +96,11 @@ def _renew_code(stages: Collection[str]) -> list[str]:
                 stage.dump(update_pipeline=False)
                 renewed.append(stage.name)
     return sorted(renewed)
+
+
+def code_of(stage: "Stage") -> "list[Dependency]":
+    """The dependencies of a stage that are this project's code."""
+    return [dep for dep in stage.deps if Path(dep.def_path).parts[0] == "pipeline"]
 
 
 def dvc_md5(path: Path) -> str:

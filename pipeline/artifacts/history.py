@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pipeline.lm.record import EpochRecord
-from pipeline.project.console import UserError
+from pipeline.project.console import UserError, counted
 from pipeline.project.files import MODELS, atomic_write
 
 HEADER = ",".join(field.name for field in fields(EpochRecord))
@@ -61,7 +61,7 @@ def _parse(line: str, epoch: int, path: Path) -> EpochRecord:
     where = epoch + 1
     names, values = HEADER.split(","), line.split(",")
     if len(values) != len(names):
-        raise _altered(path, where, f"{len(values)} values instead of {len(names)}")
+        raise _altered(path, where, f"{counted(len(values), 'value')} instead of {len(names)}")
     row = dict(zip(names, values, strict=True))
     if row["epoch"] != str(epoch):
         raise _altered(path, where, f"epoch {row['epoch']!r} instead of {epoch}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ruamel.yaml import YAML
 
 from pipeline.artifacts.checkpoint import is_being_trained
-from pipeline.artifacts.dvc_lock import LockedStage, dvc_md5, read_lock
+from pipeline.artifacts.dvc_lock import LockedStage, code_of, dvc_md5, read_lock
 from pipeline.artifacts.history import history_path
 from pipeline.artifacts.weights import weights_path
 from pipeline.project.console import UserError, say
@@ -119,16 +119,16 @@ def renew_kept_runs() -> None:
     from dvc.repo import Repo
 
     with Repo() as repo:
-        code = code_of(repo)
+        code = current_code(repo)
     for file, entry in list(kept_runs()):
         file.unlink()
         _write_run(entry | {"deps": [code.get(dep["path"], dep) for dep in entry["deps"]]})
 
 
-def code_of(repo: "Repo") -> dict[str, dict[str, str]]:
+def current_code(repo: "Repo") -> dict[str, dict[str, str]]:
     """The current code that trainings and evaluations depend on, by path, as dvc.lock has it."""
     stages = [stage for stage in repo.index.stages if stage.name.startswith(KEPT_STAGES)]
-    code = {dep.def_path: dep for stage in stages for dep in stage.deps if Path(dep.def_path).parts[0] == "pipeline"}
+    code = {dep.def_path: dep for stage in stages for dep in code_of(stage)}
     for dep in code.values():
         dep.save()
     return {path: {"path": path, "hash": "md5", "md5": dep.hash_info.value} for path, dep in code.items()}

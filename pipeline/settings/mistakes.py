@@ -173,6 +173,8 @@ def described(error: ErrorDetails, schema: type[BaseModel], prefix: tuple[str, .
             message += _likely(value, context["expected"])
         case "model_type" | "model_attributes_type" | "dict_type":
             message = "expected a group of settings, {name: value, ...}"
+        case "too_short":
+            message = f"give at least {context['min_length']}"
         case "value_error":
             message = str(context["error"])
         case "tied_sizes_differ":

@@ -64,7 +64,8 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path} not found: run from the repository's root, or restore it with git") from None
+        remedy = "correct its name, run from the repository's root, or restore it with git"
+        raise UserError(f"{path} not found: {remedy}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not text in UTF-8: restore it with git") from None
     except ValueError:  # a null character, or half a surrogate pair

@@ -74,7 +74,7 @@ def _check_schema(database: sqlite3.Connection, location: Location) -> None:
     if version in {script.revision for script in scripts.walk_revisions()}:
         upgrade = f"`mlflow db upgrade {location.command_address}` updates them"
         raise StoreError(f"{name} has the tables of an older MLflow ({version})", upgrade)
-    raise StoreError(f"{name} has the tables of a newer MLflow ({version})", f"install that one again, or {REBUILT}")
+    raise StoreError(f"{name} has the tables of a newer MLflow ({version})", f"install that MLflow again, or {REBUILT}")
 
 
 def _update_addresses(database: sqlite3.Connection, path: Path) -> None:

@@ -37,8 +37,8 @@ def prepare_store() -> None:
 def within(work: Callable[[], T]) -> T:
     """The result of `work`. Raises what it raises, and StoreError if it does not end in time.
 
-    It then goes on in a thread until the process ends, since Python cannot stop a thread. A time limit for each request
-    would not help against a server that trickles its answer.
+    It then continues in a thread until the process ends, since Python cannot stop a thread. A time limit for each
+    request would not help against a server that trickles its answer.
     """
     future: Future[T] = Future()
 
