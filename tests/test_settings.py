@@ -4,6 +4,8 @@ import runpy
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
 
 from pipeline.artifacts import weights
 from pipeline.artifacts.checkpoint import fingerprint
@@ -30,7 +32,8 @@ class NewDescription(Description):
 
 
 def save(path: Path, settings: Settings) -> Path:
-    save_weights(path, build_model(settings, 3).state_dict(), settings, ("<eos>", "a", "b"), "f1a9")
+    copies = {name: weight.clone() for name, weight in build_model(settings, 3).state_dict().items()}
+    save_weights(path, copies, settings, ("<eos>", "a", "b"), "f1a9")
     return path
 
 
@@ -71,3 +74,20 @@ def test_older_weights_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     path = save(tmp_path / "old", Settings.model_validate(OLD))
     monkeypatch.setattr(weights, "Description", NewDescription)
     assert load_weights(path).settings == NewSettings.model_validate(OLD)
+
+
+def test_tied_weights_are_saved_once_and_older_files_that_have_them_twice_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tied = Settings.model_validate(overlay(OLD, {"tied_weights": True, "embedding_size": 4, "hidden_size": 4}))
+    once = save(tmp_path / "once", tied)
+    with monkeypatch.context() as older:
+        older.setattr(weights, "TIED", "")
+        twice = save(tmp_path / "twice", tied)
+    with safe_open(once, "np") as short, safe_open(twice, "np") as long:
+        assert set(long.keys()) - set(short.keys()) == {"output.weight"}
+    expected = build_model(tied, 3).state_dict()
+    for path in (once, twice):
+        loaded = load_weights(path).model
+        assert loaded.output.weight is loaded.embedding.weight
+        assert all(torch.equal(weight, expected[name]) for name, weight in loaded.state_dict().items())

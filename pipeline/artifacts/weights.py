@@ -19,6 +19,9 @@ if TYPE_CHECKING:  # torch takes seconds to import, and a description is read wi
     from pipeline.lm.model import LanguageModel
 
 
+TIED, TO = "output.weight", "embedding.weight"  # with tied weights one tensor, which is saved once
+
+
 class Description(Strict):
     """The metadata in a file of weights.
 
@@ -67,7 +70,8 @@ def save_weights(
     """Write a model's file; the same model gives the same bytes. See `Description` for what goes into it."""
     from safetensors.torch import save
 
-    weights = {name: weight.cpu().contiguous() for name, weight in weights.items()}
+    tied = {TIED} if settings.tied_weights else set()
+    weights = {name: weight.cpu().contiguous() for name, weight in weights.items() if name not in tied}
     description: dict[str, Any] = {
         "settings": settings.essentials(),
         "vocabulary": vocabulary,
@@ -96,6 +100,8 @@ def load_weights(path: Path) -> TrainedModel:
             rest = json.loads(file.metadata()["model"])
         if description.sha256 and rest.pop("sha256") != _sha256(rest, weights):
             raise _damaged(path, ValueError("its SHA-256 does not match"))
+        if description.settings.tied_weights and TO in weights:
+            weights[TIED] = weights[TO]
         model = build_model(description.settings, len(description.vocabulary))
         model.load_state_dict(weights)
     except (SafetensorError, RuntimeError) as error:
