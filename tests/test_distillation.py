@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import re
+import runpy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +31,7 @@ from pipeline.artifacts.checkpoint import (
     save_checkpoint,
 )
 from pipeline.artifacts.history import history_path, read_history
-from pipeline.artifacts.teachers import TEACHER
+from pipeline.artifacts.teachers import TEACHER, named_teachers
 from pipeline.corpus.ids import load_corpus, write_corpus
 from pipeline.evaluate import evaluate_model
 from pipeline.lm import backend as table
@@ -523,6 +524,31 @@ def test_processes_that_share_a_training_do_not_wait_for_a_teacher(monkeypatch: 
     path = checkpoint_path(TEACHER, fingerprint(wanted, load_corpus().fingerprint))
     with held_until_awaited(path, monkeypatch), pytest.raises(UserError, match=message):
         train("lstm")
+
+
+@pytest.mark.usefixtures("two_students")
+def test_teachers_are_evaluated_each_by_itself_and_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/experiments/teachers.py, of which the pages have the teachers' figures."""
+    script = runpy.run_path(str(ROOT / "docs/experiments/teachers.py"))
+    monkeypatch.setattr("sys.argv", ["teachers.py", "lstm"])
+    with pytest.raises(UserError, match=r"^lstm_teacher_1 has not been trained here: train the model that it teaches"):
+        script["main"]()
+    train("lstm")
+    script["main"]()
+    runs = Path("docs/experiments/runs")
+    for number in (1, 2):
+        history = read_history(runs / f"teacher-{number}.csv")
+        assert history == read_history(Path(f"results/models/lstm/teacher_{number}.csv"))
+        figures = json.loads((runs / f"teacher-{number}.json").read_text())
+        assert figures["valid_perplexity"] == pytest.approx(history[0].valid_perplexity, rel=1e-5)
+
+    corpus, logits = load_corpus(), []
+    words = corpus.test.long()
+    for title, settings in named_teachers("lstm", load_params().models["lstm"]):
+        teacher, _ = script["trained"](title, settings, corpus)
+        logits.append(teacher(words[:-1, None], None)[0])
+    together = F.cross_entropy(sum(F.log_softmax(of, -1) for of in logits)[:, 0] / 2, words[1:])
+    assert json.loads((runs / "teachers.json").read_text())["test_perplexity"] == pytest.approx(together.exp().item())
 
 
 @pytest.mark.usefixtures("two_students")

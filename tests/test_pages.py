@@ -26,7 +26,7 @@ CARD = "results/reference/README.md"
 PAGES = ["README.md", "docs/recipes.md", "docs/experiments.md", "docs/sweeps.md", CARD]
 DOCS = sorted(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/*.md"))
 LINKED = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", CARD, *DOCS]
-KEPT = re.compile(r"history|weights|not kept|[0-9a-f]{7}:docs/recipes/.*\.json")
+KEPT = re.compile(r"history|metrics|weights|not kept|[0-9a-f]{7}:docs/recipes/.*\.json")
 PERPLEXITY = re.compile(r"(?<![\d.+-])(\d{2,4}\.\d{2})(?![\d.])")  # without a sign: one with is a difference
 SPLITS = ("train", "valid", "test")
 
@@ -37,7 +37,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 TRIALS = table(EXPERIMENTS / "trials.csv")
-OF_HISTORIES = [row for row in TRIALS if row["kept"] == "history"]
+OF_RUNS = [row for row in TRIALS if row["kept"] in ("history", "metrics")]
 
 
 def perplexities(text: str) -> set[str]:
@@ -95,17 +95,18 @@ def test_a_row_of_a_table_with_an_id_has_the_figures_of_that_run() -> None:
         assert perplexities(cells) <= figures, name
 
 
-@pytest.mark.parametrize("row", OF_HISTORIES, ids=lambda row: f"{row['id']}-{row['evaluation'] or row['epoch']}")
-def test_a_trial_with_a_history_is_as_that_says(row: dict[str, str]) -> None:
+@pytest.mark.parametrize("row", OF_RUNS, ids=lambda row: f"{row['id']}-{row['evaluation'] or row['epoch']}")
+def test_a_trial_is_as_its_kept_history_and_metrics_say(row: dict[str, str]) -> None:
     path = EXPERIMENTS / "runs" / f"{row['id']}.csv"
-    epoch = read_history(path)[int(row["epoch"]) - 1]
-    given = {split: row[split] for split in SPLITS if row[split]}
-    found = {"train": epoch.train_perplexity, "valid": epoch.valid_perplexity}
+    given, found = {split: row[split] for split in SPLITS if row[split]}, {}
+    if row["kept"] == "history":
+        epoch = read_history(path)[int(row["epoch"]) - 1]
+        found = {"train": epoch.train_perplexity, "valid": epoch.valid_perplexity}
     if "test" in given:
         metrics = json.loads(path.with_suffix(".json").read_text())
         kind = "_dynamic" if row["evaluation"].startswith("dynamic") else ""
         found |= {split: metrics[f"{split}_perplexity{kind}"] for split in ("valid", "test")}
-        assert metrics["best_epoch"] == int(row["epoch"])
+        assert metrics.get("best_epoch") in (None, int(row["epoch"]))
     assert (
         given.items()
         <= {split: f"{figure:.2f}" if figure < 1e6 else f"{figure:.2e}" for split, figure in found.items()}.items()
@@ -116,7 +117,7 @@ def test_every_trial_says_what_is_kept_of_it_and_every_kept_run_is_a_trial() -> 
     assert [row["id"] for row in TRIALS if not KEPT.fullmatch(row["kept"])] == []
     moments = [(row["id"], row["epoch"], row["evaluation"]) for row in TRIALS]
     assert len(set(moments)) == len(moments)
-    assert {path.stem for path in (EXPERIMENTS / "runs").iterdir()} == {row["id"] for row in OF_HISTORIES}
+    assert {path.stem for path in (EXPERIMENTS / "runs").iterdir()} == {row["id"] for row in OF_RUNS}
 
 
 def test_every_trial_is_on_a_page() -> None:
@@ -139,16 +140,18 @@ def test_what_is_kept_in_git_is_there(row: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("model", ["lstm_dropout", "lstm", "gru_dropout", "gru"])
-def test_the_model_card_has_the_figures_and_the_file_of_each_model(model: str) -> None:
-    metrics = json.loads((ROOT / f"docs/recipes/default-{model}.json").read_text())
+@pytest.mark.parametrize("recipe", ["default", "best"])
+def test_the_model_card_has_the_figures_and_the_file_of_each_model(recipe: str, model: str) -> None:
+    metrics = json.loads((ROOT / f"docs/recipes/{recipe}-{model}.json").read_text())
     train, valid, test = (f"{metrics[f'{split}_perplexity']:.2f}" for split in SPLITS)
-    row = rf"\| `{model}` \| \[\w+…\]\((files/md5/(\w+)/(\w+))\) \| (.*) \| ([\d.]+) \|"
+    name = {"default": f"`{model}`", "best": f"`best`: `{model}`"}[recipe]
+    row = rf"\| {name} \| \[\w+…\]\((files/md5/(\w+)/(\w+))\) \| (.*) \| ([\d.]+) \|"
     path, start, rest, figures, megabytes = re.search(row, (ROOT / CARD).read_text()).groups()
     assert figures == f"{train} | {valid} | **{test}** | {metrics['parameters']:,}"
     weights = ROOT / "results/reference" / path
     assert dvc_md5(weights) == start + rest
     assert f"{weights.stat().st_size / 1e6:.1f}" == megabytes
-    assert load_weights(weights).settings == Settings.model_validate(KEPT_SETTINGS[f"default-{model}"])
+    assert load_weights(weights).settings == Settings.model_validate(KEPT_SETTINGS[f"{recipe}-{model}"])
 
 
 def test_the_lines_of_python_do_what_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
