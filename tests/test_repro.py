@@ -267,6 +267,13 @@ def test_kept_results_are_not_made_again_and_can_be_undone(clone: Repository, tm
     other.dvc("checkout")
     assert "up to date" in other.dvc("status")
 
+    without_text = clone.clone(tmp_path / "without_text")
+    shorten_gru(without_text)
+    code, said = make(without_text)
+    assert (code, without_text.stages_run(said)) == (0, {"report"})
+    assert WITHOUT_TEXT in said
+    assert results_of_gru(without_text) == made
+
     shorten_gru(other)
     shutil.rmtree(other.path / ".dvc/cache")
     file = kept_path(hashlib.md5(made[0].encode()).hexdigest())

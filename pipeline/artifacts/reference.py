@@ -7,7 +7,8 @@ again, `dvc repro` takes weights, history and metrics from there.
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,7 @@ from pipeline.settings.params import load_params
 
 if TYPE_CHECKING:  # DVC takes a second to import
     from dvc.repo import Repo  # type: ignore[import-untyped]
+    from dvc.stage import Stage  # type: ignore[import-untyped]
 
 REMOTE = "reference"  # in .dvc/config, at REFERENCE
 KEPT_STAGES = ("train@", "evaluate@")
@@ -97,10 +99,32 @@ def kept_runs() -> Iterator[tuple[Path, dict[str, Any]]]:
             yield file, YAML(typ="safe", pure=True).load(file)
 
 
+def kept_run(stage: "Stage", made: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+    """What is kept of a stage with its settings, its code and, where its data are not here, those in dvc.lock.
+
+    made: the digests, by path, of files that will be other ones when it runs
+    """
+    now = copy(stage)  # in which DVC notes what its inputs are now
+    now.deps = [copy(dep) for dep in stage.deps]
+    now.save_deps(allow_missing=True)
+    wanted = _entry_of(now)
+    for dep in wanted["deps"]:
+        dep["md5"] = (made or {}).get(dep["path"], dep["md5"])
+    return next((entry for file, entry in kept_runs() if file.parent == _folder_of(wanted)), None)
+
+
+def take_kept_run(stage: "Stage", entry: dict[str, Any]) -> None:
+    """Put what is kept of a stage in its place, and into dvc.lock."""
+    from dvc.stage.loader import StageLoader  # type: ignore[import-untyped]
+
+    stage.repo.stage_cache._create_stage(entry, wdir=stage.wdir).checkout(force=True)
+    StageLoader.fill_from_lock(stage, entry)
+    stage.dump(update_pipeline=False)
+
+
 def keep(repo: "Repo") -> list[str]:
     """Store the training and the evaluation of each model in params.yaml that dvc.lock has; returns their stages."""
     from dvc.repo import lock_repo
-    from dvc.stage.serialize import to_single_stage_lockfile  # type: ignore[import-untyped]
     from dvc_data.hashfile.hash_info import HashInfo
 
     stages = [stage for stage in repo.index.stages if stage.name.startswith(KEPT_STAGES)]
@@ -108,7 +132,7 @@ def keep(repo: "Repo") -> list[str]:
     with lock_repo(repo):
         for stage in recorded:
             repo.stage_cache.save(stage)  # also puts history and metrics into the cache
-            entry = json.loads(json.dumps(to_single_stage_lockfile(stage)))
+            entry = _entry_of(stage)
             repo.cloud.push([HashInfo("md5", out["md5"]) for out in entry["outs"]], remote=REMOTE)
             _write_run(entry)
     return [stage.addressing for stage in recorded]
@@ -134,13 +158,27 @@ def current_code(repo: "Repo") -> dict[str, dict[str, str]]:
     return {path: {"path": path, "hash": "md5", "md5": dep.hash_info.value} for path, dep in code.items()}
 
 
+def _entry_of(stage: "Stage") -> dict[str, Any]:
+    """Its inputs and outputs, as in dvc.lock."""
+    from dvc.stage.serialize import to_single_stage_lockfile  # type: ignore[import-untyped]
+
+    entry: dict[str, Any] = json.loads(json.dumps(to_single_stage_lockfile(stage)))
+    return entry
+
+
 def _write_run(entry: dict[str, Any]) -> None:
     """Write it under DVC's names: a digest of what identifies the run, and one of the entire entry."""
+    with atomic_write(_folder_of(entry) / _digest(entry)) as file:
+        YAML().dump(entry, file)
+
+
+def _folder_of(entry: dict[str, Any]) -> Path:
+    key = _digest(entry | {"outs": [out["path"] for out in entry["outs"]]})
+    return RUNS / key[:2] / key
+
+
+def _digest(of: dict[str, Any]) -> str:
     from dvc.utils import dict_sha256  # type: ignore[import-untyped]
 
-    def digest(of: dict[str, Any]) -> str:
-        return dict_sha256(of, exclude=["size", "nfiles"])
-
-    key = digest(entry | {"outs": [out["path"] for out in entry["outs"]]})
-    with atomic_write(RUNS / key[:2] / key / digest(entry)) as file:
-        YAML().dump(entry, file)
+    digest: str = dict_sha256(of, exclude=["size", "nfiles"])
+    return digest

@@ -18,10 +18,10 @@ from dvc.stage import Stage  # type: ignore[import-untyped]
 from dvc.stage.exceptions import StageCmdFailedError  # type: ignore[import-untyped]
 
 from pipeline.artifacts.dvc_waiting import causes, retry_while_locked
-from pipeline.artifacts.reference import restore_kept
+from pipeline.artifacts.reference import kept_run, restore_kept, take_kept_run
 from pipeline.corpus.sources import any_source_responds
 from pipeline.project.console import UserError, say
-from pipeline.project.files import PARAMS, PROCESSED, RAW
+from pipeline.project.files import PARAMS, PROCESSED, RAW, REFERENCE
 from pipeline.settings.params import load_params
 
 TEXT_STAGES = ("download", "preprocess")
@@ -49,12 +49,14 @@ def _reproduce(given: Namespace, jobs: int) -> None:
         _remove_empty_raw()
         without_text = False
         text_is_missing = any(out.changed_cache() for out in _cached_outs(repo, *TEXT_STAGES))
-        if text_is_missing and not options["dry"] and not any(map(_needs_text, _stale(repo, options))):
-            options["allow_missing"] = without_text = not _fetch_text(repo)
+        if text_is_missing and not options["dry"] and not _needs_text(repo, options):
+            without_text = not _fetch_text(repo)
         elif jobs > 1:
             retry_while_locked(repo, lambda: repo.reproduce("preprocess"))
             stale = [stage.addressing for stage in _stale(repo, options)]
             _run_in_parallel([stage for stage in stale if stage.startswith("train@")], jobs)
+        if without_text:
+            options |= {"allow_missing": True, "repro_fn": _reproduce_without_text}
         retry_while_locked(repo, lambda: repo.reproduce(**options))
     if without_text:
         corpus = load_params().preprocess.corpus
@@ -86,8 +88,30 @@ def _stale(repo: Repo, options: dict[str, Any]) -> list[Stage]:
         return retry_while_locked(repo, lambda: repo.reproduce(**options, repro_fn=changed))
 
 
-def _needs_text(stage: Stage) -> bool:
+def _needs_text(repo: Repo, options: dict[str, Any]) -> bool:
+    """Whether the text has to be there: for a stage that is stale, and of which nothing is kept."""
+    made: dict[str, str] = {}
+    for stage in filter(_reads_text, _stale(repo, options)):
+        if options["force"] or not (kept := kept_run(stage, made)):
+            return True
+        made |= {out["path"]: out["md5"] for out in kept["outs"]}
+    return False
+
+
+def _reads_text(stage: Stage) -> bool:
     return stage.name in TEXT_STAGES or any(Path(dep.def_path) in (RAW, PROCESSED) for dep in stage.deps)
+
+
+def _reproduce_without_text(stage: Stage, **options: Any) -> Stage | None:
+    """What DVC does with a stage, except that what is kept of it is taken without the text."""
+    if stage.changed(True, options["upstream"]) and (kept := kept_run(stage)):
+        say(f"Stage '{stage.addressing}' is kept in {REFERENCE}: not run again")
+        take_kept_run(stage, kept)
+        return stage
+    if stage.reproduce(**options):
+        stage.dump(update_pipeline=False)
+        return stage
+    return None
 
 
 def _fetch_text(repo: Repo) -> bool:
