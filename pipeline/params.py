@@ -6,12 +6,13 @@ python -m pipeline.params train.learning_rate=0.5 +models.gru.epochs=20
 import argparse
 import shutil
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pipeline.project.console import UserError, run, say, warn
 from pipeline.project.files import PARAMS
-from pipeline.settings.mistakes import raise_mistakes
+from pipeline.settings.mistakes import close_to, raise_mistakes
 from pipeline.settings.params import load_params, parse_yaml, read_text
 from pipeline.settings.schema import Params
 
@@ -28,9 +29,14 @@ def check(settings: Sequence[str] = ()) -> Params:
             params = load_params(copy)
         except UserError as error:
             text = str(error).replace(str(copy), str(PARAMS))
-            raise_mistakes([text, *(line for key, line in lines.items() if f" {key}: no such setting" not in text)])
+            raise_mistakes([text, *(line for key, line in lines.items() if not _is_refused(key, text))])
     raise_mistakes(list(lines.values()))
     return params
+
+
+def _is_refused(key: str, text: str) -> bool:
+    """Whether it is said already that a key, or a group that it is in, does not exist."""
+    return any(f" {part}: no such setting" in text for part in accumulate(key.split("."), "{}.{}".format))
 
 
 def _apply(copy: Path, setting: str) -> str | None:
@@ -51,7 +57,18 @@ def _apply(copy: Path, setting: str) -> str | None:
         apply_overrides(copy, [f"+{setting}"])
     except refused:
         return f"{setting}: {why}: write KEY=VALUE, +KEY=VALUE for a new key"
-    return f"{PARAMS}: {setting.partition('=')[0]} does not exist yet: write +{setting}"
+    key = setting.partition("=")[0]
+    return f"{PARAMS}: {key} does not exist yet: {_likely_model(key)}write +{setting}"
+
+
+def _likely_model(key: str) -> str:
+    """A hint if the key is that of a new model whose name is like one in params.yaml."""
+    group, *names = key.split(".")
+    models = parse_yaml(read_text(PARAMS), PARAMS).get("models")
+    if group != "models" or not names or not isinstance(models, dict) or names[0] in models:
+        return ""
+    likely = close_to(names[0], list(models))
+    return f"did you mean {likely}? For a new model, " if likely else ""
 
 
 def main() -> None:

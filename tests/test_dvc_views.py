@@ -56,6 +56,11 @@ def test_settings_are_checked_before_dvc_writes_them() -> None:
     ("settings", "said"),
     [
         (["models.lstm.epochs=1"], ["models.lstm.epochs does not exist yet: write +models.lstm.epochs=1"]),
+        (
+            ["models.grux.epochs=1"],
+            ["models.grux.epochs does not exist yet: did you mean gru? For a new model, write +m"],
+        ),
+        (["trian.epochs=1", "trian.seed=1"], ["trian: no such setting; did you mean train?"]),
         (["train.lr=1", "train.learning_rate=x"], ["train.lr: no such setting; did you", "train.learning_rate = 'x'"]),
         (["train.epochs=0", "models.lstm.seed=1"], ["train.epochs = 0", "write +models.lstm.seed=1"]),
     ],

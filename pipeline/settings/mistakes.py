@@ -194,17 +194,17 @@ def as_key(part: int | str) -> str:
 
 
 def _hint(key: str, known: Sequence[str]) -> str:
-    close = _close(key, known)
+    close = close_to(key, known)
     return f"did you mean {close}?" if close else f"known here: {', '.join(known)}"
 
 
 def _likely(value: Any, expected: str) -> str:
     """expected: pydantic's list, such as `'sgd' or 'adamw'`"""
-    close = _close(value, re.findall(r"'(\w+)'", expected)) if isinstance(value, str) else None
+    close = close_to(value, re.findall(r"'(\w+)'", expected)) if isinstance(value, str) else None
     return f"; did you mean {close}?" if close else ""
 
 
-def _close(name: str, known: Sequence[str]) -> str | None:
+def close_to(name: str, known: Sequence[str]) -> str | None:
     """The known name that was probably meant: by its name in other projects, or by its spelling."""
     usual = USUAL_NAMES.get(name.lower(), "")
     if usual.partition(".")[0] in known:
