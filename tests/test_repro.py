@@ -140,11 +140,13 @@ def test_without_the_corpus_everything_that_does_not_need_it_works(clone: Reposi
     assert clone.git("status", "--porcelain") == ""
 
 
-@pytest.mark.parametrize("arguments", [[], ["JOBS=2"], ["ARGS=evaluate@gru"]])
+@pytest.mark.parametrize(
+    ("model", "arguments"), [("gru", []), ("gru", ["JOBS=2"]), ("gru", ["ARGS=evaluate@gru"]), ("new", [])]
+)
 def test_what_needs_the_corpus_fails_with_the_error_of_the_download_before_anything_starts(
-    clone: Repository, arguments: list[str]
+    clone: Repository, model: str, arguments: list[str]
 ) -> None:
-    clone.edit_params(lambda params: params["models"]["gru"].update(epochs=2))
+    clone.edit_params(lambda params: params["models"].setdefault(model, {"cell": "gru"}).update(epochs=2))
     code, said = make(clone, *arguments)
     assert (code, clone.stages_run(said)) == (2, {"download"})
     assert "error: no source delivers the corpus\n  data/sample: " in said

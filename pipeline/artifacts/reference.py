@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from copy import copy
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ruamel.yaml import YAML
@@ -99,7 +100,7 @@ def kept_runs() -> Iterator[tuple[Path, dict[str, Any]]]:
             yield file, YAML(typ="safe", pure=True).load(file)
 
 
-def kept_run(stage: "Stage", made: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+def kept_run(stage: "Stage", made: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any] | None:
     """What is kept of a stage with its settings, its code and, where its data are not here, those in dvc.lock.
 
     made: the digests, by path, of files that will be other ones when it runs
@@ -107,10 +108,13 @@ def kept_run(stage: "Stage", made: Mapping[str, str] | None = None) -> dict[str,
     now = copy(stage)  # in which DVC notes what its inputs are now
     now.deps = [copy(dep) for dep in stage.deps]
     now.save_deps(allow_missing=True)
+    if not all(dep.hash_info for dep in now.deps):
+        return None
     wanted = _entry_of(now)
     for dep in wanted["deps"]:
-        dep["md5"] = (made or {}).get(dep["path"], dep["md5"])
-    return next((entry for file, entry in kept_runs() if file.parent == _folder_of(wanted)), None)
+        dep["md5"] = made.get(dep["path"], dep["md5"])
+    folder = _folder_of(wanted)
+    return next((entry for file, entry in kept_runs() if file.parent == folder), None)
 
 
 def take_kept_run(stage: "Stage", entry: dict[str, Any]) -> None:
