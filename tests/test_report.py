@@ -183,6 +183,18 @@ def test_conclusions_turn_when_the_numbers_do() -> None:
     assert "`lstm`: validation perplexity is lowest at the last epoch, 3: 110.00." in text
 
 
+@pytest.mark.parametrize("others_share", [0.5, 0.6])
+def test_models_with_the_same_teachers_in_whatever_order_are_compared(others_share: float) -> None:
+    first, second = ({"cell": "lstm", "dropout": dropout} for dropout in (0.1, 0.3))
+    taught = {
+        "lstm_dropout": FOUR["lstm_dropout"] | {"distillation": {"share": 0.5, "teachers": [first, second]}},
+        "gru_dropout": FOUR["gru_dropout"] | {"distillation": {"share": others_share, "teachers": [second, first]}},
+    }
+    params(taught)
+    compared = "91.90 of `lstm_dropout` against 97.50 of `gru_dropout` (-5.60)" in report()
+    assert compared == (others_share == 0.5)
+
+
 def test_a_fifth_model_appears_everywhere_by_its_settings_alone() -> None:
     params(FOUR | {"small": {"dropout": 0.2, "hidden_size": 8}, "mild": {"dropout": 0.1}})
     model("small", 99.0)

@@ -66,7 +66,16 @@ def controlled_pairs(
 
 
 def _alike_but(free: Sequence[str], one: Settings, other: Settings) -> bool:
-    return one.model_copy(update={setting: getattr(other, setting) for setting in free}) == other
+    one = one.model_copy(update={setting: getattr(other, setting) for setting in free})
+    return _with_sorted_teachers(one) == _with_sorted_teachers(other)
+
+
+def _with_sorted_teachers(settings: Settings) -> Settings:
+    """Teachers predict together, so their order changes nothing but rounding."""
+    if not settings.distillation:
+        return settings
+    teachers = sorted(settings.teachers, key=lambda teacher: teacher.model_dump_json())
+    return settings.model_copy(update={"distillation": settings.distillation.model_copy(update={"teachers": teachers})})
 
 
 def _better(
