@@ -1,4 +1,4 @@
-"""Restore the weights of the reference run from git, so that nobody has to train them.
+"""Restore weights that are kept in git, so that nobody has to train them: of the reference run and of recipes.
 
 They are in results/reference, DVC's remote `reference`. A model gets the weights in dvc.lock if params.yaml still has
 its settings, its history is unchanged, and it neither has weights nor is being trained: your own are left alone. `make

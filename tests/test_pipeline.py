@@ -212,7 +212,7 @@ def test_a_fresh_clone_fills_mlflow_from_committed_files_then_takes_the_weights_
     assert {file.parent.name + file.name for file in kept} == {
         clone.md5(f"train@{model}", path) for model, path in zip(MODELS, WEIGHTS, strict=True)
     }
-    assert clone.take_weights() == "the weights of gru, lstm are those of the reference run, from results/reference\n"
+    assert clone.take_weights() == "restored from results/reference: the weights of gru, lstm\n"
     assert clone.take_weights() == ""
     assert clone.restore() == "MLflow: restored gru, lstm\n"
     assert clone.restore() == "MLflow: nothing to restore\n"
@@ -228,7 +228,7 @@ def test_a_fresh_clone_fills_mlflow_from_committed_files_then_takes_the_weights_
     clone.edit_params(lambda params: params["models"]["gru"].update(epochs=1))
     for path in WEIGHTS:
         (clone.path / path).unlink()
-    assert clone.take_weights() == "the weights of lstm are those of the reference run, from results/reference\n"
+    assert clone.take_weights() == "restored from results/reference: the weights of lstm\n"
 
 
 def test_a_second_repro_runs_nothing(repository: Repository) -> None:

@@ -230,7 +230,7 @@ def test_a_damaged_file_of_the_reference_is_named_every_time_and_nothing_is_trai
     assert [(clone.path / path).exists() for path in WEIGHTS] == [True, False]
     assert clone.git("status", "--porcelain") == before
     clone.git("checkout", "results/reference")
-    assert "the weights of gru are those of the reference run" in make(clone)[1]
+    assert "restored from results/reference: the weights of gru\n" in make(clone)[1]
 
 
 def shorten_gru(repository: Repository) -> None:
@@ -298,7 +298,7 @@ def test_weights_are_restored_neither_during_training_nor_next_to_another_histor
     with exclusive(clone.path / ".checkpoints/gru-0123456789abcdef.pt"):
         assert clone.take_weights() == ""
     history.unlink()
-    assert clone.take_weights() == "the weights of gru are those of the reference run, from results/reference\n"
+    assert clone.take_weights() == "restored from results/reference: the weights of gru\n"
 
 
 def test_a_second_make_repro_waits_for_the_first_and_trains_nothing(clone: Repository) -> None:

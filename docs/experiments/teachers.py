@@ -1,7 +1,7 @@
 """Evaluate the teachers of a model of params.yaml, each by itself and all together.
 
 Writes docs/experiments/runs/teacher-1.csv and .json (and so on), and teachers.json for all together. The weights are in
-.checkpoints once the model has been trained.
+.checkpoints once the model has been trained. Numbers are those of the model: the pages have those of `lstm_dropout`.
 """
 
 import argparse

@@ -41,7 +41,7 @@ class Missing(NamedTuple):
 
 
 def missing_weights() -> list[Missing]:
-    """The models that have no weights and can get those of the reference run. Raises UserError.
+    """The models that have no weights and can get those in dvc.lock from git. Raises UserError.
 
     Their settings in params.yaml and their histories match dvc.lock, and they are not being trained: your own results
     are left alone.
@@ -68,7 +68,7 @@ def _is_kept(file: Path) -> bool:
 
 
 def restore_kept(repo: "Repo") -> None:
-    """Fill DVC's cache from results/reference, and give models without weights those of the reference run.
+    """Fill DVC's cache from results/reference, and give models without weights those in dvc.lock.
 
     Damaged files are kept from DVC, which would delete them. Raises UserError for these at the end, after all others
     have been restored.
@@ -88,7 +88,7 @@ def restore_kept(repo: "Repo") -> None:
             shutil.copytree(RUNS, repo.stage_cache.cache_dir, dirs_exist_ok=True)
         if restored := [one.model for one in models if cache.exists(one.md5)]:
             repo.checkout([str(weights_path(model)) for model in restored])
-            say(f"the weights of {', '.join(restored)} are those of the reference run, from {REFERENCE}")
+            say(f"restored from {REFERENCE}: the weights of {', '.join(restored)}")
     if damaged := sorted(str(kept_path(md5)) for md5 in wanted - intact):
         raise UserError(f"damaged or missing: {', '.join(damaged)}: run `git checkout {REFERENCE}`")
 
