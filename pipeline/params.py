@@ -47,7 +47,7 @@ def _apply(copy: Path, setting: str) -> str | None:
     from dvc.utils.hydra import apply_overrides  # type: ignore[import-untyped]
     from omegaconf.errors import OmegaConfBaseException
 
-    refused = (InvalidArgumentError, OmegaConfBaseException)
+    refused = (InvalidArgumentError, OmegaConfBaseException, TypeError)  # the last for a list in place of a group
     try:
         apply_overrides(copy, [setting])
         return None
@@ -64,7 +64,8 @@ def _apply(copy: Path, setting: str) -> str | None:
 def _likely_model(key: str) -> str:
     """A hint if the key is that of a new model whose name is like one in params.yaml."""
     group, *names = key.split(".")
-    models = parse_yaml(read_text(PARAMS), PARAMS).get("models")
+    document = parse_yaml(read_text(PARAMS), PARAMS)
+    models = document.get("models") if isinstance(document, dict) else None
     if group != "models" or not names or not isinstance(models, dict) or names[0] in models:
         return ""
     likely = close_to(names[0], list(models))

@@ -74,6 +74,13 @@ def test_each_wrong_setting_is_reported_on_a_separate_line(settings: list[str], 
     assert all(part in line for part, line in zip(said, lines, strict=True)), lines
 
 
+@pytest.mark.parametrize("text", ["", "- a", "models: [a]"])
+def test_a_file_that_is_no_group_of_settings_is_reported_whatever_is_set(text: str) -> None:
+    Path("params.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"^params\.yaml"):
+        check(["models.grux.epochs=3"])
+
+
 def test_an_error_of_dvcs_while_accepting_code_is_one_line() -> None:
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], check=True)
     Path("dvc.yaml").write_text("stages: {train: {cmd: 'true', deps: [pipeline], outs: [weights]}}")

@@ -46,7 +46,9 @@ def test_kept_runs_have_the_settings_of_their_recipe_and_the_current_code(monkey
     for _, entry in kept_runs():
         *_, command, model = entry["cmd"].split()
         stage = command.removeprefix("pipeline.")
-        assert all(dep["md5"] == code[dep["path"]]["md5"] for dep in entry["deps"] if dep["path"] in code)
+        made_by = {dep["path"]: dep["md5"] for dep in entry["deps"] if dep["path"] in code}
+        assert made_by == {path: code[path]["md5"] for path in made_by}, "run pipeline.accept"
+        assert "pipeline/lm" in made_by
         run = LockedStage.model_validate(entry)
         if stage == "train":
             assert run.settings(model) == best.models[model]

@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from copy import copy
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ruamel.yaml import YAML
@@ -100,7 +99,7 @@ def kept_runs() -> Iterator[tuple[Path, dict[str, Any]]]:
             yield file, YAML(typ="safe", pure=True).load(file)
 
 
-def kept_run(stage: "Stage", made: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any] | None:
+def kept_run(stage: "Stage", made: Mapping[str, str]) -> dict[str, Any] | None:
     """What is kept of a stage with its settings, its code and, where its data are not here, those in dvc.lock.
 
     made: the digests, by path, of files that will be other ones when it runs

@@ -104,7 +104,7 @@ def _reads_text(stage: Stage) -> bool:
 
 def _reproduce_without_text(stage: Stage, **options: Any) -> Stage | None:
     """What DVC does with a stage, except that what is kept of it is taken without the text."""
-    if stage.changed(True, options["upstream"]) and (kept := kept_run(stage)):
+    if stage.changed(True, options["upstream"]) and (kept := kept_run(stage, {})):
         say(f"Stage '{stage.addressing}' is kept in {REFERENCE}: not run again")
         take_kept_run(stage, kept)
         return stage
