@@ -186,6 +186,11 @@ def test_all_mistakes_in_a_file_are_reported_at_once(params: None) -> None:
     ]
     found = mistakes(trials=0, settings={"dropout": [0.1, 1.5], "epochs": [1, 0]})
     assert [line.split(":")[0] for line in found] == ["trials = 0", "settings.epochs = 0", "settings.dropout = 1.5"]
+    found = mistakes(sampler=GRID, settings={"dropout": 1.5})
+    assert [line.split(": ")[:2] for line in found] == [
+        ["settings", "nothing to search"],
+        ["settings.dropout = 1.5", "input should be less than 1"],
+    ]
 
 
 def test_a_minimal_file_gets_defaults(params: None) -> None:

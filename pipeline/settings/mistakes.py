@@ -75,8 +75,12 @@ class Mistakes:
         try:
             return function()
         except UserError as error:
-            self._lines |= dict.fromkeys(str(error).split(NEXT_LINE))
+            for line in str(error).split(NEXT_LINE):
+                self.add(line)
             return None
+
+    def add(self, line: str) -> None:
+        self._lines[line] = None
 
     def raise_all(self) -> None:
         """Raise UserError, a line for each mistake, if there are any."""

@@ -36,7 +36,9 @@ def load_sweep(path: Path) -> Sweep:
     file = mistakes.check(lambda: validate(SweepFile, document, path))
     space = mistakes.check(lambda: _read_space(document, path))
     source = mistakes.check(lambda: _read_source(document, path))
-    trials = mistakes.check(lambda: _count_trials(file, space, path)) if file and space else None
+    if space is not None and not searched(space):
+        mistakes.add(f"{path}: settings: nothing to search: give at least one a [list] or {{low: ..., high: ...}}")
+    trials = mistakes.check(lambda: _count_trials(file, space, path)) if file and space and searched(space) else None
     if space and source:
         for picked in combinations(space):
             mistakes.check(partial(source.settings, space, picked, path))
@@ -49,10 +51,7 @@ def _read_space(document: Mapping[str, Any], path: Path) -> Space | None:
     """None if the file has no settings, which `SweepFile` reports."""
     if not isinstance(settings := document.get("settings"), dict):
         return None
-    space = _parse_space(settings, path, ("settings",))
-    if not searched(space):
-        raise UserError(f"{path}: settings: nothing to search: give at least one a [list] or {{low: ..., high: ...}}")
-    return space
+    return _parse_space(settings, path, ("settings",))
 
 
 def _read_source(document: Mapping[str, Any], path: Path) -> Source | None:
