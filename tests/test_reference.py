@@ -14,6 +14,8 @@ from pipeline.settings.schema import Evaluate
 from pipeline.tracking.origin import last_commit_of, text_at
 from tests.small import ROOT, recipe_params
 
+KEPT_RECIPES = ("best",)
+
 
 def digests_of_weights(lock: str) -> set[str]:
     """Of all trained models in a dvc.lock, given as text."""
@@ -37,25 +39,29 @@ def test_git_has_the_weights_in_dvc_lock_and_those_of_kept_runs_and_no_other_fil
 
 
 def test_kept_runs_have_the_settings_of_their_recipe_and_the_current_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise DVC would not find them, and would train."""
+    """Otherwise DVC would not find them, and would train. A recipe is kept with all of its models or not at all."""
     monkeypatch.chdir(ROOT)
-    best = recipe_params("best")
+    recipes = {name: recipe_params(name) for name in KEPT_RECIPES}
     with Repo() as repo:
         code = current_code(repo)
-    found = set()
+    runs: dict[str, list[tuple[str, LockedStage]]] = {stage: [] for stage in KEPT_STAGES}
     for _, entry in kept_runs():
         *_, command, model = entry["cmd"].split()
-        stage = command.removeprefix("pipeline.")
         made_by = {dep["path"]: dep["md5"] for dep in entry["deps"] if dep["path"] in code}
         assert made_by == {path: code[path]["md5"] for path in made_by}, "run pipeline.accept"
         assert "pipeline/lm" in made_by
-        run = LockedStage.model_validate(entry)
-        if stage == "train":
-            assert run.settings(model) == best.models[model]
-        else:
-            assert Evaluate.model_validate(run.params["params.yaml"]["evaluate"]) == best.evaluate
-        found.add(f"{stage}@{model}")
-    assert found == {f"{stage}{model}" for stage in KEPT_STAGES for model in best.models}
+        runs[f"{command.removeprefix('pipeline.')}@"].append((model, LockedStage.model_validate(entry)))
+    trained = {}
+    for model, run in runs["train@"]:
+        (recipe,) = (name for name, params in recipes.items() if params.models.get(model) == run.settings(model))
+        trained[run.md5(weights_path(model))] = recipe, model
+    evaluated = set()
+    for model, run in runs["evaluate@"]:
+        recipe, _ = of = trained[run.md5(weights_path(model))]
+        assert Evaluate.model_validate(run.params["params.yaml"]["evaluate"]) == recipes[recipe].evaluate
+        evaluated.add(of)
+    every = {(name, model) for name, params in recipes.items() for model in params.models}
+    assert set(trained.values()) == evaluated == every
 
 
 def test_a_plain_dvc_push_does_not_use_this_remote() -> None:
