@@ -93,13 +93,20 @@ def test_what_is_not_a_file_is_not_replaced_by_a_database(monkeypatch: pytest.Mo
     assert Path("pipe").is_fifo()
 
 
-def test_an_address_that_names_no_store_is_to_be_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
-    for address in ("garbage", "127.0.0.1:5000", "localhost:5000"):
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        assert message().startswith(
-            "MLflow is behind: MLFLOW_TRACKING_URI is not an MLflow store: set it to a server's address, which "
-            "starts with http://, or to sqlite:///FILE"
-        )
+@pytest.mark.parametrize("address", ["garbage", "127.0.0.1:5000", "localhost:5000", "ftp://files.invalid"])
+def test_an_address_that_names_no_store_is_to_be_corrected(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    assert message().startswith(
+        "MLflow is behind: MLFLOW_TRACKING_URI is not an MLflow store: set it to a server's address, which "
+        "starts with http://, or to sqlite:///FILE"
+    )
+
+
+def test_so_is_that_of_the_registry(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "ftp://files.invalid")
+    with pytest.raises(MlflowException) as error:
+        store.connect()[0].get_registered_model("lstm")
+    assert explain(error.value).startswith("MLFLOW_REGISTRY_URI is not an MLflow store: set it to")
 
 
 @pytest.mark.parametrize("content", [b"not a database" * 99, b"SQLite format 3\0" + b"\1" * 5000])

@@ -71,12 +71,21 @@ def diagnose(error: Exception) -> StoreError:
             return fault
         if isinstance(cause, OSError):
             return _system_fault(cause, location)
-    if location.name == UNCLEAR and (location.address.startswith("sqlite") or "://" not in location.address):
+    if variable := _names_no_store(str(error), location):
         remedy = "set it to a server's address, which starts with http://, or to sqlite:///FILE"
-        return StoreError("MLFLOW_TRACKING_URI is not an MLflow store", remedy)
+        return StoreError(f"{variable} is not an MLflow store", remedy)
     if has_secrets():  # which the text may contain, in any spelling
         return StoreError(f"{location.name}: {getattr(error, 'error_code', type(error).__name__)}")
     return StoreError((str(error).strip().splitlines() or [type(error).__name__])[0][:LONGEST])
+
+
+def _names_no_store(text: str, location: Location) -> str | None:
+    """The variable whose address is that of no store; text: of MLflow, which may refuse it."""
+    if refused_address := re.search(r"(?:unsupported|the store with) URI:? '(.*?)'", text):
+        return f"MLFLOW_{'REGISTRY' if refused_address[1] == os.environ.get('MLFLOW_REGISTRY_URI') else 'TRACKING'}_URI"
+    if location.name == UNCLEAR and (location.address.startswith("sqlite") or "://" not in location.address):
+        return "MLFLOW_TRACKING_URI"
+    return None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
