@@ -80,7 +80,7 @@ def diagnose(error: Exception) -> StoreError:
 
 
 def _names_no_store(text: str, location: Location) -> str | None:
-    """The variable whose address is that of no store; text: of MLflow, which may refuse it."""
+    """The variable that holds no store's address, if one does; text: MLflow's, which may refuse the address."""
     if refused_address := re.search(r"(?:unsupported|the store with) URI:? '(.*?)'", text):
         return f"MLFLOW_{'REGISTRY' if refused_address[1] == os.environ.get('MLFLOW_REGISTRY_URI') else 'TRACKING'}_URI"
     if location.name == UNCLEAR and (location.address.startswith("sqlite") or "://" not in location.address):
