@@ -24,6 +24,7 @@ from pipeline.train import train
 from tests.small import ROOT, recipe_text, small_settings
 
 CPU = torch.device("cpu")
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 LACKS = r"precision is bfloat16, but this processor lacks the instructions for it \(on x86: AVX-512\); set precision"
 
 
@@ -90,6 +91,23 @@ def test_the_trial_takes_no_random_numbers() -> None:
     before = torch.get_rng_state()
     trains_in_bfloat16.__wrapped__()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.skipif(
+    not HUGE_PAGES.exists() or "[never]" in HUGE_PAGES.read_text(), reason="Linux has no huge pages here"
+)
+def test_a_large_tensor_is_in_huge_pages() -> None:
+    """66 MB, the logits of 500 tokens and 33,278 words, are 16,250 pages of 4 kB, each of which costs a page fault."""
+    program = """
+import resource, torch
+from pipeline.lm.device import set_up_process
+set_up_process()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.zeros(500, 33_278)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+    assert int(subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, env=environment)) < 5000
 
 
 @pytest.mark.usefixtures("project")

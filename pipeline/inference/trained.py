@@ -12,6 +12,7 @@ def load_trained(name: str) -> TrainedModel:
 
     Raises UserError if there is no such model, or if it was trained on a corpus other than the present one.
     """
+    set_up_process()
     weights_file = weights_path(name)
     if not weights_file.exists():
         names = sorted(path.parent.name for path in MODELS.glob(f"*/{weights_file.name}"))
@@ -23,6 +24,5 @@ def load_trained(name: str) -> TrainedModel:
     vocabulary = "".join(f"{word}\n" for word in trained.vocabulary).encode()
     if vocabulary_file.exists() and vocabulary_file.read_bytes() != vocabulary:
         raise UserError(f"{weights_file} was trained on another corpus than {PROCESSED}: run `dvc repro`")
-    set_up_process()
     trained.model.to(choose_device("auto"))
     return trained
