@@ -110,6 +110,21 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     assert int(subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, env=environment)) < 5000
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library is told what to keep")
+def test_the_memory_of_a_large_tensor_is_used_again() -> None:
+    """Without page faults, whatever the size of pages."""
+    program = """
+import resource, torch
+from pipeline.lm.device import set_up_process
+set_up_process()
+for _ in range(9):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.zeros(500, 33_278)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    assert int(subprocess.check_output([sys.executable, "-c", program], cwd=ROOT)) < 100
+
+
 @pytest.mark.usefixtures("project")
 def test_a_training_is_refused_in_one_line_before_it_starts(lacks: str, tmp_path: Path) -> None:
     before = set(tmp_path.rglob("*"))

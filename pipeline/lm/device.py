@@ -45,13 +45,13 @@ def keep_freed_memory() -> None:
 
     Without this, a step on a CPU spends a sixth of its time in the kernel. GNU C library only; no effect elsewhere.
     """
-    m_trim_threshold, m_mmap_threshold, m_arena_max = -1, -3, -8  # malloc.h
+    m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8  # malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return
     mallopt(m_arena_max, 1)  # backward runs in a thread of its own
-    mallopt(m_mmap_threshold, 2**25)  # the highest value that it accepts
+    mallopt(m_mmap_max, 0)  # the logits of a large vocabulary exceed the highest m_mmap_threshold, 32 MiB
     mallopt(m_trim_threshold, 2**30)
 
 
