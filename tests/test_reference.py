@@ -14,7 +14,7 @@ from pipeline.settings.schema import Evaluate
 from pipeline.tracking.origin import last_commit_of, text_at
 from tests.small import ROOT, recipe_params
 
-KEPT_RECIPES = ("best",)
+KEPT_RECIPES = ("best", "wikitext2")
 
 
 def digests_of_weights(lock: str) -> set[str]:
