@@ -76,7 +76,7 @@ def test_the_experiment_says_what_all_models_came_to() -> None:
     describe_experiment()
     assert row_of("lstm") == ["90.00", "81.50", "2 of 3"]
     assert "gru" not in experiment_note()
-    assert experiment_note().startswith("**Perplexity** on the test text, lower is better: `lstm` 81.50.")
+    assert experiment_note().startswith("**Perplexity** on the test text of `ptb`, lower is better: `lstm` 81.50.")
     write_metrics("gru", METRICS)
     describe_experiment()
     assert row_of("gru") == ["90.00", "81.50", "2 of 3"]

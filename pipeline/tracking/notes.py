@@ -137,15 +137,17 @@ def describe_experiment() -> None:
 
 def experiment_note(results: Sequence[Result]) -> str:
     """The report's table, next to the course report's figures if both are for the same corpus and models."""
+    params = load_params()
     try:
-        course_report = figures_beside(results, read_corpus_sizes(), load_params().report.course_report or {})
+        course_report = figures_beside(results, read_corpus_sizes(), params.report.course_report or {})
     except UserError:
         course_report = {}
     tests = ", ".join(f"`{result.name}` {result.metrics.test_perplexity:.2f}" for result in results)
     # MLflow's page leaves no space between columns.
     table = re.sub(r"(?<![-:]) \| ", " &emsp;| ", results_table(results, course_report))
     more = f"These are figures of the best epoch's weights; more in `{REPORT / 'report.md'}`."
-    return f"{OPENING} on the test text, lower is better: {tests}.\n\n{table}\n\n{more}"
+    text = f"the test text of `{params.preprocess.corpus}`"
+    return f"{OPENING} on {text}, lower is better: {tests}.\n\n{table}\n\n{more}"
 
 
 def _results() -> list[Result]:
