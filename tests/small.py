@@ -92,8 +92,8 @@ def default_params() -> str:
 
 
 def recipe_text(name: str) -> str:
-    """The text of the params file that one of the project's recipes makes of that."""
-    return apply_recipe(default_params(), ROOT / f"recipes/{name}.yaml")
+    """The text of the params file that one of the project's recipes makes of that, or that itself (default)."""
+    return default_params() if name == "default" else apply_recipe(default_params(), ROOT / f"recipes/{name}.yaml")
 
 
 def recipe_params(name: str) -> Params:

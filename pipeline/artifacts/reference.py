@@ -1,8 +1,8 @@
 """Trained models that are in git, so that nobody has to train them: the reference run, and the runs of recipes.
 
 They are in results/reference, DVC's remote `reference`: files named by their digests and, for each training and each
-evaluation of a recipe, an entry of DVC's run cache. Instead of doing the same with the same settings, data and code
-again, `dvc repro` takes weights, history and metrics from there.
+evaluation, an entry of DVC's run cache. Instead of doing the same with the same settings, data and code again, `dvc
+repro` takes weights, history and metrics from there.
 """
 
 import json
