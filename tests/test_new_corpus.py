@@ -245,8 +245,9 @@ def test_an_archive_like_wikitext_2_goes_through_all_stages(monkeypatch: pytest.
     Path("params.yaml").write_text(apply_recipe(default_params(), Path("recipes/wikitext2.yaml")))
     run(monkeypatch, download.main)
     run(monkeypatch, preprocess.main)
-    run(monkeypatch, train.main, "lstm_dropout")
-    run(monkeypatch, evaluate.main, "lstm_dropout")
+    for model in ("lstm_dropout", "gru_dropout"):
+        run(monkeypatch, train.main, model)
+        run(monkeypatch, evaluate.main, model)
     run(monkeypatch, report.main)
     text = Path("results/report/report.md").read_text()
     assert text.startswith("# Language models on `wikitext2`, side by side\n\nCorpus: 420 tokens to train on")
