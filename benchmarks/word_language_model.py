@@ -38,6 +38,7 @@ def run_example(folder: Path, options: list[str], seconds: float) -> tuple[Curve
     """Run the example for this long -> its curve, and its test perplexity. Raises UserError if it fails."""
     curve: Curve = []
     test = None
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it, as do its children
     with TemporaryDirectory() as weights:
         files = ["--data", str(RAW.absolute()), "--save", str(Path(weights) / "model.pt")]
         command = [sys.executable, "-u", "main.py", *files, *options]

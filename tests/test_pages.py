@@ -23,7 +23,7 @@ from tests.small import KEPT_SETTINGS, ROOT
 
 EXPERIMENTS = ROOT / "docs/experiments"
 CARD = "results/reference/README.md"
-PAGES = ["README.md", "docs/recipes.md", "docs/experiments.md", "docs/sweeps.md", CARD]
+PAGES = ["README.md", "docs/corpora.md", "docs/recipes.md", "docs/experiments.md", "docs/sweeps.md", CARD]
 DOCS = sorted(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/*.md"))
 LINKED = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", CARD, *DOCS]
 KEPT = re.compile(r"history|metrics|weights|not kept|[0-9a-f]{7}:docs/recipes/.*\.json")
@@ -59,7 +59,8 @@ def by_run() -> dict[str, set[str]]:
 def kept() -> set[str]:
     """Every perplexity that a page may give."""
     figures = set().union(*by_run().values())
-    for path in (EXPERIMENTS / "published.csv", *(ROOT / "results/sweeps").glob("*/*.csv")):
+    others = (EXPERIMENTS / f"{name}.csv" for name in ("published", "word_language_model"))
+    for path in (*others, *(ROOT / "results/sweeps").glob("*/*.csv")):
         rows = [value for row in table(path) for name, value in row.items() if re.search("valid|test|mean|perp", name)]
         figures |= {f"{float(value):.2f}" for value in rows if value}
     course_report = parse_params(parse_yaml(read_base(ROOT), Path("params.yaml"))).report.course_report or {}
