@@ -16,7 +16,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -35,7 +34,10 @@ Curve = list[tuple[float, float]]  # seconds since the start, validation perplex
 
 
 def run_example(folder: Path, options: list[str], seconds: float) -> tuple[Curve, float]:
-    """Run the example for this long -> its curve, and its test perplexity. Raises UserError if it fails."""
+    """Run the example for this long, or for an epoch -> its curve and its test perplexity.
+
+    Raises UserError if it fails.
+    """
     curve: Curve = []
     test = None
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it, as do its children
@@ -43,28 +45,21 @@ def run_example(folder: Path, options: list[str], seconds: float) -> tuple[Curve
         files = ["--data", str(RAW.absolute()), "--save", str(Path(weights) / "model.pt")]
         command = [sys.executable, "-u", "main.py", *files, *options]
         with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as example:
-            for line in _until(example, seconds):
-                say(line)
+            assert example.stdout
+            end = None
+            for line in example.stdout:
+                end = end or time.monotonic() + seconds  # the first line comes after the start
+                say(line.rstrip())
                 if epoch := EPOCH.search(line):
                     curve.append(((curve[-1][0] if curve else 0.0) + float(epoch[1]), float(epoch[2])))
                 elif ended := TEST.search(line):
                     test = float(ended[1])
+                elif curve and time.monotonic() > end and "batches" in line:  # training, not writing its weights
+                    example.send_signal(signal.SIGINT)
+                    end = float("inf")
     if test is None:
         raise UserError(f"{folder / 'main.py'} ended without a test perplexity: give it more --minutes")
     return curve, test
-
-
-def _until(example: subprocess.Popen[str], seconds: float) -> Iterator[str]:
-    """Its lines. Once the time is over, and it has weights, send SIGINT while it is training and not writing them."""
-    assert example.stdout
-    end, has_weights = None, False
-    for line in example.stdout:
-        end = end or time.monotonic() + seconds  # the first line comes after the start
-        has_weights = has_weights or bool(EPOCH.search(line))
-        yield line.rstrip()
-        if time.monotonic() > end and has_weights and "batches" in line:
-            example.send_signal(signal.SIGINT)
-            end = float("inf")
 
 
 def lowest(curve: Curve, seconds: float) -> str:

@@ -92,7 +92,7 @@ def default_params() -> str:
 
 
 def recipe_text(name: str) -> str:
-    """The text of the params file that one of the project's recipes makes of that, or that itself (default)."""
+    """The text of the params file that one of the project's recipes makes of that; of `default`, that itself."""
     return default_params() if name == "default" else apply_recipe(default_params(), ROOT / f"recipes/{name}.yaml")
 
 

@@ -5,21 +5,37 @@ import configparser
 import pytest
 from dvc.repo import Repo
 
-from pipeline.artifacts.dvc_lock import LockedStage, dvc_md5
+from pipeline.artifacts.dvc_lock import LOCK, Lock, LockedStage, dvc_md5
 from pipeline.artifacts.reference import KEPT_STAGES, current_code, kept_path, kept_runs
 from pipeline.artifacts.weights import weights_path
 from pipeline.project.files import REFERENCE
+from pipeline.settings.params import parse_yaml
 from pipeline.settings.schema import Evaluate
+from pipeline.tracking.origin import last_commit_of, text_at
 from tests.small import ROOT, recipe_params
 
 KEPT_RECIPES = ("default", "best", "wikitext2")
 
 
-def test_git_has_the_results_of_kept_runs_and_no_other_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Above all no corpus, whose licence does not allow it."""
+def digests_of_weights(lock: str) -> set[str]:
+    """Of all trained models in a dvc.lock, given as text."""
+    stages = Lock.model_validate(parse_yaml(lock, LOCK)).stages
+    trained = {name.partition("@")[2]: stage for name, stage in stages.items() if name.startswith("train@")}
+    return {digest for model, stage in trained.items() if (digest := stage.md5(weights_path(model)))}
+
+
+def test_git_has_the_results_of_kept_runs_with_the_weights_in_dvc_lock_and_no_other_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Above all no corpus, whose licence does not allow it. dvc.lock is that of the commit that added the results."""
     monkeypatch.chdir(ROOT)
     files = {path for path in (REFERENCE / "files").rglob("*") if path.is_file()}
-    assert files == {kept_path(out["md5"]) for _, run in kept_runs() for out in run["outs"]}
+    commit = last_commit_of(REFERENCE / "files")
+    in_lock = digests_of_weights(text_at(commit, LOCK) if commit else LOCK.read_text())
+    of_runs = {out["md5"] for _, run in kept_runs() for out in run["outs"]}
+    assert len(in_lock) == 4
+    assert in_lock <= of_runs
+    assert files == {kept_path(digest) for digest in of_runs}
     assert files == {kept_path(dvc_md5(path)) for path in files}
 
 
