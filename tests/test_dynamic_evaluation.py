@@ -1,14 +1,24 @@
 """Dynamic evaluation: honest, harmless at rate zero, and better where a text repeats itself."""
 
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
+from pipeline.corpus.ids import write_corpus
+from pipeline.evaluate import evaluate_model
 from pipeline.inference.dynamic_evaluation import evaluate_dynamically, gradient_scale
 from pipeline.lm.batching import Batches
 from pipeline.lm.evaluation import evaluate
 from pipeline.lm.model import LanguageModel, build_model
 from pipeline.lm.settings import DynamicEvaluation
-from tests.small import CELLS, small_settings
+from pipeline.project.files import SPLITS
+from pipeline.settings.params import read_yaml
+from pipeline.train import train
+from tests.small import CELLS, ROOT, small_settings
 
 VOCAB = 30
 GENERATOR = torch.Generator().manual_seed(0)
@@ -65,3 +75,26 @@ def test_the_scale_is_the_root_mean_square_of_the_gradients() -> None:
     total, _ = model(inputs, None, targets)
     for rms, gradient in zip(scale.rms, torch.autograd.grad(total / 500, list(model.parameters())), strict=True):
         torch.testing.assert_close(rms, gradient.abs())
+
+
+@pytest.mark.usefixtures("empty_store")
+def test_settings_that_are_tried_give_what_an_evaluation_with_them_gives(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """docs/experiments/dynamic.py, here on the whole validation text."""
+    params = read_yaml(ROOT / "params.yaml")
+    params["train"], params["models"] = small_settings(epochs=1).model_dump(), {"lstm": {"cell": "lstm"}}
+    params["evaluate"]["dynamic"] = {"lstm": dynamic(decay=0.02).model_dump()}
+    Path("params.yaml").write_text(json.dumps(params))
+    write_corpus({split: np.array([1, 2, 0] * 200, np.uint16) for split in SPLITS}, ["<eos>", "a", "b"])
+    train("lstm")
+    expected = evaluate_model("lstm").figures()["valid_perplexity_dynamic"]
+
+    script = runpy.run_path(str(ROOT / "docs/experiments/dynamic.py"))
+    arguments = ["lstm", "1e-9", "0.01", "--decay", "0.02", "--epsilon", "0.001", "--bptt", "5", "--tokens", "599"]
+    monkeypatch.setattr("sys.argv", ["dynamic.py", *arguments])
+    capsys.readouterr()
+    script["main"]()
+    static, unmoved, found = [line.split(": ")[-1] for line in capsys.readouterr().out.splitlines()]
+    assert (static, found) == (unmoved, f"{expected:.2f}")
+    assert float(found) < float(static) - 0.1
