@@ -1,6 +1,7 @@
 """Try settings of dynamic evaluation on the first tokens of the validation text.
 
-Takes a model of params.yaml that has been trained; tries every combination of what is given, and changes no file.
+Takes a model of params.yaml that has been trained; tries every combination of what is given, and changes no file. How
+large gradients usually are is taken from the first tokens of the training text, where an evaluation reads all of it.
 """
 
 import argparse
@@ -19,6 +20,8 @@ from pipeline.lm.settings import DynamicEvaluation
 from pipeline.project.arguments import above
 from pipeline.project.console import naming, progress, run, say
 
+TRAIN_TOKENS = 200_000
+
 
 def try_settings(name: str, tokens: int, bptt: int, combinations: list[tuple[float, float, float]]) -> None:
     """Print the perplexity of the first `tokens` of the validation text, static and for each combination."""
@@ -26,11 +29,11 @@ def try_settings(name: str, tokens: int, bptt: int, combinations: list[tuple[flo
     evaluated = load(name)
     device = choose_device(evaluated.trained.settings.device)
     model = evaluated.trained.model.to(device)
-    texts = {split: ids.to(device) for split, ids in evaluated.corpus.splits().items()}
-    text = texts["valid"][: tokens + 1]
+    train = evaluated.corpus.train[:TRAIN_TOKENS].to(device)
+    text = evaluated.corpus.valid[: tokens + 1].to(device)
     say(f"{name}: first {tokens:,} tokens of valid, static: {perplexity(evaluate(model, Batches(text, 1, bptt))):.2f}")
-    with progress(len(Batches(texts["train"], STATISTICS_BATCH_SIZE, bptt)), f"gradients of {name}", "window") as bar:
-        scale = gradient_scale(model, texts["train"], bptt, bar.update)
+    with progress(len(Batches(train, STATISTICS_BATCH_SIZE, bptt)), f"gradients of {name}", "window") as bar:
+        scale = gradient_scale(model, train, bptt, bar.update)
     for learning_rate, decay, epsilon in combinations:
         settings = DynamicEvaluation(learning_rate=learning_rate, decay=decay, epsilon=epsilon, bptt=bptt)
         with progress(len(Batches(text, 1, bptt)), f"evaluate {name} dynamically", "window") as bar:
