@@ -14,12 +14,14 @@ from pipeline.lm.model import LanguageModel, build_model
 from pipeline.lm.settings import Settings
 from pipeline.lm.training import train_layout
 from pipeline.project.files import MODELS
-from pipeline.settings.params import parse_params, parse_yaml, read_yaml
-from pipeline.settings.recipes import apply_recipe
+from pipeline.settings.params import parse_params, parse_yaml
+from pipeline.settings.recipes import apply_recipe, read_base
 from pipeline.settings.schema import Params
 
 ROOT = Path(__file__).parent.parent
 KEPT_SETTINGS: dict[str, dict[str, Any]] = json.loads((ROOT / "docs/recipes/settings.json").read_text())
+
+COMMITTED = read_base(ROOT)  # params.yaml as committed, even where a recipe is applied to it
 
 CELLS = ["lstm", "gru", "gru_textbook"]
 OPTIMIZERS = [{"name": "sgd", "momentum": 0.8, "weight_decay": 0.01}, {"name": "adamw", "weight_decay": 0.01}]
@@ -82,13 +84,21 @@ def everything(cell: str, optimizer: dict[str, Any]) -> Settings:
     )
 
 
+def committed_document() -> dict[str, Any]:
+    return parse_yaml(COMMITTED, Path("params.yaml"))
+
+
+def committed_params() -> Params:
+    return parse_params(committed_document())
+
+
 def default_params() -> str:
     """The text of a params.yaml with the settings of the kept default runs, whatever people make of the real one."""
     models = {
         run.removeprefix("default-"): settings for run, settings in KEPT_SETTINGS.items() if run.startswith("default-")
     }
     kept = {"recipe": "default", "processes": 1, "train": models["lstm"], "models": models}
-    return json.dumps(read_yaml(ROOT / "params.yaml") | kept | {"evaluate": {"dynamic": None}})
+    return json.dumps(committed_document() | kept | {"evaluate": {"dynamic": None}})
 
 
 def recipe_text(name: str) -> str:

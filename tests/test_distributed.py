@@ -23,8 +23,8 @@ from pipeline.lm.training import Training
 from pipeline.project import processes
 from pipeline.project.console import UserError
 from pipeline.project.processes import PATIENCE, broadcast
-from pipeline.settings.params import load_params, read_yaml
-from tests.small import ROOT, recipe_text
+from pipeline.settings.params import read_yaml
+from tests.small import committed_params, recipe_text
 from tests.workspaces import workspace
 
 VOCAB = 50
@@ -35,7 +35,7 @@ INTERRUPTED = ["lstm_dropout", "gru"]
 def settings_of(name: str) -> Settings:
     """A model of params.yaml, with fewer units, whatever can be dropped dropped, and a batch that does not come out."""
     small = {"hidden_size": 24, "embedding_size": 16, "precision": "float32", "device": "cpu", "epochs": 2}
-    settings = load_params(ROOT / "params.yaml").model(name)
+    settings = committed_params().model(name)
     drop = {"weight_dropout": settings.dropout / 2}
     return settings.model_copy(update=small | drop | {"random_windows": True})
 

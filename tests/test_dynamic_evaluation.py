@@ -16,9 +16,8 @@ from pipeline.lm.evaluation import evaluate
 from pipeline.lm.model import LanguageModel, build_model
 from pipeline.lm.settings import DynamicEvaluation
 from pipeline.project.files import SPLITS
-from pipeline.settings.params import read_yaml
 from pipeline.train import train
-from tests.small import CELLS, ROOT, small_settings
+from tests.small import CELLS, ROOT, committed_document, small_settings
 
 VOCAB = 30
 GENERATOR = torch.Generator().manual_seed(0)
@@ -82,7 +81,7 @@ def test_settings_that_are_tried_give_what_an_evaluation_with_them_gives(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """docs/experiments/dynamic.py, here on the whole validation text."""
-    params = read_yaml(ROOT / "params.yaml")
+    params = committed_document()
     params["train"], params["models"] = small_settings(epochs=1).model_dump(), {"lstm": {"cell": "lstm"}}
     params["evaluate"]["dynamic"] = {"lstm": dynamic(decay=0.02).model_dump()}
     Path("params.yaml").write_text(json.dumps(params))

@@ -14,11 +14,10 @@ from pipeline.lm.settings import Settings
 from pipeline.lm.step import Given
 from pipeline.lm.training import Training
 from pipeline.lm.update import build_optimizer
-from pipeline.settings.params import load_params
 from tests.launches import NoWaiting, as_on_a_gpu, launches
-from tests.small import CELLS, ROOT, small_settings
+from tests.small import CELLS, committed_params, small_settings
 
-MODELS = load_params(ROOT / "params.yaml").models
+MODELS = committed_params().models
 
 
 @pytest.fixture(autouse=True)

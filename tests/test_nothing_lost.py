@@ -48,7 +48,7 @@ from pipeline.tracking.finished import publish
 from pipeline.tracking.live import live_run
 from pipeline.train import train, training_inputs
 from tests.histories import history
-from tests.small import ROOT, save_small_model, small_settings
+from tests.small import committed_document, save_small_model, small_settings
 from tests.tracked import runs, store
 from tests.workspaces import held_until_awaited, workspace
 
@@ -66,7 +66,7 @@ def edit_params(**overrides: Any) -> None:
 @pytest.fixture
 def project(empty_store: None) -> None:
     """Small settings of one model, and a corpus of three words, in the working folder."""
-    params = yaml.load((ROOT / "params.yaml").read_text())
+    params = committed_document()
     params["train"] = small_settings(epochs=2, hidden_size=4, embedding_size=4).model_dump()
     params["models"] = {"lstm": {"cell": "lstm"}}
     params["evaluate"] = {"dynamic": None}

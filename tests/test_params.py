@@ -2,7 +2,6 @@
 
 import copy
 import json
-import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ruamel.yaml import YAML
 
 from pipeline.project.console import UserError
 from pipeline.settings.mistakes import MOST_SHOWN, NEXT_LINE
 from pipeline.settings.params import load_params, parse_params
 from pipeline.settings.schema import Params
-from tests.small import ROOT, default_params
+from tests.small import COMMITTED, committed_document, committed_params, default_params
 
-DOCUMENT = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+DOCUMENT = committed_document()
 
 # key, wrong value, what the message must also say
 WRONG_VALUES: list[tuple[str, Any, str]] = [
@@ -142,7 +140,7 @@ def test_the_params_of_older_commits_are_read() -> None:
 
 
 def test_the_projects_own_params_are_valid() -> None:
-    params = load_params(ROOT / "params.yaml")
+    params = committed_params()
     assert params.model("lstm_dropout").dropout == 0.4
     assert params.model("gru").cell == "gru"
     assert params.model("gru").epochs == params.train.epochs == 70
@@ -242,8 +240,7 @@ def test_a_file_that_is_no_yaml_is_one_clear_line(text: str | bytes, problem: st
     ],
 )
 def test_what_a_parser_cannot_make_of_a_value_is_one_short_line(value: str) -> None:
-    text = (ROOT / "params.yaml").read_text()
-    Path("params.yaml").write_text(text.replace("hidden_size: 200", f"hidden_size: {value}"))
+    Path("params.yaml").write_text(COMMITTED.replace("hidden_size: 200", f"hidden_size: {value}"))
     with pytest.raises(UserError) as error:
         load_params()
     message = str(error.value)
@@ -397,13 +394,11 @@ def test_dynamic_evaluation_is_of_models_that_there_are() -> None:
 
 def test_an_unknown_model_lists_those_there_are() -> None:
     with pytest.raises(UserError, match=r"no model 'lstmm'.*lstm_dropout, lstm, gru_dropout, gru"):
-        load_params(ROOT / "params.yaml").model("lstmm")
+        committed_params().model("lstmm")
 
 
 def test_a_number_in_exponent_form_is_a_number() -> None:
-    shutil.copy(ROOT / "params.yaml", "params.yaml")
-    path = Path("params.yaml")
-    path.write_text(path.read_text().replace("learning_rate: 1.0", "learning_rate: 1e-3"))
+    Path("params.yaml").write_text(COMMITTED.replace("learning_rate: 1.0", "learning_rate: 1e-3"))
     assert load_params().train.learning_rate == 0.001
 
 

@@ -23,8 +23,9 @@ from pipeline.corpus.vocabulary import build_vocabulary
 from pipeline.corpus.words import EOS, UNK, read_lines, read_tokens
 from pipeline.project.console import UserError
 from pipeline.project.files import CORPUS_METRICS, PROCESSED, RAW, SPLITS, sha256
-from pipeline.settings.params import load_params, parse_yaml, read_yaml
+from pipeline.settings.params import parse_yaml
 from pipeline.settings.schema import CorpusSizes
+from tests.small import committed_document, committed_params
 
 ROOT = Path(__file__).parents[1]
 WORDS = st.text(min_size=1, max_size=6).filter(lambda word: word.split() == [word] and "\0" not in word and word != EOS)
@@ -52,7 +53,7 @@ def words_of(path: Path, vocabulary: list[str]) -> list[str]:
 
 def expect(sizes: str, vocabulary: str = "{}") -> None:
     given = {"expected": parse_yaml(sizes, Path()), "vocabulary": parse_yaml(vocabulary, Path())}
-    Path("params.yaml").write_text(json.dumps(read_yaml(ROOT / "params.yaml") | {"preprocess": given}))
+    Path("params.yaml").write_text(json.dumps(committed_document() | {"preprocess": given}))
 
 
 def run_stage(
@@ -312,14 +313,14 @@ def test_the_fingerprint_changes_with_any_id_word_or_boundary() -> None:
 
 def penn_treebank() -> Path | None:
     """The first folder among the sources of params.yaml that has the corpus."""
-    download = load_params(ROOT / "params.yaml").download
+    download = committed_params().download
     folders = [ROOT / source for source in download.sources if "://" not in source]
     return next((folder for folder in folders if (folder / download.files.train.name).is_file()), None)
 
 
 @pytest.mark.skipif(penn_treebank() is None, reason="needs Penn Treebank in a folder named in params.yaml")
 def test_penn_treebank_has_the_sizes_that_params_expects() -> None:
-    params, folder = load_params(ROOT / "params.yaml"), penn_treebank()
+    params, folder = committed_params(), penn_treebank()
     assert folder
     texts = {split: folder / getattr(params.download.files, split).name for split in SPLITS}
     vocabulary = vocabulary_of(texts["train"])

@@ -23,7 +23,7 @@ from pipeline.project.console import UserError
 from pipeline.project.files import SPLITS
 from pipeline.restore import restore
 from tests.histories import history
-from tests.small import ROOT, small_settings
+from tests.small import ROOT, committed_document, small_settings
 from tests.tracked import artifacts, points, runs, store, store_address
 
 EPOCHS = 3
@@ -36,7 +36,7 @@ HISTORY = history([90.0, 80.0, 85.0])
 def trained_model(empty_store: None) -> Path:
     """params.yaml, and the folder results/models/gru as after a training run without DVC."""
     yaml = YAML(typ="safe", pure=True)
-    params = yaml.load((ROOT / "params.yaml").read_text())
+    params = committed_document()
     params["train"] = SETTINGS.model_dump()
     params["models"] = {"gru": {}}
     with open("params.yaml", "w") as file:

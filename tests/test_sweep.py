@@ -48,7 +48,7 @@ from pipeline.sweeps.tables import importance
 from pipeline.sweeps.trial import TakenOverError, Trial
 from pipeline.tracking.sweeps import open_sweep
 from tests.histories import history
-from tests.small import ROOT, recipe_text, small_settings
+from tests.small import COMMITTED, ROOT, recipe_text, small_settings
 from tests.workspaces import held_until_awaited, workspace
 
 UPDATE = {
@@ -226,9 +226,15 @@ def test_a_sweeps_name_has_to_be_valid_for_a_recipe(name: str, params: None) -> 
         load_sweep(write_sweep(name=name))
 
 
-def test_the_sweeps_in_the_repository_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    for path in Path("sweeps").glob("*.yaml"):
+@pytest.fixture
+def project() -> None:
+    """The repository's params.yaml, as committed, and recipes in the working folder."""
+    Path("params.yaml").write_text(COMMITTED)
+    shutil.copytree(ROOT / "recipes", "recipes")
+
+
+def test_the_sweeps_in_the_repository_are_valid(project: None) -> None:
+    for path in (ROOT / "sweeps").glob("*.yaml"):
         assert load_sweep(path).trials > 0
 
 
@@ -542,16 +548,13 @@ def test_a_grid_continues_if_seeds_are_added_at_the_end_of_the_list(params: None
             identify(other, before, None)
 
 
-def test_committed_studies_give_their_committed_files_byte_for_byte(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_committed_studies_give_their_committed_files_byte_for_byte(project: None) -> None:
+    shutil.copytree(ROOT / "sweeps", "sweeps")
     for study in (ROOT / "results/sweeps").glob("*/trials.jsonl"):
         name, before = study.parent.name, {path.name: path.read_bytes() for path in study.parent.iterdir()}
-        monkeypatch.chdir(ROOT)
         sweep, committed = load_sweep(Path(f"sweeps/{name}.yaml")), read_study(study)
         assert committed
         facts = identify(sweep, committed, None)
-        monkeypatch.chdir(tmp_path)
         files = write_files(sweep, facts.model_copy(update={"ended": committed.ended}))
         assert {path.name: path.read_bytes() for path in files} == before
 

@@ -15,8 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.lm.batching import IGNORED, Batches
 from pipeline.lm.gru_textbook import TextbookGRU
 from pipeline.lm.model import LanguageModel, build_model, num_parameters
-from pipeline.settings.params import load_params
-from tests.small import CELLS, ROOT, small_settings
+from tests.small import CELLS, ROOT, committed_params, small_settings
 
 THEORY = (ROOT / "docs/theory.md").read_text(encoding="utf-8")
 
@@ -39,7 +38,7 @@ def language_model(cell: str) -> LanguageModel:
 
 def default_model(cell: str) -> LanguageModel:
     """Of the size that params.yaml gives, on Penn Treebank."""
-    params = load_params(ROOT / "params.yaml")
+    params = committed_params()
     assert params.preprocess.expected
     return build_model(params.train.model_copy(update={"cell": cell}), params.preprocess.expected.vocabulary_size)
 
