@@ -25,9 +25,8 @@ from pipeline.project.console import UserError
 from pipeline.project.files import CORPUS_METRICS, PROCESSED, RAW, SPLITS, sha256
 from pipeline.settings.params import parse_yaml
 from pipeline.settings.schema import CorpusSizes
-from tests.small import committed_document, committed_params
+from tests.small import ROOT, committed_document, committed_params
 
-ROOT = Path(__file__).parents[1]
 WORDS = st.text(min_size=1, max_size=6).filter(lambda word: word.split() == [word] and "\0" not in word and word != EOS)
 LINES = st.lists(st.lists(WORDS, max_size=6), min_size=2, max_size=12)
 
