@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,7 @@ def default_params() -> str:
     return json.dumps(committed_document() | kept | {"evaluate": {"dynamic": None}})
 
 
+@cache
 def recipe_text(name: str) -> str:
     """The text of the params file that one of the project's recipes makes of that; of `default`, that itself."""
     return default_params() if name == "default" else apply_recipe(default_params(), ROOT / f"recipes/{name}.yaml")

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -21,8 +22,13 @@ def code_digest(folder: Path) -> str:
     for name, path in sorted(modules.items()):
         if not all(part.isidentifier() for part in name.removesuffix(".py").split("/")):
             continue
-        digest.update(f"{name!a}: {_form(ast.parse(path.read_bytes(), path))}\n".encode())
+        digest.update(f"{name!a}: {_form_of_module(path.read_bytes(), path)}\n".encode())
     return digest.hexdigest()
+
+
+@lru_cache
+def _form_of_module(source: bytes, path: Path) -> str:
+    return _form(ast.parse(source, path))
 
 
 def _form(part: object) -> str:

@@ -21,7 +21,7 @@ from pipeline.artifacts.weights import weights_path
 from pipeline.project.console import UserError, say
 from pipeline.project.files import REFERENCE, atomic_write
 from pipeline.project.git import git
-from pipeline.settings.params import load_params
+from pipeline.settings.params import load_params, parse_yaml, read_text
 
 if TYPE_CHECKING:  # DVC takes a second to import
     from dvc.repo import Repo  # type: ignore[import-untyped]
@@ -96,7 +96,7 @@ def kept_runs() -> Iterator[tuple[Path, dict[str, Any]]]:
     """The entries of the run cache in git, each with its file: the inputs and outputs of a stage."""
     for file in sorted(RUNS.rglob("*")):
         if file.is_file():
-            yield file, YAML(typ="safe", pure=True).load(file)
+            yield file, parse_yaml(read_text(file), file)
 
 
 def kept_run(stage: "Stage", made: Mapping[str, str]) -> dict[str, Any] | None:

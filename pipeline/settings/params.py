@@ -1,5 +1,7 @@
 """`params.yaml`, read and validated: every mistake becomes one line that names the key, the value and what to do."""
 
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,11 @@ def parse_yaml(text: str | bytes, path: Path) -> Any:
 
     Raises UserError, one line, for anything but a document of plain values.
     """
+    return deepcopy(_parsed(text, path))  # parsing dvc.lock takes a quarter of a second, and a command reads it often
+
+
+@lru_cache
+def _parsed(text: str | bytes, path: Path) -> Any:
     try:
         document = YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:

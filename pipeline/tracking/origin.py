@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def uncommitted_changes() -> str:
     return diff if len(diff) <= LONGEST_DIFF else f"{diff[:LONGEST_DIFF]}\n[cut: {len(diff):,} characters in all]\n"
 
 
+@cache
 def packages() -> str:
     """The installed packages and their versions, one per line, in pip's format."""
     return "".join(sorted({f"{one.metadata['Name']}=={one.version}\n" for one in distributions()}, key=str.lower))
