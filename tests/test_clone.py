@@ -6,6 +6,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import pytest
+
+from pipeline import score
 from tests.small import ROOT
 
 
@@ -38,7 +41,9 @@ def test_git_has_a_word_on_the_corpus_and_sees_none_of_it(tmp_path: Path) -> Non
     assert subprocess.check_output(["git", "status", "--porcelain"], cwd=folder) == b""
 
 
-def test_a_fresh_clone_has_models_to_use(tmp_path: Path) -> None:
+def test_a_fresh_clone_has_models_to_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     """Those of the reference run, whatever has been trained and committed since."""
     folder = clone(tmp_path / "clone")
     run = partial(subprocess.check_output, cwd=folder, text=True, stderr=subprocess.STDOUT)
@@ -46,8 +51,10 @@ def test_a_fresh_clone_has_models_to_use(tmp_path: Path) -> None:
     run(["git", "checkout", "-q", commit, "--", "dvc.lock", "params.yaml"])
     assert "the weights of lstm_dropout, lstm, gru_dropout, gru" in run([sys.executable, "-m", "pipeline.reference"])
     assert run(["git", "status", "--porcelain", "--", "results"]) == ""
+    monkeypatch.chdir(folder)
+    Path("said.txt").write_text("the company said it expects to report a loss\n")
     for model in ("lstm_dropout", "lstm", "gru_dropout", "gru"):
-        said = run(
-            [sys.executable, "-m", "pipeline.score", model], input="the company said it expects to report a loss\n"
-        )
-        assert 5 < float(re.search(r"stdin: perplexity ([\d.]+) of 10 tokens", said)[1]) < 50
+        monkeypatch.setattr(sys, "argv", ["score", model, "said.txt"])
+        score.main()
+        said = capsys.readouterr().out
+        assert 5 < float(re.search(r"said.txt: perplexity ([\d.]+) of 10 tokens", said)[1]) < 50

@@ -1,41 +1,37 @@
 """A model that is worse than guessing is called that, wherever its figures are shown."""
 
-import subprocess
-import sys
 from pathlib import Path
 
-from mlflow import MlflowClient
+import pytest
 from ruamel.yaml import YAML
 
 from pipeline.artifacts.metrics import worse_than_guessing
-from pipeline.demo import workspace_environment
+from pipeline.evaluate import evaluate_model
+from pipeline.project.files import PARAMS, REPORT
+from pipeline.report import write_report
+from pipeline.train import train
+from tests.tracked import runs
 from tests.workspaces import workspace
 
 SAID = "worse than guessing among 81 words"
 
 
-def test_terminal_report_and_mlflow_call_a_model_nonsense_if_it_is(tmp_path: Path) -> None:
+def test_terminal_report_and_mlflow_call_a_model_nonsense_if_it_is(
+    empty_store: None, capfd: pytest.CaptureFixture
+) -> None:
     """That they do not where it is none: `test_pipeline`."""
-    folder = workspace(tmp_path / "project", epochs=1)
+    workspace(Path(), epochs=1)
     yaml = YAML(typ="safe", pure=True)
-    params = yaml.load((folder / "params.yaml").read_text())
+    params = yaml.load(PARAMS.read_text())
     params["models"] = {"lstm": {"cell": "lstm", "learning_rate": 20.0}}
-    with (folder / "params.yaml").open("w") as file:
+    with PARAMS.open("w") as file:
         yaml.dump(params, file)
-    for command in (["train", "lstm"], ["evaluate", "lstm"], ["report"]):
-        done = subprocess.run(
-            [sys.executable, "-m", f"pipeline.{command[0]}", *command[1:]],
-            cwd=folder,
-            env=workspace_environment(),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        if command != ["report"]:
-            assert SAID in done.stdout + done.stderr
-    assert SAID in (folder / "results/report/report.md").read_text()
-    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    (run,) = client.search_runs([client.get_experiment_by_name("recurrent-lm").experiment_id])
+    for command in (train, evaluate_model):
+        command("lstm")
+        assert SAID in "".join(capfd.readouterr())
+    write_report()
+    assert SAID in (REPORT / "report.md").read_text()
+    (run,) = runs()
     assert run.data.tags["warning"] == SAID
 
 
