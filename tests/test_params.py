@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.project.console import UserError
+from pipeline.project.files import PARAMS
 from pipeline.settings.mistakes import MOST_SHOWN, NEXT_LINE
-from pipeline.settings.params import load_params, parse_params
+from pipeline.settings.params import load_params, parse_params, parse_yaml
 from pipeline.settings.schema import Params
 from tests.small import COMMITTED, committed_document, committed_params, default_params
 
@@ -200,6 +201,12 @@ def test_a_model_name_that_no_folder_should_have_is_refused(name: str) -> None:
 @pytest.mark.parametrize("document", [None, [], "text", 3])
 def test_a_document_that_is_no_mapping_is_refused(document: Any) -> None:
     assert f"expected the sections {', '.join(Params.model_fields)}" in complaint(document)
+
+
+def test_what_one_reader_makes_of_a_file_is_not_seen_by_the_next() -> None:
+    text = "train: {epochs: 70, optimizer: {name: sgd}}\n"
+    parse_yaml(text, PARAMS)["train"]["optimizer"]["name"] = "adamw"
+    assert parse_yaml(text, PARAMS) == {"train": {"epochs": 70, "optimizer": {"name": "sgd"}}}
 
 
 @pytest.mark.parametrize(

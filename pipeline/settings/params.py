@@ -79,7 +79,7 @@ def parse_yaml(text: str | bytes, path: Path) -> Any:
 
     Raises UserError, one line, for anything but a document of plain values.
     """
-    return deepcopy(_parsed(text, path))  # parsing dvc.lock takes a quarter of a second, and a command reads it often
+    return deepcopy(_parsed(text, path))  # parsing dvc.lock takes a tenth of a second, and some commands read it often
 
 
 @lru_cache
