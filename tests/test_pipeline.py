@@ -191,6 +191,7 @@ def test_a_fresh_clone_fills_mlflow_from_committed_files_then_takes_the_weights_
 ) -> None:
     clone = repository.clone(tmp_path / "clone")
     assert clone.restore() == "MLflow: restored gru, lstm\n"
+    assert clone.restore() == "MLflow: nothing to restore\n"
     originals = {run.info.run_name: run for run in repository.runs()}
     runs = {run.info.run_name: run for run in clone.runs()}
     assert len(clone.runs()) == len(runs) == len(MODELS)

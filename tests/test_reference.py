@@ -1,13 +1,16 @@
 """The results in git: those of the reference run and of recipes, and nothing else."""
 
 import configparser
+import shutil
+from collections.abc import Callable
 
 import pytest
 from dvc.repo import Repo
 
 from pipeline.artifacts.dvc_lock import LOCK, Lock, LockedStage, dvc_md5
-from pipeline.artifacts.reference import KEPT_STAGES, current_code, kept_path, kept_runs
+from pipeline.artifacts.reference import KEPT_STAGES, RUNS, current_code, kept_path, kept_runs
 from pipeline.artifacts.weights import weights_path
+from pipeline.project.console import UserError
 from pipeline.project.files import REFERENCE
 from pipeline.settings.params import parse_yaml
 from pipeline.settings.schema import Evaluate
@@ -63,6 +66,17 @@ def test_kept_runs_have_the_settings_of_their_recipe_and_the_current_code(monkey
         evaluated.add(of)
     every = {(name, model) for name, params in recipes.items() for model in params.models}
     assert set(trained.values()) == evaluated == every
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda text: "{a: [", lambda text: text[:40], lambda text: text.replace("a", "b", 1)]
+)
+def test_a_damaged_entry_is_named(damage: Callable[[str], str]) -> None:
+    shutil.copytree(ROOT / RUNS, RUNS)
+    file, _ = next(kept_runs())
+    file.write_text(damage(file.read_text()))
+    with pytest.raises(UserError, match=rf"damaged: {file}: run `git checkout results/reference`"):
+        list(kept_runs())
 
 
 def test_a_plain_dvc_push_does_not_use_this_remote() -> None:

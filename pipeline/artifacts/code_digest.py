@@ -26,7 +26,7 @@ def code_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-@lru_cache
+@lru_cache  # asked for after every epoch
 def _form_of_module(source: bytes, path: Path) -> str:
     return _form(ast.parse(source, path))
 

@@ -8,6 +8,7 @@ repro` takes weights, history and metrics from there.
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -93,10 +94,13 @@ def restore_kept(repo: "Repo") -> None:
 
 
 def kept_runs() -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The entries of the run cache in git, each with its file: the inputs and outputs of a stage."""
+    """The entries of the run cache in git, each with its file: the inputs and outputs of a stage.
+
+    Raises UserError if one is damaged.
+    """
     for file in sorted(RUNS.rglob("*")):
         if file.is_file():
-            yield file, parse_yaml(read_text(file), file)
+            yield file, _read_run(file)
 
 
 def kept_run(stage: "Stage", made: Mapping[str, str]) -> dict[str, Any] | None:
@@ -167,6 +171,15 @@ def _entry_of(stage: "Stage") -> dict[str, Any]:
 
     entry: dict[str, Any] = json.loads(json.dumps(to_single_stage_lockfile(stage)))
     return entry
+
+
+def _read_run(file: Path) -> dict[str, Any]:
+    """Raises UserError if it does not have the digest that is its name."""
+    with suppress(UserError):
+        entry: dict[str, Any] = parse_yaml(read_text(file), file)
+        if _digest(entry) == file.name:
+            return entry
+    raise UserError(f"damaged: {file}: run `git checkout {REFERENCE}`")
 
 
 def _write_run(entry: dict[str, Any]) -> None:
